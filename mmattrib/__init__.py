@@ -1,0 +1,1 @@
+"""Which parts of one input made a joint-embedding model match it with another."""
