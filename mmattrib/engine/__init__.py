@@ -1,0 +1,28 @@
+"""The engine: a per-input information bottleneck, guided by the other modality.
+
+Pure torch. It knows tokens ``(B, N, C)``, a suffix that turns them into embeddings, and a guide;
+it knows no modality, no encoder and no registry. Equation numbers are those of CA-M2IB
+(Bourigault et al., "Multi-Modal Information Bottleneck Attribution with Cross-Attention
+Guidance") unless another paper is named.
+"""
+
+from __future__ import annotations
+
+from mmattrib.engine.guidance import GUIDANCES, Context, Guidance, Guide, Steering
+from mmattrib.engine.optimise import BottleneckResult, fit_bottleneck
+from mmattrib.engine.options import BottleneckOptions
+from mmattrib.engine.path import path_attribution
+from mmattrib.engine.statistics import TokenStatistics
+
+__all__ = [
+    "GUIDANCES",
+    "BottleneckOptions",
+    "BottleneckResult",
+    "Context",
+    "Guidance",
+    "Guide",
+    "Steering",
+    "TokenStatistics",
+    "fit_bottleneck",
+    "path_attribution",
+]

@@ -1,0 +1,86 @@
+"""What happened during a fit, and whether its map can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+COLLAPSE_RISE = 0.2
+"""A fit that rises by less than this (a cosine) cannot have collapsed."""
+
+COLLAPSE_SHARE = 0.5
+"""Least share of the fit's rise that cos(g(Z), e′) must make too. With a fixed target it makes
+all of it; where Θ_A carries the target to g(Z) it makes next to none."""
+
+STEERING_MARGIN = 0.25
+"""Most that cos(g(Z), e′) may exceed the clean cosine. Shutting out what does not match raises it
+a little; a rise as large as this comes from picking channels, whatever the guide."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass of b pairs; every field is ``(b,)`` on the CPU.
+
+    Attributes:
+        fit: mean over noise samples of cos(Ẽ_m′, g(Z)).
+        cosine: mean over noise samples of cos(e′, g(Z)).
+        nats: mean KL over valid tokens and channels, without any factor per token.
+        loss: what the optimiser minimises, β · KL − γ · fit.
+    """
+
+    fit: Tensor
+    cosine: Tensor
+    nats: Tensor
+    loss: Tensor
+
+
+def summarise(
+    trace: Sequence[Step], pair: int, clean_cosine: float, capacity_bits: float
+) -> dict[str, Any]:
+    """Diagnostics of one pair, JSON values only.
+
+    Args:
+        trace: every step, in order.
+        pair: which of the b pairs.
+        clean_cosine: cosine of the two embeddings without a bottleneck.
+        capacity_bits: sum over valid tokens.
+    """
+    first, last = trace[0], trace[-1]
+    numbers = {
+        "clean_cosine": clean_cosine,
+        "cosine_start": float(first.cosine[pair]),
+        "cosine_end": float(last.cosine[pair]),
+        "fit_start": float(first.fit[pair]),
+        "fit_end": float(last.fit[pair]),
+        "capacity_bits": capacity_bits,
+    }
+    losses = [float(step.loss[pair]) for step in trace]
+    return {**numbers, "losses": losses, "warnings": warnings_for(numbers, losses)}
+
+
+def warnings_for(numbers: dict[str, float], losses: Sequence[float]) -> list[str]:
+    """Reasons not to trust a map, as sentences; an empty list where there is none."""
+    if not all(math.isfinite(value) for value in (*numbers.values(), *losses)):
+        return [
+            "the loss became infinite or not a number and the map was left where it last was "
+            "finite; try standardise=True, or float32 weights"
+        ]
+    found = []
+    rise = numbers["fit_end"] - numbers["fit_start"]
+    gain = numbers["cosine_end"] - numbers["cosine_start"]
+    if rise >= COLLAPSE_RISE and gain < COLLAPSE_SHARE * rise:
+        found.append(
+            f"the guidance moved its own target: the fit rose by {rise:.2f} while the cosine with "
+            f"the guide's embedding changed by {gain:+.2f}; the map need not depend on the guide"
+        )
+    excess = numbers["cosine_end"] - numbers["clean_cosine"]
+    if excess > STEERING_MARGIN:
+        found.append(
+            f"the bottleneck steered the embedding: its cosine with the guide ended {excess:.2f} "
+            f"above the clean {numbers['clean_cosine']:.2f}; the map need not depend on the guide"
+        )
+    return found

@@ -1,0 +1,39 @@
+"""The objective, eq. (11): γ · cos(Ẽ_m′, g_m(Z)) − β · KL, per pair."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as nnf
+
+
+def compression(nats: Tensor, valid: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Eq. (7) per pair: the mean of the KL over valid tokens and channels.
+
+    Args:
+        nats: ``(B, N, C)`` from :func:`mmattrib.engine.bottleneck.kl`.
+        valid: ``(B, N)`` bool; padding counts neither above nor below the line.
+        scale: ``(B, N)`` factor on each token's share (β per token), or None for ones.
+
+    Returns:
+        ``(B,)`` nats.
+    """
+    weight = valid.to(nats.dtype)
+    count = weight.sum(-1).clamp_min(1.0) * nats.shape[-1]
+    if scale is not None:
+        weight = weight * scale.to(nats.dtype)
+    # where(), not a product with zero: whatever stands at padding must not matter, even infinity.
+    per_token = nats.sum(-1).where(valid, nats.new_zeros(()))
+    return (per_token * weight).sum(-1) / count
+
+
+def fit(embedding: Tensor, target: Tensor) -> Tensor:
+    """Fit term of eq. (11) per noise sample: the cosine with the target.
+
+    Args:
+        embedding: g_m(Z), ``(B, S, D)``.
+        target: Ẽ_m′, broadcastable to it.
+
+    Returns:
+        ``(B, S)`` cosines.
+    """
+    return nnf.cosine_similarity(embedding, target.to(embedding.dtype), dim=-1)
