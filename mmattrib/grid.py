@@ -141,6 +141,8 @@ class PlaneGrid(TokenGrid):
         boxes: Sequence[Box] | None = None,
         prefix: int = 0,
         suffix: int = 0,
+        laid: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> None:
         """Describe the grid of a batch.
 
@@ -150,18 +152,24 @@ class PlaneGrid(TokenGrid):
             boxes: per input, the part that the model saw; the whole plane if None.
             prefix: tokens before the content, such as CLS and registers.
             suffix: tokens after the content.
+            laid: ``(B, N)`` bool, the tokens that ``layout`` lays on the plane, where ``prefix``
+                and ``suffix`` cannot say it (a CLS token in every clip).
+            valid: ``(B, N)`` bool, tokens that carry something; all if None.
         """
         self.layout = layout
         self._axes = [tuple(pair) for pair in axes]
         shapes = [tuple(len(axis.values) for axis in pair) for pair in self._axes]
         self._shapes = shapes
         self._boxes = list(boxes) if boxes is not None else [Box(0, 0, h, w) for h, w in shapes]
-        self.content = content_mask(len(self._axes), layout.count, prefix, suffix)
-        self.valid = torch.ones_like(self.content)
+        self._laid = (
+            content_mask(len(self._axes), layout.count, prefix, suffix) if laid is None else laid
+        ).cpu()
+        self.valid = torch.ones_like(self._laid) if valid is None else valid.cpu()
+        self.content = self._laid & self.valid
 
     def to_input(self, scores: Tensor) -> list[FloatArray]:
         scores = self._checked(scores)
-        planes = self.layout.unfold(scores[self.content].view(len(scores), self.layout.count))
+        planes = self.layout.unfold(scores[self._laid].view(len(scores), self.layout.count))
         maps: list[FloatArray] = []
         for plane, box, shape in zip(planes, self._boxes, self._shapes, strict=True):
             size = (box.bottom - box.top, box.right - box.left)
@@ -190,8 +198,8 @@ class PlaneGrid(TokenGrid):
             )
             planes.append(cells[0, 0])
         out = torch.zeros(self.content.shape)
-        out[self.content] = self.layout.fold(torch.stack(planes)).reshape(-1)
-        return out
+        out[self._laid] = self.layout.fold(torch.stack(planes)).reshape(-1)
+        return out * self.content
 
     def axes(self, index: int) -> tuple[Axis, ...]:
         return self._axes[index]
@@ -244,6 +252,8 @@ class SpectrogramGrid(PlaneGrid):
         boxes: Sequence[Box] | None = None,
         prefix: int = 0,
         suffix: int = 0,
+        laid: Tensor | None = None,
+        valid: Tensor | None = None,
     ) -> None:
         """Describe the grid of a batch of recordings.
 
@@ -254,6 +264,8 @@ class SpectrogramGrid(PlaneGrid):
             boxes: per recording, the part of its own plane that the model saw.
             prefix: tokens before the patches.
             suffix: tokens after the patches.
+            laid: as for :class:`PlaneGrid`.
+            valid: as for :class:`PlaneGrid`.
         """
         frequency = Axis("frequency", "Hz", np.asarray(hertz, dtype=np.float32))
         axes = [

@@ -1,0 +1,358 @@
+"""The one verb: `attribute` explains both sides of a pair; `attribute_many` a stream of pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from mmattrib import registry
+from mmattrib.backbone import Backbone
+from mmattrib.encoder import Encoder, EncoderInputs, TokenEmbeddings
+from mmattrib.engine import Guide
+from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
+from mmattrib.methods import Method, Side, SideScores
+from mmattrib.preprocess import load as load_raw
+from mmattrib.types import (
+    Attribution,
+    Explanation,
+    JSONValue,
+    RawAudio,
+    RawImage,
+    RawInput,
+    RawText,
+)
+
+Layers: TypeAlias = int | Mapping[str, int] | None
+OnError: TypeAlias = Literal["raise", "warn"]
+
+
+def load_backbone(name: str, **options: Any) -> Backbone:
+    """Load a registered backbone.
+
+    Args:
+        name: as ``mmattrib backbones`` lists it.
+        **options: the backbone's own, e.g. ``checkpoint=``, ``device=``.
+
+    Raises:
+        UnknownNameError: no such name; the message gives the nearest ones.
+        MissingExtraError: what it needs is not installed; the message names the extra.
+        PluginError: its plugin is broken.
+        WeightsError: its checkpoint cannot be loaded.
+    """
+    backbone = registry.create("backbone", name, **options)
+    if not isinstance(backbone, Backbone):
+        raise OptionError(
+            f"backbone {name!r} gave {type(backbone).__name__}; its factory must return "
+            "mmattrib.Backbone"
+        )
+    return backbone
+
+
+def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
+    """Make a registered method, or pass a live one through.
+
+    Args:
+        method: a name that ``mmattrib methods`` lists, or a :class:`Method`.
+        seed: of the method's noise, if it draws any.
+        **options: the method's own.
+
+    Raises:
+        UnknownNameError: no such name.
+        OptionError: an unknown option, or options beside a live method.
+    """
+    if isinstance(method, Method):
+        if options:
+            raise OptionError(
+                f"method {method.name!r} was given as an object together with options "
+                f"{sorted(options)}; set them where it is made"
+            )
+        return method
+    made = registry.create("method", method, seed=seed, **options)
+    if not isinstance(made, Method):
+        raise OptionError(f"method {method!r} gave {type(made).__name__}, not mmattrib.Method")
+    return made
+
+
+def attribute(
+    backbone: Backbone,
+    *,
+    image: Any = None,
+    audio: Any = None,
+    text: Any = None,
+    inputs: Mapping[str, Any] | None = None,
+    method: str | Method = "ca-m2ib",
+    layer: Layers = None,
+    seed: int = 0,
+    **options: Any,
+) -> Explanation:
+    """Explain what in two inputs made the model match them.
+
+    Args:
+        backbone: from :func:`load_backbone`, or a :class:`Backbone` around your own encoders.
+        image: a path, a PIL image, or an array ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)``.
+        audio: a path, or ``(samples, rate)`` with samples ``(T,)`` or ``(T, channels)``.
+        text: a caption.
+        inputs: modality -> input, for modalities without a keyword of their own.
+        method: a registered name, or a :class:`mmattrib.methods.Method`.
+        layer: the layer whose output is explained, for both sides or per modality; each encoder's
+            own default if None. -1 is the embedding output.
+        seed: of the noise. The same seed gives the same map, alone or in any batch.
+        **options: the method's own, e.g. ``beta=0.1``.
+
+    Returns:
+        An :class:`Explanation`: a mapping with both modalities.
+
+    Raises:
+        InputError: not exactly two inputs, or one that cannot be read or embedded.
+        OptionError: an unknown option, or one out of range.
+
+    Warns:
+        TrustWarning: the map was computed, but its diagnostics say not to trust it.
+    """
+    given = {"image": image, "audio": audio, "text": text, **(inputs or {})}
+    pair = {modality: value for modality, value in given.items() if value is not None}
+    made = load_method(method, seed, **options)
+    decoded = _decode(backbone, pair)
+    return _explain_batch(backbone, [decoded], made, layer)[0]
+
+
+def attribute_many(
+    backbone: Backbone,
+    pairs: Iterable[Mapping[str, Any]],
+    *,
+    method: str | Method = "ca-m2ib",
+    layer: Layers = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: bool = True,
+    on_error: OnError = "raise",
+    **options: Any,
+) -> Iterator[Explanation]:
+    """Explain many pairs; each map is the same as from :func:`attribute`.
+
+    Args:
+        backbone: as for :func:`attribute`.
+        pairs: mappings of two inputs each, e.g. ``{"image": path, "text": caption}``. Read as
+            needed, a batch at a time.
+        method: as for :func:`attribute`.
+        layer: as for :func:`attribute`.
+        seed: as for :func:`attribute`.
+        batch_size: pairs taken together; changes the speed and the memory, never a map.
+        progress: show a progress bar on standard error.
+        on_error: ``"raise"`` ends at the first pair that cannot be read; ``"warn"`` names it in a
+            warning and leaves it out.
+        **options: the method's own.
+
+    Yields:
+        One :class:`Explanation` per pair, in order.
+
+    Raises:
+        InputError: with the number of the pair that cannot be read.
+        OptionError: an unknown option, or one out of range.
+    """
+    if batch_size < 1:
+        raise OptionError(f"batch_size must be at least 1, got {batch_size}")
+    if on_error not in ("raise", "warn"):
+        raise OptionError(f"on_error must be 'raise' or 'warn', got {on_error!r}")
+    made = load_method(method, seed, **options)
+    total = len(pairs) if isinstance(pairs, Sequence) else None
+    with tqdm(total=total, unit="pair", disable=not progress) as bar:
+        numbered = enumerate(pairs)
+        while batch := list(islice(numbered, batch_size)):
+            decoded = [
+                pair for number, raw in batch for pair in _try(backbone, number, raw, on_error)
+            ]
+            for group in _by_modalities(decoded):
+                yield from _explain_batch(backbone, group, made, layer)
+            bar.update(len(batch))
+
+
+def _try(
+    backbone: Backbone, number: int, pair: Mapping[str, Any], on_error: OnError
+) -> Iterator[dict[str, RawInput]]:
+    """The decoded pair, or nothing once a warning has named what is wrong with it."""
+    try:
+        decoded = _decode(backbone, pair)
+        for modality, raw in decoded.items():
+            backbone[modality].preprocess([raw])
+    except MmattribError as error:
+        if on_error == "raise":
+            raise type(error)(f"pair {number}: {error}") from error
+        warnings.warn(f"pair {number} is left out: {error}", stacklevel=3)
+    else:
+        yield decoded
+
+
+def _by_modalities(
+    pairs: Sequence[dict[str, RawInput]],
+) -> Iterator[list[dict[str, RawInput]]]:
+    """Runs of neighbours with the same modalities, so that order is kept."""
+    group: list[dict[str, RawInput]] = []
+    for pair in pairs:
+        if group and tuple(pair) != tuple(group[0]):
+            yield group
+            group = []
+        group.append(pair)
+    if group:
+        yield group
+
+
+def _decode(backbone: Backbone, pair: Mapping[str, Any]) -> dict[str, RawInput]:
+    """Decode a pair and check that the backbone embeds it."""
+    if len(pair) != 2:
+        given = ", ".join(pair) or "none"
+        raise InputError(
+            f"exactly two inputs make a pair, got {len(pair)} ({given}); give two of "
+            f"{', '.join(backbone.modalities)}"
+        )
+    for modality in pair:
+        backbone[modality]  # raises for a modality that it lacks, before any file is read
+    return {modality: load_raw(modality, value) for modality, value in pair.items()}
+
+
+def _explain_batch(
+    backbone: Backbone,
+    pairs: Sequence[Mapping[str, RawInput]],
+    method: Method,
+    layer: Layers,
+) -> list[Explanation]:
+    """Both sides of pairs that have the same two modalities."""
+    start = time.perf_counter()
+    sides = tuple(pairs[0])
+    encoders = {side: backbone[side] for side in sides}
+    layers = {side: _layer(encoders[side], method, layer) for side in sides}
+    with ExitStack() as stack:
+        for encoder in encoders.values():
+            stack.enter_context(encoder.frozen())
+        inputs = {side: encoders[side].preprocess([pair[side] for pair in pairs]) for side in sides}
+        with torch.no_grad():
+            embeddings = {side: encoders[side].embed(inputs[side]) for side in sides}
+            tokens = {side: encoders[side].token_embeddings(inputs[side]) for side in sides}
+        keys = [pair_key(pair) for pair in pairs]
+        columns: dict[str, list[Attribution]] = {}
+        for side, other in (sides, sides[::-1]):
+            guide = _guide(embeddings[other], tokens[other])
+            given = Side(
+                encoder=encoders[side],
+                inputs=inputs[side],
+                layer=layers[side],
+                guide=guide,
+                keys=tuple(f"{key}:{side}" for key in keys),
+            )
+            columns[side] = _attributions(given, method.explain(given))
+    similarity = (embeddings[sides[0]] * embeddings[sides[1]]).sum(-1).tolist()
+    seconds = (time.perf_counter() - start) / len(pairs)
+    provenance = _provenance(backbone, method, layers)
+    return [
+        Explanation(
+            {side: columns[side][row] for side in sides},
+            pair,
+            float(similarity[row]),
+            {**provenance, "pair_key": keys[row], "seconds": round(seconds, 4)},
+        )
+        for row, pair in enumerate(pairs)
+    ]
+
+
+def _layer(encoder: Encoder, method: Method, layer: Layers) -> int:
+    if isinstance(layer, Mapping):
+        layer = layer.get(encoder.modality)
+    return encoder.check_layer(method.default_layer(encoder) if layer is None else layer)
+
+
+def _guide(embedding: torch.Tensor, tokens: TokenEmbeddings) -> Guide:
+    return Guide(embedding=embedding, tokens=tokens.values, valid=tokens.valid)
+
+
+def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
+    """Lay token scores on the inputs."""
+    encoder, inputs = side.encoder, side.inputs
+    grid = encoder.grid(inputs, side.layer)
+    maps = grid.to_input(scores.scores)
+    raw = scores.scores.detach().to("cpu", torch.float32)
+    raw = raw.masked_fill(~grid.valid, float("nan"))
+    found = []
+    for row, values in enumerate(maps):
+        diagnostics = scores.diagnostics[row]
+        for message in diagnostics.get("warnings", ()):
+            name = inputs.raw[row].name
+            warnings.warn(f"{encoder.modality} {name!r}: {message}", TrustWarning, stacklevel=4)
+        found.append(
+            Attribution(
+                modality=encoder.modality,
+                scores=values,
+                unit=scores.unit,
+                axes=grid.axes(row),
+                token_scores=raw[row].numpy().copy(),
+                layer=side.layer,
+                words=grid.words(row),
+                diagnostics=diagnostics,
+            )
+        )
+    return found
+
+
+def pair_key(pair: Mapping[str, RawInput]) -> str:
+    """What a pair's noise belongs to: SHA-256 of both decoded inputs, in no particular order."""
+    parts = sorted(f"{side}:{_digest(raw)}" for side, raw in pair.items())
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+_CONTENT: dict[type, Callable[[Any], bytes]] = {
+    RawImage: lambda raw: (
+        repr(raw.pixels.shape).encode() + np.ascontiguousarray(raw.pixels).tobytes()
+    ),
+    RawAudio: lambda raw: repr(raw.sample_rate).encode() + raw.samples.tobytes(),
+    RawText: lambda raw: raw.text.encode(),
+}
+
+
+def _digest(raw: RawInput) -> str:
+    return hashlib.sha256(_CONTENT[type(raw)](raw)).hexdigest()
+
+
+def _provenance(
+    backbone: Backbone, method: Method, layers: Mapping[str, int]
+) -> dict[str, JSONValue]:
+    return {
+        "backbone": backbone.name,
+        "backbone_details": backbone.provenance,
+        "weights_sha256": backbone.weights_hash(),
+        "method": method.name,
+        "options": method.describe(),
+        "layers": dict(layers),
+        "versions": {
+            "mmattrib": _version("mmattrib"),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+__all__ = [
+    "EncoderInputs",
+    "attribute",
+    "attribute_many",
+    "load_backbone",
+    "load_method",
+    "pair_key",
+]

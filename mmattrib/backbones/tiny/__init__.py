@@ -1,0 +1,39 @@
+"""`tiny`: a small tri-modal model that ships with the package. A demonstration and measuring model.
+
+This module imports no torch, so that listing backbones stays quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmattrib.hookspecs import Register, hookimpl
+
+if TYPE_CHECKING:
+    from mmattrib.backbone import Backbone
+
+
+def load(checkpoint: str | None = None, device: str = "cpu") -> Backbone:
+    """Load ``tiny``.
+
+    Args:
+        checkpoint: a safetensors file that its training command wrote; the shipped one if None.
+        device: where to put it.
+
+    Raises:
+        WeightsError: the file is missing, broken, or not a checkpoint of ``tiny``.
+    """
+    from mmattrib.backbones.tiny.encoders import load_tiny
+
+    return load_tiny(checkpoint, device)
+
+
+@hookimpl
+def register_backbones(register: Register) -> None:
+    """Register ``tiny``."""
+    register(
+        "tiny",
+        load,
+        summary="small embedded tri-modal model with known truth, for demonstration and measuring",
+        modalities=("image", "audio", "text"),
+    )

@@ -1,0 +1,248 @@
+"""The three encoders of `tiny`: its towers as the engine sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from mmattrib.backbone import Backbone
+from mmattrib.backbones.tiny.model import (
+    TinyConfig,
+    TinyModel,
+    Tower,
+    load_checkpoint,
+    normalise_image,
+    normalise_log_mel,
+)
+from mmattrib.backbones.tiny.tokenizer import WordTokenizer
+from mmattrib.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.errors import InputError
+from mmattrib.grid import Box, ImageGrid, Layout, SpectrogramGrid, TextGrid, TokenGrid
+from mmattrib.preprocess.audio import resample
+from mmattrib.preprocess.image import resize
+from mmattrib.preprocess.melspec import MelSpec
+from mmattrib.types import RawAudio, RawImage, RawInput, RawText
+
+_Raw = TypeVar("_Raw", RawImage, RawAudio, RawText)
+
+SHIPPED: Final = Path(__file__).parent / "weights" / "tiny.safetensors"
+MAX_CLIPS: Final = 24
+"""Longest recording, in clips of 2.56 s: about a minute. Bounds memory."""
+
+
+class _TinyEncoder(BlockEncoder):
+    """What the three towers share: a true suffix, and the value path of the last block."""
+
+    module: Tower
+
+    def __init__(self, tower: Tower, config: TinyConfig, default_layer: int) -> None:
+        self.module = tower
+        self.config = config
+        self.modality = tower.name
+        self.default_layer = default_layer
+        self.blocks: Sequence[nn.Module] = list(tower.blocks)
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        return self.module(inputs["x"])
+
+    def project(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        return self.module.head(self.module.norm(tokens))
+
+    def key_mask(self, inputs: EncoderInputs) -> Tensor | None:
+        """``(B, N)`` bool, tokens that may be attended to, or None for all."""
+        return None
+
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        self.check_layer(layer)
+        pooled = self.module.pool_from(tokens, layer + 1, self.key_mask(inputs))
+        return nnf.normalize(pooled.float(), dim=-1)
+
+    def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
+        """Tokens along the value path of the last block (MaskCLIP, Zhou et al. 2022, 3.2).
+
+        The model is CLS-pooled, so that its other final tokens were never trained to mean
+        anything in the joint space.
+        """
+        last = self.num_layers - 1
+        values = self.project(
+            self.module.blocks[last].value_path(self.prefix(inputs, last - 1)), inputs
+        )
+        content = self.grid(inputs, last).content.to(values.device)
+        return TokenEmbeddings(nnf.normalize(values.float(), dim=-1), content)
+
+
+class TinyImageEncoder(_TinyEncoder):
+    """Pictures of any size, squeezed to 96 x 96; 8 x 8 tokens behind one CLS."""
+
+    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
+        size = self.config.image_size
+        pixels = [resize(_of(raw, RawImage).pixels, size, size) for raw in raws]
+        x = normalise_image(torch.from_numpy(np.stack(pixels)))
+        return EncoderInputs({"x": x.to(self.device)}, tuple(raws))
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        side = self.config.image_grid
+        sizes = [_of(raw, RawImage).pixels.shape[:2] for raw in inputs.raw]
+        layout = Layout("h w", "h w", {"h": side, "w": side})
+        return ImageGrid(layout, [(int(h), int(w)) for h, w in sizes], prefix=1)
+
+
+class TinyTextEncoder(_TinyEncoder):
+    """Captions of at most 23 words and punctuation marks; word 0 is CLS."""
+
+    def __init__(self, tower: Tower, config: TinyConfig, default_layer: int, tokenizer: WordTokenizer):
+        super().__init__(tower, config, default_layer)
+        self.tokenizer = tokenizer
+
+    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
+        ids = []
+        for raw in raws:
+            tokens = self.tokenizer(_of(raw, RawText).text)
+            room = self.config.max_tokens - 1
+            if tokens.truncated:
+                raise InputError(
+                    f"{raw.name}: the caption has {room + tokens.truncated} words and punctuation "
+                    f"marks, 'tiny' reads at most {room}; shorten it"
+                )
+            if not tokens.words:
+                raise InputError(f"{raw.name}: the caption has no words; give at least one")
+            ids.append(tokens.ids)
+        return EncoderInputs({"x": torch.tensor(ids, device=self.device)}, tuple(raws))
+
+    def key_mask(self, inputs: EncoderInputs) -> Tensor | None:
+        return inputs["x"] != 0
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        valid = inputs["x"] != 0
+        texts = [_of(raw, RawText).text for raw in inputs.raw]
+        spans: list[list[tuple[int, int] | None]] = []
+        for text in texts:
+            found = self.tokenizer(text).spans
+            spans.append([None, *found, *[None] * (self.config.max_tokens - 1 - len(found))])
+        return TextGrid.from_spans(texts, spans, valid)
+
+
+class TinyAudioEncoder(_TinyEncoder):
+    """Recordings of up to about a minute, as clips of 2.56 s whose embeddings are averaged.
+
+    Clips follow each other without overlap; the last is padded with silence. Their tokens stand
+    one clip after the other on the token axis, each behind a CLS of its own; recordings with fewer
+    clips than the longest of their batch are padded, and the padding is not valid.
+    """
+
+    spec: Final = MelSpec()
+
+    @property
+    def clip_samples(self) -> int:
+        """Samples in a clip."""
+        return self.config.frames * self.spec.hop
+
+    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
+        waves = []
+        for raw in raws:
+            wave = resample(_of(raw, RawAudio), self.spec.sample_rate).samples
+            if len(wave) > MAX_CLIPS * self.clip_samples:
+                limit = MAX_CLIPS * self.clip_samples / self.spec.sample_rate
+                raise InputError(
+                    f"{raw.name}: {len(wave) / self.spec.sample_rate:.1f} s of sound, 'tiny' takes "
+                    f"at most {limit:.0f} s; cut the recording"
+                )
+            waves.append(wave)
+        counts = [max(1, math.ceil(len(wave) / self.clip_samples)) for wave in waves]
+        x = torch.zeros(len(waves), max(counts), self.config.mel_bins, self.config.frames)
+        for row, (wave, count) in enumerate(zip(waves, counts, strict=True)):
+            padded = np.zeros(count * self.clip_samples, dtype=np.float32)
+            padded[: len(wave)] = wave
+            power = self.spec.power(torch.from_numpy(padded).view(count, -1))
+            x[row, :count] = normalise_log_mel(self.spec.log_mel(power))
+        clips = torch.tensor(counts)
+        return EncoderInputs({"x": x.to(self.device), "clips": clips.to(self.device)}, tuple(raws))
+
+    def embed(self, inputs: EncoderInputs) -> Tensor:
+        x = inputs["x"]
+        pooled = self.module(x.flatten(0, 1)).view(len(x), x.shape[1], -1)
+        return self._average(pooled, inputs)
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        return self.module(inputs["x"].flatten(0, 1))
+
+    def prefix(self, inputs: EncoderInputs, layer: int) -> Tensor:
+        tokens = super().prefix(inputs, layer)
+        return tokens.unflatten(0, inputs["x"].shape[:2]).flatten(1, 2)
+
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        self.check_layer(layer)
+        clips = tokens.shape[1] // self._per_clip
+        folded = tokens.unflatten(1, (clips, self._per_clip)).flatten(0, 1)
+        pooled = self.module.pool_from(folded, layer + 1, None)
+        return self._average(pooled.view(len(tokens), clips, -1), inputs)
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        rows, columns = self.config.audio_grid
+        batch, clips = inputs["x"].shape[:2]
+        frames = [self.frames(_of(raw, RawAudio)) for raw in inputs.raw]
+        laid = torch.ones(batch, clips, self._per_clip, dtype=torch.bool)
+        laid[:, :, 0] = False
+        used = torch.arange(clips)[None] < inputs["clips"].cpu()[:, None]
+        return SpectrogramGrid(
+            Layout("clip f t", "f (clip t)", {"clip": clips, "f": rows, "t": columns}),
+            np.asarray(self.spec.hz(), dtype=np.float32),
+            [np.asarray(self.spec.seconds(count), dtype=np.float32) for count in frames],
+            boxes=[Box(0, 0, self.config.mel_bins, clips * self.config.frames)] * batch,
+            laid=laid.flatten(1),
+            valid=used[:, :, None].expand(-1, -1, self._per_clip).flatten(1),
+        )
+
+    def frames(self, raw: RawAudio) -> int:
+        """Columns of a recording's own map: its duration in hops of 20 ms, rounded up."""
+        return max(1, math.ceil(raw.seconds * self.spec.sample_rate / self.spec.hop))
+
+    @property
+    def _per_clip(self) -> int:
+        rows, columns = self.config.audio_grid
+        return 1 + rows * columns
+
+    @staticmethod
+    def _average(pooled: Tensor, inputs: EncoderInputs) -> Tensor:
+        """Mean of the clips' unit embeddings, normalised again: ``(B, K, D)`` to ``(B, D)``."""
+        units = nnf.normalize(pooled.float(), dim=-1)
+        used = torch.arange(units.shape[1], device=units.device)[None] < inputs["clips"][:, None]
+        return nnf.normalize((units * used[..., None]).sum(1), dim=-1)
+
+
+def load_tiny(checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
+    """Load `tiny`; see :func:`mmattrib.backbones.tiny.load`."""
+    path = SHIPPED if checkpoint is None else Path(checkpoint)
+    model, vocabulary = load_checkpoint(path)
+    return wrap(model.to(device), vocabulary, {"checkpoint": path.name, "licence": "Apache-2.0"})
+
+
+DEFAULT_LAYERS: Final = {"image": 1, "audio": 1, "text": -1}
+
+
+def wrap(
+    model: TinyModel, vocabulary: Sequence[str], provenance: dict[str, object] | None = None
+) -> Backbone:
+    """A backbone around a live model, e.g. one in training."""
+    config = model.config
+    layers = DEFAULT_LAYERS
+    image = TinyImageEncoder(model.tower("image"), config, layers["image"])
+    audio = TinyAudioEncoder(model.tower("audio"), config, layers["audio"])
+    text = TinyTextEncoder(
+        model.tower("text"), config, layers["text"], WordTokenizer(vocabulary, config.max_tokens)
+    )
+    encoders = {"image": image, "audio": audio, "text": text}
+    return Backbone(encoders, "tiny", provenance)
+
+
+def _of(raw: RawInput, kind: type[_Raw]) -> _Raw:
+    if not isinstance(raw, kind):
+        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes {kind.__name__}")
+    return raw

@@ -1,0 +1,38 @@
+"""The built-in metrics, registered through the public hook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from mmattrib.hookspecs import Register, hookimpl
+from mmattrib.metrics import localization
+from mmattrib.metrics.base import Metric, Truth
+from mmattrib.types import FloatArray
+
+
+def _on_mask(function: Callable[..., float]) -> Callable[[FloatArray, Truth], float]:
+    return lambda scores, truth: function(scores, truth.mask)
+
+
+def _specificity(scores: FloatArray, truth: Truth) -> float:
+    return localization.specificity(scores, truth.objects, truth.shared)
+
+
+_METRICS: dict[str, tuple[str, Callable[[FloatArray, Truth], float]]] = {
+    "specificity": ("the shared object has the highest mean score of all", _specificity),
+    "pointing": ("the highest score lies on the truth", _on_mask(localization.pointing_game)),
+    "iou": ("top quartile against the truth (CA-M2IB, eq. 12)", _on_mask(localization.iou)),
+    "auc": ("ROC area of the scores as a detector of the truth", _on_mask(localization.auc)),
+    "energy": (
+        "share of the positive scores that lies on the truth",
+        _on_mask(localization.rectified_energy),
+    ),
+}
+
+
+@hookimpl
+def register_metrics(register: Register) -> None:
+    """Register the localization metrics."""
+    for name, (summary, score) in _METRICS.items():
+        register(name, partial(Metric, name, summary, True, score), summary=summary)

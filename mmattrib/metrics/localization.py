@@ -1,0 +1,81 @@
+"""Localization against a known truth. All functions are pure and take plain arrays.
+
+``scores`` and ``mask`` have one shape: ``(H, W)``, ``(mel, frames)`` or ``(words,)``. Results are
+fractions in [0, 1]; higher is better. Ties are broken against the map: a constant map earns what
+chance earns, never more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmattrib.metrics.base import BoolArray
+from mmattrib.types import FloatArray
+
+
+def pointing_game(scores: FloatArray, mask: BoolArray) -> float:
+    """Whether the highest score lies on the truth (Zhang et al. 2018, pointing game).
+
+    Where several places share the highest score, the fraction of them on the truth.
+    """
+    top = scores == scores.max()
+    return float(mask[top].mean())
+
+
+def iou(scores: FloatArray, mask: BoolArray, fraction: float = 0.25) -> float:
+    """Intersection over union of the map's top quartile and the truth (CA-M2IB, eq. 12).
+
+    The paper thresholds at 75 %; here that is the 75th percentile of the map's own scores, so that
+    every map marks the same area (at least one place) and scale does not matter. Places that tie
+    at the threshold enter in part, by the share of them that the quota leaves room for.
+    """
+    flat, truth = scores.ravel(), mask.ravel()
+    quota = max(1, round(fraction * flat.size))
+    threshold = np.partition(flat, flat.size - quota)[flat.size - quota]
+    above, tied = flat > threshold, flat == threshold
+    share = (quota - above.sum()) / tied.sum()
+    intersection = truth[above].sum() + share * truth[tied].sum()
+    union = quota + truth.sum() - intersection
+    return float(intersection / union)
+
+
+def auc(scores: FloatArray, mask: BoolArray) -> float:
+    """Area under the ROC curve of the scores as a detector of the truth; 0.5 is chance.
+
+    Ties count one half. NaN where the truth is everything or nothing.
+    """
+    flat, truth = scores.ravel(), mask.ravel()
+    positive = int(truth.sum())
+    negative = truth.size - positive
+    if positive == 0 or negative == 0:
+        return float("nan")
+    _, inverse, counts = np.unique(flat, return_inverse=True, return_counts=True)
+    rank = np.cumsum(counts) - (counts - 1) / 2  # mean rank of each distinct score, from 1
+    total = rank[inverse][truth].sum()
+    return float((total - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def rectified_energy(scores: FloatArray, mask: BoolArray) -> float:
+    """Share of the positive part of the map that lies on the truth (energy-based pointing game).
+
+    Negative scores count as zero (Wang et al. 2020, Score-CAM, with rectification). A map without
+    any positive score earns the area of the truth, as a constant one does.
+    """
+    positive = np.maximum(scores.astype(np.float64), 0.0)
+    total = positive.sum()
+    return float(positive[mask].sum() / total) if total > 0 else float(mask.mean())
+
+
+def specificity(scores: FloatArray, objects: Sequence[BoolArray], shared: Sequence[bool]) -> float:
+    """Whether a shared object has the highest mean score among the scene's objects.
+
+    Ties count in part. NaN where all objects are shared, or none is: there is nothing to tell
+    apart.
+    """
+    if all(shared) or not any(shared):
+        return float("nan")
+    means = np.array([scores[mask].mean(dtype=np.float64) for mask in objects])
+    top = means == means.max()
+    return float(np.asarray(shared)[top].mean())

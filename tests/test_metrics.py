@@ -1,0 +1,106 @@
+"""Metrics: identities, chance levels, and what scikit-free definitions say on small cases."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmattrib.errors import InputError
+from mmattrib.metrics import Metric, Truth, auc, iou, pointing_game, rectified_energy, specificity
+from mmattrib.metrics.builtin import register_metrics
+
+
+def _case(seed: int, shape: tuple[int, ...] = (8, 6)) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(shape, dtype=bool)
+    mask.ravel()[rng.permutation(mask.size)[: mask.size // 4]] = True
+    return rng.normal(size=shape).astype(np.float32), mask
+
+
+def test_the_truth_itself_earns_everything() -> None:
+    _, mask = _case(0)
+    perfect = mask.astype(np.float32)
+    assert pointing_game(perfect, mask) == 1
+    assert iou(perfect, mask) == 1
+    assert auc(perfect, mask) == 1
+    assert rectified_energy(perfect, mask) == 1
+
+
+def test_the_opposite_earns_nothing() -> None:
+    _, mask = _case(0)
+    wrong = (~mask).astype(np.float32)
+    assert pointing_game(wrong, mask) == 0
+    assert iou(wrong, mask) == 0
+    assert auc(wrong, mask) == 0
+    assert rectified_energy(wrong, mask) == 0
+
+
+@given(st.integers(0, 50))
+def test_a_constant_map_earns_chance(seed: int) -> None:
+    _, mask = _case(seed)
+    flat = np.full(mask.shape, 0.3, dtype=np.float32)
+    share = mask.mean()
+    assert pointing_game(flat, mask) == pytest.approx(share)
+    assert auc(flat, mask) == pytest.approx(0.5)
+    assert rectified_energy(flat, mask) == pytest.approx(share)
+    quota = round(0.25 * mask.size)
+    hit = share * quota
+    assert iou(flat, mask) == pytest.approx(hit / (quota + mask.sum() - hit))
+
+
+@given(st.integers(0, 50))
+def test_auc_is_the_share_of_pairs_in_order(seed: int) -> None:
+    scores, mask = _case(seed, (4, 5))
+    scores = np.round(scores, 1)
+    pairs = itertools.product(scores[mask], scores[~mask])
+    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs]
+    assert auc(scores, mask) == pytest.approx(np.mean(wins))
+
+
+@given(st.integers(0, 50), st.floats(0.5, 4))
+def test_rank_metrics_ignore_scale(seed: int, scale: float) -> None:
+    scores, mask = _case(seed)
+    other = (scores * np.float32(scale) + np.float32(7)).astype(np.float32)
+    if len(np.unique(other)) == len(np.unique(scores)):
+        assert iou(scores, mask) == pytest.approx(iou(other, mask))
+        assert auc(scores, mask) == pytest.approx(auc(other, mask))
+        assert pointing_game(scores, mask) == pointing_game(other, mask)
+
+
+def test_negative_scores_carry_no_energy() -> None:
+    scores = np.array([1.0, -5.0, 3.0], dtype=np.float32)
+    assert rectified_energy(scores, np.array([True, True, False])) == pytest.approx(0.25)
+    assert rectified_energy(-np.abs(scores), np.array([True, False, False])) == pytest.approx(1 / 3)
+
+
+def test_auc_without_both_kinds_is_nan() -> None:
+    scores = np.zeros(3, dtype=np.float32)
+    assert np.isnan(auc(scores, np.ones(3, dtype=bool)))
+    assert np.isnan(auc(scores, np.zeros(3, dtype=bool)))
+
+
+def test_specificity_compares_means_not_sums() -> None:
+    scores = np.array([[4.0, 1.0, 1.0, 1.0, 1.0, 1.0]], dtype=np.float32)
+    small = np.array([[True, False, False, False, False, False]])
+    large = ~small
+    assert specificity(scores, [small, large], [True, False]) == 1
+    assert specificity(scores, [small, large], [False, True]) == 0
+    assert specificity(scores * 0, [small, large], [True, False]) == 0.5
+    assert np.isnan(specificity(scores, [small, large], [True, True]))
+    assert np.isnan(specificity(scores, [small, large], [False, False]))
+
+
+def test_a_metric_refuses_what_does_not_fit() -> None:
+    made: dict[str, Metric] = {}
+    register_metrics(lambda name, factory, **_: made.update({name: factory()}))
+    assert set(made) == {"specificity", "pointing", "iou", "auc", "energy"}
+    mask = np.zeros((2, 2), dtype=bool)
+    truth = Truth(mask, (), ())
+    with pytest.raises(InputError, match="shape"):
+        made["auc"](np.zeros((3, 2), dtype=np.float32), truth)
+    with pytest.raises(InputError, match="not finite"):
+        made["auc"](np.full((2, 2), np.nan, dtype=np.float32), truth)
