@@ -1,0 +1,295 @@
+"""Loading plugins: built-ins and other distributions, through the same hooks.
+
+Each plugin is loaded, checked and called by itself. Whatever goes wrong with one is recorded as a
+:class:`~mmattrib.registry.PluginProblem` and shown by ``mmattrib plugins``; it breaks nothing
+else. Importing this module imports no torch, and so must the modules that it loads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from mmattrib import hookspecs
+from mmattrib.errors import PluginError
+from mmattrib.registry import HOOKS, OWN_DISTRIBUTION, Kind, PluginProblem, Registry, one_line
+
+if TYPE_CHECKING:
+    import click
+
+BUILTINS: tuple[str, ...] = (
+    "mmattrib.backbones.tiny",
+    "mmattrib.methods.builtin",
+    "mmattrib.metrics.builtin",
+)
+"""Modules of this package that implement hooks. None of them may import torch at the top."""
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One plugin that loaded, for listings.
+
+    Attributes:
+        name: its name in the manager.
+        distribution: where it came from.
+        version: that distribution's version.
+        hooks: the hooks that it implements.
+        plugin: the module or object itself.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    hooks: tuple[str, ...]
+    plugin: object = field(repr=False)
+
+
+class Plugins:
+    """A pluggy manager, the registry that its plugins filled, and the problems on the way.
+
+    Make one with :func:`load_plugins`; :func:`default_plugins` is the one that the API uses.
+    """
+
+    def __init__(self) -> None:
+        self.manager = _new_manager()
+        self.registry = Registry()
+        self.infos: list[PluginInfo] = []
+        self._commands_of: set[str] = set()
+
+    @property
+    def problems(self) -> list[PluginProblem]:
+        """What went wrong, in the order in which it was found."""
+        return self.registry.problems
+
+    def add(self, plugin: object, *, name: str, distribution: str, version: str = "") -> bool:
+        """Check a plugin and let it register its backbones, methods and metrics.
+
+        Args:
+            plugin: a module or an object with ``@hookimpl`` functions.
+            name: its name in the manager; must be new.
+            distribution: what messages call its source.
+            version: that source's version.
+
+        Returns:
+            False if the plugin does not fit the hooks, so that nothing of it is in use. The
+            reason is in :attr:`problems`, as is any hook of an accepted plugin that failed.
+        """
+        try:
+            hooks = _check_plugin(plugin)
+            self.manager.register(plugin, name=name)
+        except Exception as error:  # looking at an object's attributes may run its code
+            self._record(distribution, "check", error)
+            return False
+        info = PluginInfo(name, distribution, version, hooks, plugin)
+        self.infos.append(info)
+        for kind in ("backbone", "method", "metric"):
+            if HOOKS[kind] in hooks:
+                self._call(info, HOOKS[kind], register=self._register_for(kind, info))
+        return True
+
+    def add_module(self, module: str) -> bool:
+        """Import one of this package's modules and :meth:`add` it."""
+        version = own_version()
+        try:
+            plugin = importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            self._record(OWN_DISTRIBUTION, "import", error, f"{module}: ")
+            return False
+        return self.add(plugin, name=module, distribution=OWN_DISTRIBUTION, version=version)
+
+    def add_entry_point(self, entry_point: metadata.EntryPoint) -> bool:
+        """Load another distribution's entry point and :meth:`add` it."""
+        dist = entry_point.dist
+        distribution = (dist.name if dist is not None else None) or entry_point.value
+        version = (dist.version if dist is not None else None) or ""
+        try:
+            plugin = entry_point.load()
+        except (Exception, SystemExit) as error:  # a plugin may even exit while it is imported
+            self._record(distribution, "import", error, f"{entry_point.value}: ")
+            return False
+        name = f"{distribution}:{entry_point.name}"
+        return self.add(plugin, name=name, distribution=distribution, version=version)
+
+    def commands(self) -> dict[str, click.Command]:
+        """The commands that plugins add, by name; a name that two of them claim is left out.
+
+        The registry holds every claim under the kind ``"command"``.
+        """
+        for info in self.infos:
+            if HOOKS["command"] in info.hooks and info.name not in self._commands_of:
+                self._commands_of.add(info.name)
+                self._collect_commands(info)
+        return {entry.name: entry.factory() for entry in self.registry.usable("command")}
+
+    def _collect_commands(self, info: PluginInfo) -> None:
+        """Let one plugin fill a group of its own, so that it cannot touch another's commands."""
+        import click
+
+        group = click.Group()
+        self._call(info, HOOKS["command"], cli=group)
+        register = self._register_for("command", info)
+        for name, command in group.commands.items():
+            try:
+                summary = command.get_short_help_str(limit=80)
+                register(name, partial(_same, command), summary=summary)
+            except (AttributeError, PluginError) as error:
+                self._record(info.distribution, HOOKS["command"], error)
+
+    def _register_for(self, kind: Kind, info: PluginInfo) -> hookspecs.Register:
+        def register(
+            name: str,
+            factory: Callable[..., object],
+            *,
+            summary: str = "",
+            modalities: Sequence[str] = (),
+            requires: Sequence[str] = (),
+            extra: str | None = None,
+        ) -> None:
+            self.registry.register(
+                kind,
+                name,
+                factory,
+                summary=summary,
+                modalities=modalities,
+                requires=requires,
+                extra=extra,
+                distribution=info.distribution,
+                version=info.version,
+            )
+
+        return register
+
+    def _call(self, info: PluginInfo, hook: str, **arguments: Any) -> None:
+        """Call one hook of one plugin, and of no other."""
+        others = [plugin for plugin in self.manager.get_plugins() if plugin is not info.plugin]
+        try:
+            self.manager.subset_hook_caller(hook, others)(**arguments)
+        except (Exception, SystemExit) as error:
+            self._record(info.distribution, hook, error)
+
+    def _record(
+        self, distribution: str, stage: str, error: BaseException, prefix: str = ""
+    ) -> None:
+        self.problems.append(PluginProblem(distribution, stage, prefix + one_line(error)))
+
+
+def load_plugins(
+    *,
+    builtins: Iterable[str] = BUILTINS,
+    entry_points: Iterable[metadata.EntryPoint] | None = None,
+) -> Plugins:
+    """Load plugins into a fresh manager.
+
+    Args:
+        builtins: modules of this package to register.
+        entry_points: other distributions' entry points; those of the group ``mmattrib`` that are
+            installed if None.
+
+    Returns:
+        The manager, the registry and the problems. Nothing is raised for a broken plugin.
+    """
+    plugins = Plugins()
+    for module in builtins:
+        plugins.add_module(module)
+    if entry_points is None:
+        try:
+            entry_points = metadata.entry_points(group=hookspecs.PROJECT)
+        except Exception as error:  # the metadata of any distribution may be damaged
+            problem = PluginProblem("this environment", "import", one_line(error))
+            plugins.problems.append(problem)
+            entry_points = ()
+    for entry_point in entry_points:
+        plugins.add_entry_point(entry_point)
+    return plugins
+
+
+_default: Plugins | None = None
+
+
+def default_plugins() -> Plugins:
+    """The plugins of this environment, loaded when first asked for."""
+    global _default
+    if _default is None:
+        _default = load_plugins()
+    return _default
+
+
+@contextmanager
+def using_plugins(plugins: Plugins | None) -> Iterator[Plugins]:
+    """Let the API and the command line use these plugins inside a ``with`` block, e.g. in a test.
+
+    Args:
+        plugins: what :func:`default_plugins` returns inside; None loads the environment's anew.
+    """
+    global _default
+    before, _default = _default, plugins
+    try:
+        yield default_plugins()
+    finally:
+        _default = before
+
+
+def own_version() -> str:
+    """The version of mmattrib, or ``"unknown"`` when it runs from a folder, not installed."""
+    try:
+        return metadata.version(OWN_DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _same(command: click.Command) -> click.Command:
+    return command
+
+
+def _new_manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _check_plugin(plugin: object) -> tuple[str, ...]:
+    """The hooks that a plugin implements, once they fit the specification.
+
+    A manager of its own is filled, because a plugin that is refused midway would stay in the
+    manager in part.
+
+    Raises:
+        pluggy.PluginValidationError: a hook has a wrong signature or is no hook of ours.
+        PluginError: it implements none, or forgot to mark one.
+    """
+    if inspect.isclass(plugin):
+        raise PluginError(
+            f"the entry point names the class {plugin.__name__}; name a module or an instance"
+        )
+    trial = _new_manager()
+    trial.register(plugin, name="trial")
+    _check_pending(trial)
+    callers = trial.get_hookcallers(plugin) or []
+    hooks = tuple(caller.name for caller in callers)
+    for hook in HOOKS.values():
+        unmarked = getattr(plugin, hook, None)
+        if callable(unmarked) and hook not in hooks:
+            raise PluginError(f"{hook} is not marked; write @mmattrib.hookimpl above it")
+    if not hooks:
+        raise PluginError(
+            f"it implements no hook; accepted: {', '.join(HOOKS.values())}, each with "
+            "@mmattrib.hookimpl above it"
+        )
+    return hooks
+
+
+def _check_pending(trial: pluggy.PluginManager) -> None:
+    """``check_pending()`` with the names of the hooks that exist."""
+    try:
+        trial.check_pending()
+    except pluggy.PluginValidationError as error:
+        known = ", ".join(HOOKS.values())
+        raise PluginError(f"{str(error).replace(chr(10), ' ')}; hooks are: {known}") from error
