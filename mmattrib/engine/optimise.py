@@ -141,10 +141,10 @@ class _Group:
     limit: int
 
     def embed(self, z: Tensor) -> Tensor:
-        """``(b, s, N, C)`` tokens, in the encoder's scale -> ``(b, s, D)`` float32."""
+        """``(b, s, N, C)`` tokens, in the encoder's scale -> ``(b, s, D)``, float32 or wider."""
         rows = self.rows.repeat_interleave(z.shape[1])
         flat = z.flatten(0, 1).to(self.tokens.dtype)
-        return self.suffix(flat, rows).float().reshape(*z.shape[:2], -1)
+        return _wide(self.suffix(flat, rows)).reshape(*z.shape[:2], -1)
 
     def restore(self, z: Tensor) -> Tensor:
         """Standardised ``(b, s, N, C)`` tokens back to the encoder's scale."""
@@ -152,6 +152,11 @@ class _Group:
             x[:, None] if x.dim() == 3 else x for x in (self.statistics.mean, self.statistics.std)
         )
         return TokenStatistics(mean, std).restore(z)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """``x`` in float32, or as it is where that is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _with_backoff(
@@ -183,7 +188,7 @@ def _with_backoff(
 
 def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) -> _Fitted:
     """Optimise the pairs of one group from the start."""
-    tokens = group.statistics.standardise(group.tokens.float())
+    tokens = group.statistics.standardise(_wide(group.tokens))
     with torch.no_grad():
         clean = group.embed(group.tokens[:, None])[:, 0]
         steering = guidance.prepare(
@@ -234,11 +239,11 @@ def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) ->
 
 
 def _start(tokens: Tensor, options: BottleneckOptions, steering: Steering) -> Tensor:
-    """α before the first step, float32."""
+    """α before the first step."""
     batch, count, channels = tokens.shape
     shape = (batch, *mask_shape(options.mask)(count, channels))
     if steering.alpha_init is None:
-        return torch.full(shape, float(options.alpha_init), device=tokens.device)
+        return tokens.new_full(shape, float(options.alpha_init))
     return steering.alpha_init.to(tokens)[..., None].expand(shape).clone()
 
 
