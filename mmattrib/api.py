@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from mmattrib import registry
 from mmattrib.backbone import Backbone
 from mmattrib.encoder import Encoder, EncoderInputs, TokenEmbeddings
 from mmattrib.engine import Guide
 from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
 from mmattrib.methods import Method, Side, SideScores
+from mmattrib.plugins import default_plugins
 from mmattrib.preprocess import load as load_raw
 from mmattrib.types import (
     Attribution,
@@ -50,7 +50,7 @@ def load_backbone(name: str, **options: Any) -> Backbone:
         PluginError: its plugin is broken.
         WeightsError: its checkpoint cannot be loaded.
     """
-    backbone = registry.create("backbone", name, **options)
+    backbone = default_plugins().registry.create("backbone", name, **options)
     if not isinstance(backbone, Backbone):
         raise OptionError(
             f"backbone {name!r} gave {type(backbone).__name__}; its factory must return "
@@ -78,7 +78,7 @@ def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
                 f"{sorted(options)}; set them where it is made"
             )
         return method
-    made = registry.create("method", method, seed=seed, **options)
+    made = default_plugins().registry.create("method", method, seed=seed, **options)
     if not isinstance(made, Method):
         raise OptionError(f"method {method!r} gave {type(made).__name__}, not mmattrib.Method")
     return made

@@ -1,0 +1,341 @@
+"""Methods against scenes whose truth is known: `evaluate`, its table, and paired differences."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from tqdm.auto import tqdm
+
+from mmattrib.api import Layers, attribute_many, load_method
+from mmattrib.backbone import Backbone
+from mmattrib.data.scenes import Scene
+from mmattrib.errors import InputError, OptionError
+from mmattrib.methods import Method
+from mmattrib.metrics import Metric, Truth
+from mmattrib.plugins import default_plugins
+from mmattrib.types import Attribution, Explanation, JSONValue
+
+Names: TypeAlias = Sequence[str] | Literal["all"]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+PAIRS: Final = (("image", "text"), ("audio", "text"), ("image", "audio"))
+CHUNK: Final = 16
+"""Scenes per batch, and between two lines of a resume file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What every map of every method scored.
+
+    Attributes:
+        values: (direction, method, metric) -> ``(scenes,)`` float64 in scene order, NaN where the
+            metric does not apply. A direction is ``"image|text"``: the image explained, the text
+            its guide.
+        provenance: backbone, weights' hash, methods' options, layers, seed, scenes.
+    """
+
+    values: Mapping[tuple[str, str, str], Floats]
+    provenance: Mapping[str, JSONValue]
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """Directions, in the order they were evaluated."""
+        return tuple(dict.fromkeys(key[0] for key in self.values))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods, in the order they were asked for."""
+        return tuple(dict.fromkeys(key[1] for key in self.values))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Metrics, and ``"seconds"`` per pair (both maps)."""
+        return tuple(dict.fromkeys(key[2] for key in self.values))
+
+    def mean(self, direction: str, method: str, metric: str) -> tuple[float, float]:
+        """Mean and standard error over the scenes to which the metric applies."""
+        values = self.values[direction, method, metric]
+        values = values[~np.isnan(values)]
+        if values.size == 0:
+            return float("nan"), float("nan")
+        error = values.std(ddof=1) / np.sqrt(values.size) if values.size > 1 else float("nan")
+        return float(values.mean()), float(error)
+
+    def difference(
+        self,
+        direction: str,
+        method: str,
+        other: str,
+        metric: str,
+        *,
+        level: float = 0.95,
+        draws: int = 10_000,
+        seed: int = 0,
+    ) -> tuple[float, float, float]:
+        """Paired difference ``method - other`` over scenes, with a bootstrap interval.
+
+        Args:
+            direction: e.g. ``"image|text"``.
+            method: the minuend.
+            other: the subtrahend, scored on the same scenes.
+            metric: which metric.
+            level: coverage of the percentile interval. For m comparisons at 95 % together, ask for
+                ``1 - 0.05 / m`` (Bonferroni).
+            draws: bootstrap resamples.
+            seed: of the resampling.
+
+        Returns:
+            Mean difference, lower bound, upper bound.
+        """
+        paired = self.values[direction, method, metric] - self.values[direction, other, metric]
+        paired = paired[~np.isnan(paired)]
+        if paired.size == 0:
+            return float("nan"), float("nan"), float("nan")
+        rng = np.random.default_rng(seed)
+        means = np.array([rng.choice(paired, paired.size).mean() for _ in range(draws)])
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        return float(paired.mean()), float(low), float(high)
+
+    def table(self) -> str:
+        """A Markdown table per direction: mean ± standard error in percent, seconds per pair."""
+        parts = []
+        for direction in self.directions:
+            metrics = [metric for metric in self.metrics if metric != "seconds"]
+            head = ["method", *metrics, "s/pair"]
+            lines = [f"**{direction}**", "", _row(head), _row(["---"] * len(head))]
+            for method in self.methods:
+                cells = [method]
+                for metric in metrics:
+                    mean, error = self.mean(direction, method, metric)
+                    cells.append(f"{100 * mean:.1f} ± {100 * error:.1f}")
+                cells.append(f"{self.mean(direction, method, 'seconds')[0]:.2f}")
+                lines.append(_row(cells))
+            parts.append("\n".join(lines))
+        return "\n\n".join(parts) + "\n"
+
+    def to_json(self) -> str:
+        """Everything, values per scene included."""
+        values = [
+            {"direction": d, "method": m, "metric": k, "values": [_number(v) for v in row]}
+            for (d, m, k), row in self.values.items()
+        ]
+        return json.dumps({"provenance": dict(self.provenance), "values": values}, indent=1)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)
+
+
+def evaluate(
+    backbone: Backbone,
+    scenes: Sequence[Scene],
+    *,
+    methods: Names | Sequence[str | Method] = "all",
+    metrics: Names = "all",
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    layer: Layers = None,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Score methods on scenes whose truth is known, in both directions of every pair.
+
+    Args:
+        backbone: embeds the modalities of ``pairs``.
+        scenes: from :func:`mmattrib.scenes`.
+        methods: names or live methods; ``"all"`` for every registered one.
+        metrics: names; ``"all"`` for every registered one.
+        pairs: pairs of modalities; each gives two directions.
+        layer: as for :func:`mmattrib.attribute`.
+        seed: of the methods' noise.
+        resume: a JSON-lines file. Finished work is appended to it as it is done, and a later call
+            with the same arguments goes on where this one stopped.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        OptionError: no scenes, no methods, or a resume file that belongs to other arguments.
+        UnknownNameError: no such method or metric.
+        InputError: a modality that the backbone lacks.
+    """
+    if not scenes:
+        raise OptionError("evaluate needs at least one scene, got none; try mm.scenes(n=50)")
+    made = [load_method(m, seed if isinstance(m, str) else 0) for m in _names("method", methods)]
+    scored: list[Metric] = [
+        default_plugins().registry.create("metric", str(m)) for m in _names("metric", metrics)
+    ]
+    for modality in dict.fromkeys(m for pair in pairs for m in pair):
+        backbone[modality]
+    provenance: dict[str, JSONValue] = {
+        "backbone": backbone.name,
+        "weights_sha256": backbone.weights_hash(),
+        "methods": {method.name: method.describe() for method in made},
+        "metrics": [metric.name for metric in scored],
+        "layer": dict(layer) if isinstance(layer, Mapping) else layer,
+        "seed": seed,
+        "scenes": len(scenes),
+        "scenes_sha256": _scenes_hash(scenes),
+    }
+    journal = _Journal(resume, provenance)
+    values: dict[tuple[str, str, str], Floats] = {}
+    work = [(method, pair) for pair in pairs for method in made]
+    with tqdm(total=len(work) * len(scenes), unit="pair", disable=not progress) as bar:
+        for method, pair in work:
+            for start in range(0, len(scenes), CHUNK):
+                chunk = scenes[start : start + CHUNK]
+                tag = f"{method.name}/{'-'.join(pair)}/{start}"
+                rows = journal.get(tag)
+                if rows is None:
+                    rows = list(_score(backbone, chunk, method, scored, pair, layer))
+                    journal.put(tag, rows)
+                for offset, row in enumerate(rows):
+                    for (direction, metric), value in row.items():
+                        key = (direction, method.name, metric)
+                        column = values.setdefault(key, np.full(len(scenes), np.nan))
+                        column[start + offset] = np.nan if value is None else value
+                bar.update(len(chunk))
+    return Evaluation(values, provenance)
+
+
+_Scores: TypeAlias = dict[tuple[str, str], float | None]
+
+
+def _score(
+    backbone: Backbone,
+    scenes: Sequence[Scene],
+    method: Method,
+    metrics: Sequence[Metric],
+    pair: tuple[str, str],
+    layer: Layers,
+) -> Iterator[_Scores]:
+    """One row of numbers per scene."""
+    raws = [{modality: raw_input(scene, modality) for modality in pair} for scene in scenes]
+    found = attribute_many(backbone, raws, method=method, layer=layer, progress=False)
+    for scene, explanation in zip(scenes, found, strict=True):
+        row: _Scores = {}
+        for side, other in (pair, pair[::-1]):
+            attribution = explanation[side]
+            truth = scene_truth(scene, attribution)
+            for metric in metrics:
+                row[f"{side}|{other}", metric.name] = _number(metric(attribution.scores, truth))
+            row[f"{side}|{other}", "seconds"] = _seconds(explanation)
+        yield row
+
+
+def _seconds(explanation: Explanation) -> float:
+    return float(explanation.provenance["seconds"])
+
+
+def _names(kind: Any, names: Any) -> Sequence[Any]:
+    if names == "all":
+        return default_plugins().registry.names(kind)
+    if isinstance(names, str):
+        raise OptionError(f"{kind}s must be 'all' or a sequence of names, got {names!r}")
+    if not names:
+        raise OptionError(f"evaluate needs at least one {kind}, got none")
+    return list(names)
+
+
+def raw_input(scene: Scene, modality: str) -> Any:
+    """What :func:`mmattrib.attribute` takes for one modality of a scene.
+
+    Raises:
+        InputError: scenes have no such modality.
+    """
+    if modality == "image":
+        return scene.image
+    if modality == "audio":
+        return (scene.audio, scene.sample_rate)
+    if modality == "text":
+        return scene.caption
+    raise InputError(f"scenes hold image, audio and text, not {modality!r}")
+
+
+def scene_truth(scene: Scene, attribution: Attribution) -> Truth:
+    """The truth of a scene in the shape of an attribution of one of its modalities.
+
+    Raises:
+        InputError: scenes have no such modality.
+    """
+    shape, words = attribution.scores.shape, attribution.words
+    if attribution.modality == "image":
+        parts = [(part.class_name, part.mask) for part in scene.objects]
+    elif attribution.modality == "audio":
+        parts = [(part.class_name, part.mask) for part in scene.events]
+    elif attribution.modality == "text":
+        parts = [
+            (
+                part.class_name,
+                np.array([w.start < part.span[1] and part.span[0] < w.end for w in words]),
+            )
+            for part in scene.mentions
+        ]
+    else:
+        raise InputError(f"scenes hold image, audio and text, not {attribution.modality!r}")
+    shared = tuple(name in scene.shared for name, _ in parts)
+    mask = np.zeros(shape, dtype=bool)
+    for (_, part), yes in zip(parts, shared, strict=True):
+        if yes:
+            mask |= part
+    return Truth(mask, tuple(part for _, part in parts), shared)
+
+
+def _scenes_hash(scenes: Sequence[Scene]) -> str:
+    digest = hashlib.sha256()
+    for scene in scenes:
+        digest.update(scene.image.tobytes() + scene.audio.tobytes() + scene.caption.encode())
+    return digest.hexdigest()
+
+
+class _Journal:
+    """Finished chunks on disk, one JSON line each, behind a line that says what they belong to."""
+
+    def __init__(self, path: str | Path | None, provenance: Mapping[str, JSONValue]) -> None:
+        self._path = None if path is None else Path(path)
+        self._done: dict[str, list[_Scores]] = {}
+        head = json.dumps({"evaluation": provenance}, sort_keys=True)
+        if self._path is None:
+            return
+        if not self._path.exists():
+            self._path.write_text(head + "\n", encoding="utf-8")
+            return
+        text = self._path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        if not lines or lines[0] != head:
+            raise OptionError(
+                f"{self._path} belongs to an evaluation with other arguments, weights or scenes; "
+                "name another file, or delete it"
+            )
+        for line in lines[1:]:
+            self._read(line)
+        if not text.endswith("\n"):  # cut off in the middle of a line: begin a new one
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+
+    def _read(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            rows = [{(d, m): v for d, m, v in row} for row in entry["rows"]]
+        except (ValueError, KeyError, TypeError):
+            return  # the last line of a run that was cut off: that chunk is done again
+        self._done[entry["tag"]] = rows
+
+    def get(self, tag: str) -> list[_Scores] | None:
+        return self._done.get(tag)
+
+    def put(self, tag: str, rows: list[_Scores]) -> None:
+        if self._path is None:
+            return
+        entry = {"tag": tag, "rows": [[[d, m, v] for (d, m), v in row.items()] for row in rows]}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
