@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from mmattrib import hookspecs
+from mmattrib import __version__, hookspecs
 from mmattrib.errors import PluginError
 from mmattrib.registry import HOOKS, OWN_DISTRIBUTION, Kind, PluginProblem, Registry, one_line
 
@@ -97,13 +97,12 @@ class Plugins:
 
     def add_module(self, module: str) -> bool:
         """Import one of this package's modules and :meth:`add` it."""
-        version = own_version()
         try:
             plugin = importlib.import_module(module)
         except (Exception, SystemExit) as error:
             self._record(OWN_DISTRIBUTION, "import", error, f"{module}: ")
             return False
-        return self.add(plugin, name=module, distribution=OWN_DISTRIBUTION, version=version)
+        return self.add(plugin, name=module, distribution=OWN_DISTRIBUTION, version=__version__)
 
     def add_entry_point(self, entry_point: metadata.EntryPoint) -> bool:
         """Load another distribution's entry point and :meth:`add` it."""
@@ -118,18 +117,21 @@ class Plugins:
         name = f"{distribution}:{entry_point.name}"
         return self.add(plugin, name=name, distribution=distribution, version=version)
 
-    def commands(self) -> dict[str, click.Command]:
+    def commands(self, own: Collection[str] = ()) -> dict[str, click.Command]:
         """The commands that plugins add, by name; a name that two of them claim is left out.
 
         The registry holds every claim under the kind ``"command"``.
+
+        Args:
+            own: names of mmattrib's own commands, which no plugin may take.
         """
         for info in self.infos:
             if HOOKS["command"] in info.hooks and info.name not in self._commands_of:
                 self._commands_of.add(info.name)
-                self._collect_commands(info)
+                self._collect_commands(info, own)
         return {entry.name: entry.factory() for entry in self.registry.usable("command")}
 
-    def _collect_commands(self, info: PluginInfo) -> None:
+    def _collect_commands(self, info: PluginInfo, own: Collection[str]) -> None:
         """Let one plugin fill a group of its own, so that it cannot touch another's commands."""
         import click
 
@@ -138,6 +140,8 @@ class Plugins:
         register = self._register_for("command", info)
         for name, command in group.commands.items():
             try:
+                if name in own:
+                    raise PluginError(f"{name!r} is a command of {OWN_DISTRIBUTION}'s own")
                 summary = command.get_short_help_str(limit=80)
                 register(name, partial(_same, command), summary=summary)
             except (AttributeError, PluginError) as error:
@@ -163,6 +167,7 @@ class Plugins:
                 extra=extra,
                 distribution=info.distribution,
                 version=info.version,
+                plugin=info.name,
             )
 
         return register
@@ -235,14 +240,6 @@ def using_plugins(plugins: Plugins | None) -> Iterator[Plugins]:
         yield default_plugins()
     finally:
         _default = before
-
-
-def own_version() -> str:
-    """The version of mmattrib, or ``"unknown"`` when it runs from a folder, not installed."""
-    try:
-        return metadata.version(OWN_DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _same(command: click.Command) -> click.Command:

@@ -59,6 +59,7 @@ class Entry:
         extra: the extra that installs them, e.g. ``"mmattrib[clip]"``.
         distribution: the distribution that registered it.
         version: that distribution's version.
+        plugin: the plugin of that distribution that registered it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Entry:
     extra: str | None = None
     distribution: str = OWN_DISTRIBUTION
     version: str = ""
+    plugin: str = ""
 
     @property
     def source(self) -> str:
@@ -158,6 +160,7 @@ class Registry:
         extra: str | None = None,
         distribution: str = OWN_DISTRIBUTION,
         version: str = "",
+        plugin: str = "",
     ) -> Entry:
         """Register a name; a name that is taken stays registered with both claims.
 
@@ -171,6 +174,7 @@ class Registry:
             extra: the extra that installs them, e.g. ``"mmattrib[clip]"``.
             distribution: who registers it.
             version: that distribution's version.
+            plugin: which of its plugins registers it.
 
         Raises:
             PluginError: an argument cannot be used; the message says which and what is accepted.
@@ -206,6 +210,7 @@ class Registry:
             extra=extra,
             distribution=distribution,
             version=version,
+            plugin=plugin,
         )
         self._claims.setdefault((kind, name), []).append(entry)
         return entry
@@ -267,7 +272,7 @@ class Registry:
             )
         return entry
 
-    def create(self, kind: Kind, name: str, **options: Any) -> Any:
+    def create(self, kind: Kind, name: str, /, **options: Any) -> Any:
         """Call the factory under a name.
 
         Args:
@@ -313,6 +318,18 @@ class Registry:
                 "`mmattrib plugins` lists it."
             )
         return " ".join(parts)
+
+
+def default_registry() -> Registry:
+    """The registry that the plugins of this environment filled."""
+    from mmattrib.plugins import default_plugins  # plugins need this module, so only now
+
+    return default_plugins().registry
+
+
+def create(kind: Kind, name: str, /, **options: Any) -> Any:
+    """:meth:`Registry.create` of the default registry; raises what that raises."""
+    return default_registry().create(kind, name, **options)
 
 
 def conflict_message(claims: Sequence[Entry]) -> str:

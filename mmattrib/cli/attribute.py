@@ -1,0 +1,229 @@
+"""``mmattrib attribute``: explain one pair of inputs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmattrib.cli.listing import dump, json_option
+from mmattrib.cli.outputs import SUFFIXES, check_outputs
+from mmattrib.cli.summary import describe, summarise
+from mmattrib.errors import InputError, OptionError
+from mmattrib.plugins import default_plugins
+from mmattrib.registry import did_you_mean
+from mmattrib.types import RawInput
+
+
+@click.command()
+@click.option("--backbone", default="tiny", show_default=True, help="One of `mmattrib backbones`.")
+@click.option("--image", type=click.Path(), help="A picture, in any format that pillow reads.")
+@click.option("--audio", type=click.Path(), help="A recording, in any format libsndfile reads.")
+@click.option("--text", help="A caption.")
+@click.option("--text-file", type=click.Path(), help="A UTF-8 file that holds a caption.")
+@click.option("--method", default="ca-m2ib", show_default=True, help="One of `mmattrib methods`.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the method's noise.")
+@click.option(
+    "--layer",
+    multiple=True,
+    metavar="[MODALITY=]N",
+    help="Layer to explain, e.g. image=1, or 1 for both sides; -1 is the embedding output. "
+    "Default: each encoder's own choice.",
+)
+@click.option(
+    "--option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the method, e.g. beta=0.1. May be repeated.",
+)
+@click.option(
+    "--backbone-option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the backbone, e.g. a checkpoint. May be repeated.",
+)
+@click.option(
+    "--device", help="Where to compute, e.g. cpu or cuda. Default: the backbone's choice."
+)
+@click.option(
+    "--out",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"A file to write; its suffix says what: {', '.join(SUFFIXES)}. May be repeated; a file "
+    "that exists is replaced.",
+)
+@json_option
+def attribute(
+    backbone: str,
+    image: str | None,
+    audio: str | None,
+    text: str | None,
+    text_file: str | None,
+    method: str,
+    seed: int,
+    layer: tuple[str, ...],
+    option: tuple[str, ...],
+    backbone_option: tuple[str, ...],
+    device: str | None,
+    out: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Explain what in two inputs made a model match them.
+
+    Give exactly two of --image, --audio and --text (or --text-file). Both sides are explained.
+    """
+    given = chosen_pair(image=image, audio=audio, text=text, text_file=text_file)
+    files = [Path(path) for path in (image, audio, text_file) if path is not None]
+    check_outputs(out, inputs=files)
+    options = parse_options(option, "--option")
+    backbone_options = parse_options(backbone_option, "--backbone-option")
+    layers = parse_layers(layer, tuple(given))
+    registry = default_plugins().registry
+    registry.require("backbone", backbone)
+    registry.require("method", method)
+    inputs = decode(given)
+
+    import mmattrib
+
+    _refuse_own_keywords(options, mmattrib.attribute)
+    if device is not None:
+        backbone_options["device"] = checked_device(device)
+    model = mmattrib.load_backbone(backbone, **backbone_options)
+    explanation = mmattrib.attribute(
+        model, inputs=inputs, method=method, seed=seed, layer=layers, **options
+    )
+    written = [explanation.save(path) for path in out]
+    summary = summarise(explanation, written)
+    click.echo(dump(summary) if as_json else describe(summary))
+
+
+def chosen_pair(
+    *, image: str | None, audio: str | None, text: str | None, text_file: str | None
+) -> dict[str, str | Path]:
+    """The two inputs by modality; a caption is a string, a file of one is a path.
+
+    Raises:
+        InputError: not exactly two inputs, or two captions.
+    """
+    if text is not None and text_file is not None:
+        raise InputError(
+            f"both --text {text!r} and --text-file {text_file} were given; give one of them"
+        )
+    given: dict[str, str | Path] = {}
+    if image is not None:
+        given["image"] = image
+    if audio is not None:
+        given["audio"] = audio
+    if text is not None:
+        given["text"] = text
+    elif text_file is not None:
+        given["text"] = Path(text_file)
+    if len(given) != 2:
+        raise InputError(
+            f"exactly two inputs make a pair, got {len(given)} ({', '.join(given) or 'none'}); "
+            "give two of --image, --audio and --text (or --text-file)"
+        )
+    return given
+
+
+def decode(given: dict[str, str | Path]) -> dict[str, RawInput]:
+    """Read both inputs, so that a bad one is named before a model is loaded.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    from mmattrib.preprocess import load
+
+    return {modality: load(modality, source) for modality, source in given.items()}
+
+
+def parse_layers(texts: Sequence[str], modalities: tuple[str, ...]) -> dict[str, int] | int | None:
+    """Layers from ``MODALITY=N`` or ``N``.
+
+    Raises:
+        OptionError: not a whole number, a modality that is not in the pair, or one named twice.
+    """
+    layers: dict[str, int] = {}
+    for text in texts:
+        modality, equals, number = text.rpartition("=")
+        try:
+            layer = int(number)
+        except ValueError:
+            raise OptionError(
+                f"--layer {text} gives no whole number; accepted: N, or MODALITY=N such as "
+                f"{modalities[0]}=1"
+            ) from None
+        if not equals:
+            if len(texts) > 1:
+                raise OptionError(
+                    f"--layer {text} stands for both sides; give it alone, or name the modality, "
+                    f"e.g. {modalities[0]}={layer}"
+                )
+            return layer
+        if modality not in modalities:
+            raise OptionError(
+                f"--layer {text} names {modality!r}, which is not in the pair; accepted: "
+                f"{' and '.join(modalities)}"
+            )
+        if modality in layers:
+            raise OptionError(f"--layer {text} names {modality!r} again; give one layer for it")
+        layers[modality] = layer
+    return layers or None
+
+
+def parse_options(texts: Sequence[str], what: str) -> dict[str, Any]:
+    """Options from ``KEY=VALUE``; a value that is JSON (numbers, true, lists) is read as such.
+
+    Raises:
+        OptionError: no ``=``, a key that is no name, or one given twice.
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals or not key.isidentifier():
+            raise OptionError(f"{what} {text} is not KEY=VALUE; write it like beta=0.1")
+        if key in options:
+            raise OptionError(f"{what} {text} gives {key!r} again; give it once")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
+
+
+def _refuse_own_keywords(options: dict[str, Any], function: Any) -> None:
+    """Options share one call with the inputs, so names of the call's own are not options."""
+    own = [name for name in inspect.signature(function).parameters if name != "options"]
+    for key in options:
+        if key in own:
+            flag = did_you_mean(key, ["--seed", "--layer", "--method", "--backbone"])
+            raise OptionError(f"--option {key}=... is not an option of a method.{flag}")
+
+
+def checked_device(device: str) -> str:
+    """A device that torch can compute on here.
+
+    Raises:
+        OptionError: torch does not know it, or has none.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device).add(1).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = ["cpu"]
+        if torch.cuda.is_available():
+            here += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        if torch.backends.mps.is_available():
+            here.append("mps")
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise OptionError(
+            f"--device {device} cannot be used here ({reason}); accepted: {', '.join(here)}"
+        ) from error
+    return device

@@ -1,0 +1,33 @@
+"""``mmattrib demo``: see what the package does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mmattrib.cli.outputs import check_folder
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("mmattrib-demo"),
+    show_default=True,
+    help="Folder to write; it may exist.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which scenes, which noise.")
+def demo(out: Path, seed: int) -> None:
+    """Explain three made scenes and write a page.
+
+    Their truth is known and drawn beside each map: an image with a caption, a recording with an
+    image and a recording with a caption, on the embedded model. Needs no download and under a
+    minute.
+    """
+    check_folder(out, "--out")
+    from mmattrib.demo import write_demo
+
+    page = write_demo(out, seed)
+    click.echo(f"Wrote {page}")
+    click.echo(f"Open {page.resolve().as_uri()} in a browser.")

@@ -1,0 +1,169 @@
+"""``mmattrib backbones``, ``methods``, ``metrics`` and ``plugins``: what there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from mmattrib.cli.program import COMMANDS
+from mmattrib.plugins import PluginInfo, Plugins, default_plugins
+from mmattrib.registry import KINDS, Entry, Kind, Registry, conflict_message
+
+if TYPE_CHECKING:
+    from mmattrib.types import JSONValue
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+
+
+@click.command()
+@json_option
+def backbones(as_json: bool) -> None:
+    """List the backbones, what they embed and what they need."""
+    _list("backbone", as_json)
+
+
+@click.command()
+@json_option
+def methods(as_json: bool) -> None:
+    """List the attribution methods."""
+    _list("method", as_json)
+
+
+@click.command()
+@json_option
+def metrics(as_json: bool) -> None:
+    """List the metrics."""
+    _list("metric", as_json)
+
+
+@click.command()
+@json_option
+def plugins(as_json: bool) -> None:
+    """List the plugins, what they give and their problems."""
+    loaded = default_plugins()
+    loaded.commands(own=COMMANDS)
+    described = describe_plugins(loaded)
+    click.echo(dump(described) if as_json else _plugins_text(described))
+
+
+def dump(value: JSONValue) -> str:
+    """JSON text as every command prints it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def describe_entries(registry: Registry, kind: Kind) -> list[JSONValue]:
+    """What stands under each name of a kind, for JSON.
+
+    ``state`` is ``"ready"``, ``"missing"`` or ``"conflict"``; ``todo`` says how to change that.
+    """
+    return [_describe(registry, entry) for entry in registry.entries(kind)]
+
+
+def _describe(registry: Registry, entry: Entry) -> JSONValue:
+    missing = entry.missing()
+    state, todo = "ready", None
+    if registry.is_conflicting(entry.kind, entry.name):
+        state = "conflict"
+        todo = "taken twice: see `mmattrib plugins`"
+    elif missing:
+        state = "missing"
+        todo = entry.install_command() or f"install what provides {', '.join(missing)}"
+    found: dict[str, JSONValue] = {
+        "name": entry.name,
+        "state": state,
+        "todo": todo,
+        "missing": list(missing),
+        "summary": entry.summary,
+        "distribution": entry.distribution,
+        "version": entry.version,
+    }
+    if entry.kind == "backbone":
+        found["modalities"] = list(entry.modalities)
+    return found
+
+
+def describe_plugins(loaded: Plugins) -> dict[str, JSONValue]:
+    """Every plugin with what it gives, every problem and every name taken twice, for JSON."""
+    registry = loaded.registry
+    return {
+        "plugins": [_describe_plugin(registry, info) for info in loaded.infos],
+        "problems": [
+            {"distribution": p.distribution, "stage": p.stage, "message": p.message}
+            for p in loaded.problems
+        ],
+        "conflicts": [
+            {
+                "kind": claims[0].kind,
+                "name": claims[0].name,
+                "distributions": [entry.distribution for entry in claims],
+                "message": conflict_message(claims),
+            }
+            for claims in registry.conflicts()
+        ],
+    }
+
+
+def _describe_plugin(registry: Registry, info: PluginInfo) -> JSONValue:
+    gives = {
+        f"{kind}s": [e.name for e in registry.entries(kind) if e.plugin == info.name]
+        for kind in KINDS
+    }
+    return {
+        "name": info.name,
+        "distribution": info.distribution,
+        "version": info.version,
+        "hooks": list(info.hooks),
+        "gives": {kinds: names for kinds, names in gives.items() if names},
+    }
+
+
+def _list(kind: Kind, as_json: bool) -> None:
+    loaded = default_plugins()
+    described = describe_entries(loaded.registry, kind)
+    if as_json:
+        click.echo(dump(described))
+        return
+    if described:
+        click.echo(table(_heads(kind), [_row(kind, entry) for entry in described]))
+    else:
+        click.echo(f"No {kind} is registered.")
+    if loaded.problems or loaded.registry.conflicts():
+        click.echo("Warning: some plugins have problems; see `mmattrib plugins`.", err=True)
+
+
+def _heads(kind: Kind) -> list[str]:
+    modalities = ["MODALITIES"] if kind == "backbone" else []
+    return ["NAME", *modalities, "STATE", "FROM", "SUMMARY"]
+
+
+def _row(kind: Kind, entry: JSONValue) -> list[str]:
+    modalities = [", ".join(entry["modalities"])] if kind == "backbone" else []
+    state = entry["todo"] or entry["state"]
+    source = f"{entry['distribution']} {entry['version']}".rstrip()
+    return [entry["name"], *modalities, state, source, entry["summary"]]
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns; the last one is as wide as it likes."""
+    lines = [heads, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _plugins_text(described: dict[str, JSONValue]) -> str:
+    lines = []
+    for plugin in described["plugins"]:
+        lines.append(f"{plugin['name']}  ({plugin['distribution']} {plugin['version']})".strip())
+        lines += [f"  {kinds}: {', '.join(names)}" for kinds, names in plugin["gives"].items()]
+    for problem in described["problems"]:
+        lines.append(
+            f"Problem: {problem['distribution']}, {problem['stage']}: {problem['message']}"
+        )
+    lines += [f"Problem: {conflict['message']}" for conflict in described["conflicts"]]
+    return "\n".join(lines) if lines else "No plugin is loaded."

@@ -1,0 +1,42 @@
+"""``mmattrib scenes``: scenes whose truth is known, as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mmattrib.cli.outputs import check_folder
+
+if TYPE_CHECKING:
+    from mmattrib.data.scene_specs import Split
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder to make; if it exists it must be empty.",
+)
+@click.option("--n", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which ones.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "heldout"]),
+    default="heldout",
+    show_default=True,
+    help="Sprites and sounds that the embedded model was trained on, or never saw.",
+)
+def scenes(out: Path, n: int, seed: int, split: Split) -> None:
+    """Write made scenes with their truth.
+
+    A scene is a picture, a recording and a caption; the truth says what they share and where. Each
+    scene is a folder with image.png, audio.flac, caption.txt, truth.json and masks.npz.
+    """
+    check_folder(out, "--out", empty=True)
+    from mmattrib.data.export import write_scenes
+
+    folders = write_scenes(out, n, seed, split)
+    click.echo(f"Wrote {len(folders)} scene{'s' if len(folders) != 1 else ''} to {out}")
