@@ -1,0 +1,50 @@
+"""Decoding and resampling that any encoder may use: files and arrays to raw inputs.
+
+Importing this package imports no torch; the functions that need it import it when called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmattrib.errors import InputError
+from mmattrib.preprocess.audio import load_audio, resample
+from mmattrib.preprocess.image import centre_crop, load_image, normalise, pixels_to_tensor, stretch
+from mmattrib.preprocess.text import load_text, load_text_file
+from mmattrib.types import Modality, RawInput
+
+__all__ = [
+    "centre_crop",
+    "load",
+    "load_audio",
+    "load_image",
+    "load_text",
+    "load_text_file",
+    "normalise",
+    "pixels_to_tensor",
+    "resample",
+    "stretch",
+]
+
+
+def load(modality: Modality, source: object) -> RawInput:
+    """Decode one input of a modality.
+
+    Args:
+        modality: ``"image"``, ``"audio"`` or ``"text"``.
+        source: what :func:`load_image`, :func:`load_audio` or :func:`load_text` takes; for text
+            a ``pathlib.Path`` is read as a file and a ``str`` is the caption itself.
+
+    Raises:
+        InputError: the source cannot be used, or nothing here decodes that modality.
+    """
+    if modality == "image":
+        return load_image(source)
+    if modality == "audio":
+        return load_audio(source)
+    if modality == "text":
+        return load_text_file(source) if isinstance(source, Path) else load_text(source)
+    raise InputError(
+        f"no decoder for modality {modality!r}; accepted: image, audio, text. Give raw inputs of "
+        "another modality to its encoder's preprocess directly"
+    )
