@@ -8,8 +8,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from mmattrib.backbone import Backbone
-from mmattrib.encoder import Encoder, EncoderInputs, TokenEmbeddings
+from mmattrib.encoder import Encoder, EncoderInputs
 from mmattrib.engine import Guide
 from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
 from mmattrib.methods import Method, Side, SideScores
@@ -123,8 +124,7 @@ def attribute(
     given = {"image": image, "audio": audio, "text": text, **(inputs or {})}
     pair = {modality: value for modality, value in given.items() if value is not None}
     made = load_method(method, seed, **options)
-    decoded = _decode(backbone, pair)
-    return _explain_batch(backbone, [decoded], made, layer)[0]
+    return _explain_batch(backbone, [_prepare(backbone, pair)], made, layer)[0]
 
 
 def attribute_many(
@@ -170,95 +170,90 @@ def attribute_many(
     with tqdm(total=total, unit="pair", disable=not progress) as bar:
         numbered = enumerate(pairs)
         while batch := list(islice(numbered, batch_size)):
-            decoded = [
+            prepared = [
                 pair for number, raw in batch for pair in _try(backbone, number, raw, on_error)
             ]
-            for group in _by_modalities(decoded):
-                yield from _explain_batch(backbone, group, made, layer)
+            for _, group in groupby(prepared, key=lambda pair: pair.shapes):
+                yield from _explain_batch(backbone, list(group), made, layer)
             bar.update(len(batch))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A decoded pair and its preprocessed sides, each a batch of one.
+
+    Preprocessing pair by pair, and batching only those whose tensors have the same shapes, means
+    that nothing is ever padded to fit a neighbour: a pair's map cannot depend on its batch.
+    """
+
+    raw: Mapping[str, RawInput]
+    inputs: Mapping[str, EncoderInputs]
+
+    @property
+    def shapes(self) -> tuple[object, ...]:
+        """Equal for pairs that can be batched."""
+        return tuple((side, inputs.shapes) for side, inputs in self.inputs.items())
 
 
 def _try(
     backbone: Backbone, number: int, pair: Mapping[str, Any], on_error: OnError
-) -> Iterator[dict[str, RawInput]]:
-    """The decoded pair, or nothing once a warning has named what is wrong with it."""
+) -> Iterator[_Pair]:
+    """The prepared pair, or nothing once a warning has named what is wrong with it."""
     try:
-        decoded = _decode(backbone, pair)
-        for modality, raw in decoded.items():
-            backbone[modality].preprocess([raw])
+        prepared = _prepare(backbone, pair)
     except MmattribError as error:
         if on_error == "raise":
             raise type(error)(f"pair {number}: {error}") from error
         warnings.warn(f"pair {number} is left out: {error}", stacklevel=3)
     else:
-        yield decoded
+        yield prepared
 
 
-def _by_modalities(
-    pairs: Sequence[dict[str, RawInput]],
-) -> Iterator[list[dict[str, RawInput]]]:
-    """Runs of neighbours with the same modalities, so that order is kept."""
-    group: list[dict[str, RawInput]] = []
-    for pair in pairs:
-        if group and tuple(pair) != tuple(group[0]):
-            yield group
-            group = []
-        group.append(pair)
-    if group:
-        yield group
-
-
-def _decode(backbone: Backbone, pair: Mapping[str, Any]) -> dict[str, RawInput]:
-    """Decode a pair and check that the backbone embeds it."""
+def _prepare(backbone: Backbone, pair: Mapping[str, Any]) -> _Pair:
+    """Decode and preprocess a pair."""
     if len(pair) != 2:
         given = ", ".join(pair) or "none"
         raise InputError(
             f"exactly two inputs make a pair, got {len(pair)} ({given}); give two of "
             f"{', '.join(backbone.modalities)}"
         )
-    for modality in pair:
-        backbone[modality]  # raises for a modality that it lacks, before any file is read
-    return {modality: load_raw(modality, value) for modality, value in pair.items()}
+    encoders = {modality: backbone[modality] for modality in pair}  # before any file is read
+    raw = {modality: load_raw(modality, value) for modality, value in pair.items()}
+    return _Pair(raw, {side: encoders[side].preprocess([raw[side]]) for side in raw})
 
 
 def _explain_batch(
-    backbone: Backbone,
-    pairs: Sequence[Mapping[str, RawInput]],
-    method: Method,
-    layer: Layers,
+    backbone: Backbone, pairs: Sequence[_Pair], method: Method, layer: Layers
 ) -> list[Explanation]:
-    """Both sides of pairs that have the same two modalities."""
+    """Both sides of pairs whose inputs have the same shapes."""
     start = time.perf_counter()
-    sides = tuple(pairs[0])
+    sides = tuple(pairs[0].raw)
     encoders = {side: backbone[side] for side in sides}
     layers = {side: _layer(encoders[side], method, layer) for side in sides}
+    keys = [pair_key(pair.raw) for pair in pairs]
+    columns: dict[str, list[Attribution]] = {}
     with ExitStack() as stack:
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
-        inputs = {side: encoders[side].preprocess([pair[side] for pair in pairs]) for side in sides}
-        with torch.no_grad():
-            embeddings = {side: encoders[side].embed(inputs[side]) for side in sides}
-            tokens = {side: encoders[side].token_embeddings(inputs[side]) for side in sides}
-        keys = [pair_key(pair) for pair in pairs]
-        columns: dict[str, list[Attribution]] = {}
+        inputs = {side: [pair.inputs[side] for pair in pairs] for side in sides}
+        guides = {side: _guide(encoders[side], inputs[side]) for side in sides}
         for side, other in (sides, sides[::-1]):
-            guide = _guide(embeddings[other], tokens[other])
             given = Side(
                 encoder=encoders[side],
-                inputs=inputs[side],
+                inputs=EncoderInputs.cat(inputs[side]),
                 layer=layers[side],
-                guide=guide,
+                guide=guides[other],
                 keys=tuple(f"{key}:{side}" for key in keys),
             )
-            columns[side] = _attributions(given, method.explain(given))
-    similarity = (embeddings[sides[0]] * embeddings[sides[1]]).sum(-1).tolist()
+            columns[side] = _attributions(given, method(given))
+    cosines = (guides[sides[0]].embedding * guides[sides[1]].embedding).sum(-1).tolist()
     seconds = (time.perf_counter() - start) / len(pairs)
     provenance = _provenance(backbone, method, layers)
     return [
         Explanation(
             {side: columns[side][row] for side in sides},
-            pair,
-            float(similarity[row]),
+            pair.raw,
+            float(cosines[row]),
             {**provenance, "pair_key": keys[row], "seconds": round(seconds, 4)},
         )
         for row, pair in enumerate(pairs)
@@ -271,8 +266,16 @@ def _layer(encoder: Encoder, method: Method, layer: Layers) -> int:
     return encoder.check_layer(method.default_layer(encoder) if layer is None else layer)
 
 
-def _guide(embedding: torch.Tensor, tokens: TokenEmbeddings) -> Guide:
-    return Guide(embedding=embedding, tokens=tokens.values, valid=tokens.valid)
+def _guide(encoder: Encoder, inputs: Sequence[EncoderInputs]) -> Guide:
+    """Embedding and token embeddings of each input, one by one so that no batch rounds them."""
+    with torch.no_grad():
+        embeddings = [encoder.embed(one) for one in inputs]
+        tokens = [encoder.token_embeddings(one) for one in inputs]
+    return Guide(
+        embedding=torch.cat(embeddings),
+        tokens=torch.cat([found.values for found in tokens]),
+        valid=torch.cat([found.valid for found in tokens]),
+    )
 
 
 def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
@@ -346,13 +349,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-__all__ = [
-    "EncoderInputs",
-    "attribute",
-    "attribute_many",
-    "load_backbone",
-    "load_method",
-    "pair_key",
-]

@@ -70,9 +70,16 @@ class EncoderInputs:
             _Rows(self.tensors, index), tuple(self.raw[row] for row in index.tolist())
         )
 
-    def to(self, device: torch.device | str) -> EncoderInputs:
-        """The same batch on another device."""
-        return EncoderInputs({k: v.to(device) for k, v in self.tensors.items()}, self.raw)
+    @property
+    def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name and shape of every tensor without its batch axis; equal for rows that stack."""
+        return tuple((name, tuple(value.shape[1:])) for name, value in self.tensors.items())
+
+    @staticmethod
+    def cat(parts: Sequence[EncoderInputs]) -> EncoderInputs:
+        """One batch out of several whose :attr:`shapes` are equal."""
+        tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0].tensors}
+        return EncoderInputs(tensors, tuple(raw for part in parts for raw in part.raw))
 
 
 @dataclass(frozen=True)

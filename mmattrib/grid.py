@@ -271,7 +271,7 @@ class SpectrogramGrid(PlaneGrid):
         axes = [
             (frequency, Axis("time", "s", np.asarray(times, dtype=np.float32))) for times in seconds
         ]
-        super().__init__(layout, axes, boxes, prefix, suffix)
+        super().__init__(layout, axes, boxes, prefix, suffix, laid, valid)
 
 
 class TextGrid(TokenGrid):

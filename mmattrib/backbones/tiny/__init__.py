@@ -23,9 +23,9 @@ def load(checkpoint: str | None = None, device: str = "cpu") -> Backbone:
     Raises:
         WeightsError: the file is missing, broken, or not a checkpoint of ``tiny``.
     """
-    from mmattrib.backbones.tiny.encoders import load_tiny
+    from mmattrib.backbones.tiny import encoders
 
-    return load_tiny(checkpoint, device)
+    return encoders.load(checkpoint, device)
 
 
 @hookimpl

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+import einops
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from mmattrib.backbone import Backbone
+from mmattrib.backbones.tiny.checkpoint import WEIGHTS, load_tiny
 from mmattrib.backbones.tiny.model import (
+    Block,
     TinyConfig,
     TinyModel,
     Tower,
-    load_checkpoint,
     normalise_image,
     normalise_log_mel,
 )
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
 from mmattrib.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
-from mmattrib.errors import InputError
+from mmattrib.errors import EncoderError, InputError
 from mmattrib.grid import Box, ImageGrid, Layout, SpectrogramGrid, TextGrid, TokenGrid
 from mmattrib.preprocess.audio import resample
-from mmattrib.preprocess.image import resize
+from mmattrib.preprocess.image import stretch
 from mmattrib.preprocess.melspec import MelSpec
-from mmattrib.types import RawAudio, RawImage, RawInput, RawText
+from mmattrib.types import JSONValue, RawAudio, RawImage, RawInput, RawText
 
 _Raw = TypeVar("_Raw", RawImage, RawAudio, RawText)
 
-SHIPPED: Final = Path(__file__).parent / "weights" / "tiny.safetensors"
 MAX_CLIPS: Final = 24
 """Longest recording, in clips of 2.56 s: about a minute. Bounds memory."""
 
@@ -50,10 +51,12 @@ class _TinyEncoder(BlockEncoder):
         self.blocks: Sequence[nn.Module] = list(tower.blocks)
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
-        return self.module(inputs["x"])
+        pooled: Tensor = self.module(inputs["x"])
+        return pooled
 
     def project(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
-        return self.module.head(self.module.norm(tokens))
+        projected: Tensor = self.module.head(self.module.norm(tokens))
+        return projected
 
     def key_mask(self, inputs: EncoderInputs) -> Tensor | None:
         """``(B, N)`` bool, tokens that may be attended to, or None for all."""
@@ -71,9 +74,10 @@ class _TinyEncoder(BlockEncoder):
         anything in the joint space.
         """
         last = self.num_layers - 1
-        values = self.project(
-            self.module.blocks[last].value_path(self.prefix(inputs, last - 1)), inputs
-        )
+        block = self.module.blocks[last]
+        if not isinstance(block, Block):
+            raise EncoderError(f"block {last} of tiny's {self.modality} tower is not a Block")
+        values = self.project(block.value_path(self.prefix(inputs, last - 1)), inputs)
         content = self.grid(inputs, last).content.to(values.device)
         return TokenEmbeddings(nnf.normalize(values.float(), dim=-1), content)
 
@@ -83,7 +87,7 @@ class TinyImageEncoder(_TinyEncoder):
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         size = self.config.image_size
-        pixels = [resize(_of(raw, RawImage).pixels, size, size) for raw in raws]
+        pixels = [stretch(_of(raw, RawImage), (size, size))[0] for raw in raws]
         x = normalise_image(torch.from_numpy(np.stack(pixels)))
         return EncoderInputs({"x": x.to(self.device)}, tuple(raws))
 
@@ -97,7 +101,9 @@ class TinyImageEncoder(_TinyEncoder):
 class TinyTextEncoder(_TinyEncoder):
     """Captions of at most 23 words and punctuation marks; word 0 is CLS."""
 
-    def __init__(self, tower: Tower, config: TinyConfig, default_layer: int, tokenizer: WordTokenizer):
+    def __init__(
+        self, tower: Tower, config: TinyConfig, default_layer: int, tokenizer: WordTokenizer
+    ):
         super().__init__(tower, config, default_layer)
         self.tokenizer = tokenizer
 
@@ -171,16 +177,17 @@ class TinyAudioEncoder(_TinyEncoder):
         return self._average(pooled, inputs)
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
-        return self.module(inputs["x"].flatten(0, 1))
+        pooled: Tensor = self.module(inputs["x"].flatten(0, 1))
+        return pooled
 
     def prefix(self, inputs: EncoderInputs, layer: int) -> Tensor:
         tokens = super().prefix(inputs, layer)
-        return tokens.unflatten(0, inputs["x"].shape[:2]).flatten(1, 2)
+        return einops.rearrange(tokens, "(b k) n c -> b (k n) c", b=len(inputs))
 
     def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
         self.check_layer(layer)
         clips = tokens.shape[1] // self._per_clip
-        folded = tokens.unflatten(1, (clips, self._per_clip)).flatten(0, 1)
+        folded = einops.rearrange(tokens, "b (k n) c -> (b k) n c", k=clips)
         pooled = self.module.pool_from(folded, layer + 1, None)
         return self._average(pooled.view(len(tokens), clips, -1), inputs)
 
@@ -217,18 +224,19 @@ class TinyAudioEncoder(_TinyEncoder):
         return nnf.normalize((units * used[..., None]).sum(1), dim=-1)
 
 
-def load_tiny(checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
+def load(checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
     """Load `tiny`; see :func:`mmattrib.backbones.tiny.load`."""
-    path = SHIPPED if checkpoint is None else Path(checkpoint)
-    model, vocabulary = load_checkpoint(path)
-    return wrap(model.to(device), vocabulary, {"checkpoint": path.name, "licence": "Apache-2.0"})
+    path = WEIGHTS if checkpoint is None else Path(checkpoint)
+    model, info = load_tiny(path)
+    provenance = {"checkpoint": path.name, "licence": "Apache-2.0", "training": info.training}
+    return wrap(model.to(device), info.vocabulary, provenance)
 
 
 DEFAULT_LAYERS: Final = {"image": 1, "audio": 1, "text": -1}
 
 
 def wrap(
-    model: TinyModel, vocabulary: Sequence[str], provenance: dict[str, object] | None = None
+    model: TinyModel, vocabulary: Sequence[str], provenance: Mapping[str, JSONValue] | None = None
 ) -> Backbone:
     """A backbone around a live model, e.g. one in training."""
     config = model.config
