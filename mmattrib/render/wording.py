@@ -1,0 +1,87 @@
+"""The sentences that pages and figures share, in words for somebody who never saw the project."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from mmattrib.types import Attribution, Explanation
+
+NOUNS = {"image": "picture", "audio": "recording", "text": "caption"}
+
+
+def noun(modality: str) -> str:
+    """What to call an input of this modality."""
+    return NOUNS.get(modality, f"{modality} input")
+
+
+def nouns(explanation: Explanation) -> list[str]:
+    """What to call each side, in order."""
+    return [noun(attribution.modality) for attribution in explanation.attributions.values()]
+
+
+def default_title(explanation: Explanation) -> str:
+    """A title that says what the page answers."""
+    return "What made this " + " and this ".join(nouns(explanation)) + " match?"
+
+
+def named(value: Any, absent: str = "not stated") -> str:
+    """A provenance entry that names something: itself, or its ``name``."""
+    if isinstance(value, Mapping):
+        value = value.get("name")
+    return absent if value is None else printable(str(value))
+
+
+def how_made(explanation: Explanation) -> str:
+    """Method and backbone in one phrase."""
+    provenance = explanation.provenance
+    return f"Method {named(provenance.get('method'))}, model {named(provenance.get('backbone'))}"
+
+
+def reading(attribution: Attribution, other: str, signed: bool) -> str:
+    """How to read one map.
+
+    Args:
+        attribution: whose map it is.
+        other: what to call the other input.
+        signed: whether the map has negative scores.
+    """
+    if signed:
+        return (
+            f"Red = counts for the match with the {other}, blue = counts against it, "
+            "dark = little influence."
+        )
+    if attribution.unit == "bits":
+        return f"Brighter = more information about the {other} was let through, in bits."
+    return f"Brighter = counts more for the match with the {other}."
+
+
+def warnings(explanation: Explanation) -> list[str]:
+    """The diagnostics' warnings of every side, each naming its side."""
+    found = []
+    for attribution in explanation.attributions.values():
+        given = attribution.diagnostics.get("warnings") or ()
+        for text in (given,) if isinstance(given, str) else given:
+            name = noun(attribution.modality)
+            found.append(f"Do not trust this map ({name}): {printable(str(text))}")
+    return found
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """Text from strangers made fit to show: no control characters, no lone surrogates, bounded."""
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    clean = "".join(
+        "\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in clean
+    )
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def place(layer: int) -> str:
+    """Where in the encoder the map was computed."""
+    return "the embedding output" if layer < 0 else f"the output of block {layer}"
+
+
+def number(value: float) -> str:
+    """A score for reading: three significant digits."""
+    return f"{value:.3g}".replace("-", "−")
