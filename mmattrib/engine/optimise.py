@@ -84,13 +84,6 @@ def fit_bottleneck(
         torch.OutOfMemoryError: not even one row fits.
     """
     _check(tokens, guide, valid, content, keys)
-    device = tokens.device
-    tokens = tokens.detach()
-    valid, content = valid.to(device), content.to(device)
-    if not options.standardise:
-        statistics = TokenStatistics.identity(tokens)
-    elif statistics is None:
-        statistics = TokenStatistics.of_inputs(tokens, valid)
 
     def fit_rows(rows: Tensor, limit: int) -> _Fitted:
         group = _Group(
@@ -102,12 +95,16 @@ def fit_bottleneck(
             content=content[rows],
             keys=tuple(keys[row] for row in rows.tolist()),
             explained=None if explained_tokens is None else explained_tokens[rows],
-            statistics=statistics.select(rows),
+            statistics=scaling.select(rows),
             limit=limit,
         )
         return _fit_group(group, options, guidance)
 
+    # Tensors made under inference_mode cannot be saved for a gradient: copies are made outside.
     with torch.inference_mode(False):
+        tokens = tokens.detach().clone()
+        valid, content = valid.to(tokens.device), content.to(tokens.device)
+        scaling = _scaling(tokens, valid, options, statistics)
         parts = list(_with_backoff(len(tokens), options, fit_rows))
     return BottleneckResult(
         torch.cat([part.capacity for part in parts]),
@@ -152,6 +149,17 @@ class _Group:
             x[:, None] if x.dim() == 3 else x for x in (self.statistics.mean, self.statistics.std)
         )
         return TokenStatistics(mean, std).restore(z)
+
+
+def _scaling(
+    tokens: Tensor, valid: Tensor, options: BottleneckOptions, given: TokenStatistics | None
+) -> TokenStatistics:
+    """The statistics that the options ask for."""
+    if not options.standardise:
+        return TokenStatistics.identity(tokens)
+    if given is None:
+        return TokenStatistics.of_inputs(tokens, valid)
+    return TokenStatistics(given.mean.to(tokens).clone(), given.std.to(tokens).clone())
 
 
 def _wide(x: Tensor) -> Tensor:
