@@ -1,0 +1,328 @@
+"""The methods, on a small encoder of the tests' own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from mmattrib.encoder import BlockEncoder, EncoderInputs
+from mmattrib.engine import Guide
+from mmattrib.errors import EncoderError, OptionError
+from mmattrib.grid import TokenGrid
+from mmattrib.methods import Method, Side, SideScores
+from mmattrib.methods.builtin import register_methods
+from mmattrib.methods.ca_m2ib import CAM2IB, CAM2IBLiteral
+from mmattrib.methods.m2ib import M2IB
+from mmattrib.methods.nib import NIB, GradientTimesInput
+from mmattrib.methods.random import Random
+from mmattrib.types import Axis, FloatArray, RawInput, RawText
+
+WIDTH, LENGTH, DIM = 12, 6, 10
+METHODS = [CAM2IB, CAM2IBLiteral, M2IB, NIB, GradientTimesInput, Random]
+
+
+class Mixer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.mixed = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        weight = valid.to(x)[..., None]
+        mean = (torch.tanh(self.mixed(x)) * weight).sum(1, keepdim=True) / weight.sum(1, True)
+        return x + torch.tanh(self.inner(x)) + 2 * mean
+
+
+class WordTower(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(30, WIDTH)
+        self.blocks = nn.ModuleList(Mixer() for _ in range(3))
+        self.head = nn.Linear(WIDTH, DIM, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x, valid = self.table(ids), ids != 0
+        for block in self.blocks:
+            x = block(x, valid)
+        out: Tensor = self.head(x[:, 0])
+        return out
+
+
+class FlatGrid(TokenGrid):
+    def __init__(self, valid: Tensor) -> None:
+        self.valid, self.content = valid, valid.clone()
+        self.content[:, 0] = False
+
+    def to_input(self, scores: Tensor) -> list[FloatArray]:
+        return [row.numpy() for row in scores]
+
+    def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
+        return torch.from_numpy(np.stack(maps))
+
+    def axes(self, index: int) -> tuple[Axis, ...]:
+        return ()
+
+
+class WordEncoder(BlockEncoder):
+    modality = "text"
+    default_layer = 1
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.module: nn.Module = WordTower()
+        self.blocks = list(self.module.blocks)  # type: ignore[arg-type]
+
+    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
+        rows = []
+        for raw in raws:
+            assert isinstance(raw, RawText)
+            ids = [1, *(ord(letter) % 27 + 2 for letter in raw.text)]
+            rows.append(ids + [0] * (LENGTH - len(ids)))
+        return EncoderInputs({"ids": torch.tensor(rows)}, tuple(raws))
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        return self.module(inputs["ids"])
+
+    def project(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        return self.module.head(tokens)  # type: ignore[no-any-return, operator]
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        return FlatGrid(inputs["ids"] != 0)
+
+
+def make_side(texts: Sequence[str] = ("cat", "a dog", "x"), layer: int = 0) -> Side:
+    encoder = WordEncoder()
+    inputs = encoder.preprocess([RawText(text) for text in texts])
+
+    def unit(*shape: int) -> Tensor:
+        rows = []
+        for text in texts:
+            generator = torch.Generator().manual_seed(len(text))
+            rows.append(torch.randn(*shape, generator=generator))
+        return nnf.normalize(torch.stack(rows), dim=-1)
+
+    guide = Guide(unit(DIM), unit(4, DIM), torch.ones(len(texts), 4, dtype=torch.bool))
+    return Side(encoder, inputs, layer, guide, tuple(f"{text}:text" for text in texts))
+
+
+def explain(method: Method, side: Side) -> SideScores:
+    with side.encoder.frozen():
+        return method(side)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("layer", [-1, 0, 1])
+def test_every_method_scores_valid_tokens(method: type[Method], layer: int) -> None:
+    side = make_side(layer=layer)
+    found = explain(method.build(), side)
+    assert found.scores.shape == (3, LENGTH)
+    assert found.unit == method.unit
+    valid = side.grid().valid
+    assert torch.isfinite(found.scores).all()
+    assert not found.scores[~valid].any()
+    assert all(row[mask].std() > 0 for row, mask in zip(found.scores, valid, strict=True))
+    assert [isinstance(entry["warnings"], list) for entry in found.diagnostics] == [True] * 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_a_pair_the_same_map_in_any_batch(method: type[Method]) -> None:
+    together = explain(method.build(), make_side())
+    turned = explain(method.build(), make_side(("x", "cat", "a dog")))
+    assert torch.equal(turned.scores, together.scores[[2, 0, 1]])
+    for row, text in enumerate(("cat", "a dog", "x")):
+        assert torch.equal(
+            explain(method.build(), make_side((text,))).scores[0], together.scores[row]
+        )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_model_and_random_state_alone(method: type[Method]) -> None:
+    side = make_side()
+    side.encoder.module.train()
+    states = {k: v.clone() for k, v in side.encoder.module.state_dict().items()}
+    before = torch.get_rng_state()
+    explain(method.build(), side)
+    assert torch.equal(before, torch.get_rng_state())
+    module = side.encoder.module
+    assert module.training
+    assert all(p.grad is None and p.requires_grad for p in module.parameters())
+    assert all(torch.equal(v, states[k]) for k, v in module.state_dict().items())
+    for part in module.modules():
+        assert not part._forward_hooks
+        assert not part._forward_pre_hooks
+
+
+@pytest.mark.parametrize("method", [CAM2IB, CAM2IBLiteral, M2IB, Random])
+def test_the_seed_acts(method: type[Method]) -> None:
+    first, again, other = (explain(method.build(seed=s), make_side()) for s in (0, 0, 1))
+    assert torch.equal(first.scores, again.scores)
+    assert not torch.allclose(first.scores, other.scores)
+
+
+def test_the_guide_acts() -> None:
+    side = make_side()
+    other = Side(
+        side.encoder, side.inputs, 0, side.guide.select(torch.tensor([1, 2, 0])), side.keys
+    )
+    for method in (CAM2IB, M2IB, NIB, GradientTimesInput):
+        first, second = explain(method.build(), side), explain(method.build(), other)
+        assert not torch.allclose(first.scores, second.scores)
+    assert torch.equal(explain(Random(), side).scores, explain(Random(), other).scores)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_last_block_is_refused(method: type[Method]) -> None:
+    with pytest.raises(OptionError, match=r"layer 2, the text encoder's last.*accepted: -1 to 1"):
+        explain(method.build(), make_side(layer=2))
+    with pytest.raises(OptionError, match="no layer 3"):
+        explain(method.build(), make_side(layer=3))
+
+
+def test_the_last_block_of_a_mean_pooled_tower_is_not() -> None:
+    class MeanTower(WordTower):
+        def forward(self, ids: Tensor) -> Tensor:
+            x, valid = self.table(ids), ids != 0
+            for block in self.blocks:
+                x = block(x, valid)
+            out: Tensor = self.head((x * valid[..., None]).sum(1))
+            return out
+
+    side = make_side(layer=2)
+    side.encoder.module = MeanTower()
+    side.encoder.blocks = list(side.encoder.module.blocks)  # type: ignore[attr-defined]
+    assert explain(NIB(), side).scores.any()
+
+
+def test_a_gate_without_strength_is_m2ib() -> None:
+    side = make_side()
+    shared = {"mask": "token", "antithetic": False, "standardise": False}
+    same = explain(CAM2IB.build(strength=0.0, **shared), side)
+    assert torch.equal(same.scores, explain(M2IB.build(mask="token"), side).scores)
+    none = explain(CAM2IB.build(guidance="none", **shared), side)
+    assert torch.equal(same.scores, none.scores)
+    assert not torch.equal(explain(CAM2IB.build(**shared), side).scores, none.scores)
+
+
+def test_ca_m2ib_costs_no_more_than_m2ib_as_published() -> None:
+    options = CAM2IB().options
+    assert options.steps * options.samples <= M2IB().options.steps * M2IB().options.samples == 100
+
+
+def test_published_defaults() -> None:
+    for method in (M2IB(), CAM2IBLiteral()):
+        options = method.options
+        assert (options.beta, options.steps, options.samples) == (0.1, 10, 10)
+        assert (options.learning_rate, options.alpha_init, options.sigma) == (1.0, 5.0, 1.0)
+        assert options.mask == "token_channel"
+        assert not options.standardise
+        assert not options.antithetic
+
+
+def test_nib_is_complete_in_the_limit() -> None:
+    side = make_side()
+    gaps = []
+    for steps in (10, 100, 1000):
+        found = explain(NIB.build(steps=steps), side)
+        for row, entry in enumerate(found.diagnostics):
+            expected = entry["clean_cosine"] - entry["cosine_at_zero"]
+            gap = float(found.scores[row].sum()) - expected
+            assert gap == pytest.approx(entry["completeness_gap"], abs=1e-5)
+        gaps.append(max(abs(entry["completeness_gap"]) for entry in found.diagnostics))
+    assert gaps[2] < 0.005
+    assert gaps[2] < gaps[1] < gaps[0]
+
+
+def test_nib_in_one_step_is_gradient_times_input() -> None:
+    side = make_side()
+    one, gradient = explain(NIB.build(steps=1), side), explain(GradientTimesInput(), side)
+    assert torch.equal(one.scores, gradient.scores)
+
+
+def test_options_are_parsed_checked_and_described() -> None:
+    method = CAM2IB.build(steps="4", beta="0.5", antithetic="false", mask="token_channel", seed="7")
+    described = method.describe()
+    assert described["steps"] == 4
+    assert described["beta"] == 0.5
+    assert described["antithetic"] is False
+    assert described["seed"] == 7
+    assert set(described) >= {"sigma", "gamma", "learning_rate", "guidance", "strength"}
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        (M2IB, {"step": 4}, r"'m2ib' has no option 'step' \(did you mean 'steps'\?\); accepted"),
+        (M2IB, {"zzz": 4}, "'m2ib' has no option 'zzz'; accepted: beta, gamma, sigma"),
+        (M2IB, {"steps": "many"}, "steps must be a whole number, got 'many'"),
+        (M2IB, {"steps": 0}, "steps must be 1 or more, got 0"),
+        (M2IB, {"steps": True}, "steps must be a whole number, got True"),
+        (M2IB, {"beta": "x"}, "beta must be a number, got 'x'"),
+        (M2IB, {"antithetic": 7}, "antithetic must be true or false, got 7"),
+        (M2IB, {"mask": 3}, "mask must be str, got 3"),
+        (CAM2IB, {"guidance": "gates"}, "unknown guidance 'gates'; accepted: none, literal, gate"),
+        (CAM2IB, {"strength": -1}, "strength must be from 0 to 10, got -1"),
+        (CAM2IB, {"temperature": 0}, "temperature must be above 0"),
+        (NIB, {"steps": 0}, "steps must be 1 or more, got 0"),
+        (NIB, {"sigma": 1}, "'nib' has no option 'sigma'"),
+        (Random, {"steps": 1}, "'random' has no option 'steps'"),
+    ],
+)
+def test_bad_options_say_what_is_accepted(
+    method: type[Method], given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        method.build(**given)
+
+
+def test_scores_of_a_wrong_shape_are_an_error() -> None:
+    class Broken(Method):
+        name, unit = "broken", "none"
+
+        def explain(self, side: Side) -> SideScores:
+            return SideScores(torch.zeros(3, 2), "none", ({}, {}, {}))
+
+    with pytest.raises(EncoderError, match=r"'broken' gave scores of shape \(3, 2\)"):
+        explain(Broken(), make_side())
+
+
+def test_scores_that_are_not_finite_are_reported() -> None:
+    class Wild(Method):
+        name, unit = "wild", "none"
+
+        def explain(self, side: Side) -> SideScores:
+            scores = torch.ones(3, LENGTH)
+            scores[1, 1] = float("nan")
+            return SideScores(scores, "none", ({}, {}, {}))
+
+    found = explain(Wild(), make_side())
+    assert [bool(entry["warnings"]) for entry in found.diagnostics] == [False, True, False]
+
+
+def test_every_method_is_registered_under_its_name() -> None:
+    made: dict[str, Callable[..., object]] = {}
+
+    def register(name: str, factory: Callable[..., object], **details: object) -> None:
+        assert details["summary"]
+        made[name] = factory
+
+    register_methods(register)  # type: ignore[arg-type]
+    assert {name: type(factory(seed=3)) for name, factory in made.items()} == {
+        method.name: method for method in METHODS
+    }
+    assert all(factory(seed=3).describe()["seed"] == 3 for factory in made.values())  # type: ignore[attr-defined]
+
+
+def test_listing_methods_imports_no_torch() -> None:
+    code = (
+        "import sys; from mmattrib.methods.builtin import register_methods; "
+        "register_methods(lambda *a, **k: None); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
