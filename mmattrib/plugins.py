@@ -266,6 +266,10 @@ def _check_plugin(plugin: object) -> tuple[str, ...]:
         raise PluginError(
             f"the entry point names the class {plugin.__name__}; name a module or an instance"
         )
+    try:
+        hash(plugin)  # the manager keeps sets of plugins
+    except TypeError:
+        raise PluginError(f"its {type(plugin).__name__} is not hashable; name a module") from None
     trial = _new_manager()
     trial.register(plugin, name="trial")
     _check_pending(trial)

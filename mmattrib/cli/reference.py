@@ -25,7 +25,9 @@ own; `mmattrib --help` lists them.
 
 def reference() -> str:
     """The help of the program and of each of its own commands, as Markdown."""
-    program = click.Context(main, info_name="mmattrib", terminal_width=_WIDTH)
+    program = click.Context(
+        main, info_name="mmattrib", terminal_width=_WIDTH, **main.context_settings
+    )
     parts = [_HEAD]
     for name in COMMANDS:
         command = main.get_command(program, name)
