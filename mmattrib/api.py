@@ -121,8 +121,9 @@ def attribute(
     Warns:
         TrustWarning: the map was computed, but its diagnostics say not to trust it.
     """
-    given = {"image": image, "audio": audio, "text": text, **(inputs or {})}
-    pair = {modality: value for modality, value in given.items() if value is not None}
+    named = {"image": image, "audio": audio, "text": text}
+    pair = {modality: value for modality, value in named.items() if value is not None}
+    pair.update(inputs or {})
     made = load_method(method, seed, **options)
     return _explain_batch(backbone, [_prepare(backbone, pair)], made, layer)[0]
 

@@ -46,7 +46,7 @@ class Backbone(Mapping[str, Encoder]):
         self.name = name
         self.encoders = dict(encoders)
         self.provenance: dict[str, JSONValue] = dict(provenance or {})
-        self._hash: str | None = None
+        self._hash: tuple[object, str] | None = None
 
     def __getitem__(self, modality: str) -> Encoder:
         try:
@@ -75,15 +75,22 @@ class Backbone(Mapping[str, Encoder]):
         return tuple(self.encoders)
 
     def weights_hash(self) -> str:
-        """SHA-256 over every parameter and buffer of every encoder, by name; computed once."""
-        if self._hash is None:
+        """SHA-256 over every parameter and buffer of every encoder, by name.
+
+        Computed once, and again when a weight has changed in place or moved.
+        """
+        tensors = {
+            f"{modality}.{name}": value
+            for modality, encoder in self.encoders.items()
+            for name, value in encoder.module.state_dict().items()
+            if isinstance(value, torch.Tensor)
+        }
+        state = tuple((name, v.data_ptr(), v._version) for name, v in tensors.items())
+        if self._hash is None or self._hash[0] != state:
             digest = hashlib.sha256()
-            for modality, encoder in self.encoders.items():
-                for name, value in encoder.module.state_dict().items():
-                    if not isinstance(value, torch.Tensor):
-                        continue
-                    digest.update(f"{modality}.{name}:{tuple(value.shape)}:{value.dtype}".encode())
-                    flat = value.detach().to("cpu").contiguous().reshape(-1)
-                    digest.update(flat.view(torch.uint8).numpy().tobytes())
-            self._hash = digest.hexdigest()
-        return self._hash
+            for name, value in tensors.items():
+                digest.update(f"{name}:{tuple(value.shape)}:{value.dtype}".encode())
+                flat = value.detach().to("cpu").contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().tobytes())
+            self._hash = state, digest.hexdigest()
+        return self._hash[1]

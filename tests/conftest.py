@@ -1,0 +1,33 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import mmattrib as mm
+from mmattrib.backbones.tiny.encoders import wrap
+from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
+from mmattrib.data.captions import vocabulary
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small matrices are quicker on one thread, and a machine may run other work."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def untrained() -> mm.Backbone:
+    """The shapes of ``tiny`` with random weights: a fresh model for each test."""
+    words = vocabulary()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = TinyModel(TinyConfig(vocabulary=len(words)))
+    return wrap(model, words)
+
+
+@pytest.fixture(scope="session")
+def three_scenes() -> list[mm.Scene]:
+    """Three held-out scenes, each sharing one class."""
+    return mm.scenes(3, seed=11)
