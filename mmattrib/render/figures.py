@@ -16,10 +16,12 @@ import numpy as np
 from mmattrib.render.overlay import TRUTH_RGB, colour_table, css, css_bar, ink
 from mmattrib.render.panels import Panel, Piece, PlanePanel, TextPanel, Truth, panels
 from mmattrib.render.wording import (
+    TRUTH_KEY,
     default_title,
     how_made,
     noun,
     number,
+    own_name,
     printable,
     reading,
     warnings,
@@ -149,7 +151,7 @@ def _figure(explanation: Explanation, drawn: list[Panel]) -> Figure:
 def _height(panel: Panel) -> float:
     if isinstance(panel, TextPanel):
         letters = sum(len(piece.text) + 1 for piece in panel.pieces)
-        return 1.55 + 0.42 * min(20, 1 + letters // 85)
+        return 1.3 + 0.42 * min(20, 1 + letters // 85)
     if panel.kind == "audio":
         return 3.6
     rows, columns = panel.original.shape[:2]
@@ -164,9 +166,12 @@ def _draw_side(
     attribution = explanation[panel.side]
     others = [noun(a.modality) for side, a in explanation.items() if side != panel.side]
     other = others[0] if others else "other input"
-    label = f"The {noun(attribution.modality)}: {printable(panel.name, 60)}"
+    name = own_name(panel.name, attribution.modality)
+    label = f"The {noun(attribution.modality)}" + (f": {printable(name, 60)}" if name else "")
     _say(fig, _MARGIN, top - 0.2, total, label, size=11, weight="bold")
     advice = reading(attribution, other, panel.heat.signed)
+    if panel.has_truth:
+        advice += f" {TRUTH_KEY.partition('.')[0]}."
     _say(fig, _MARGIN, top - 0.42, total, advice, size=9, color="#5b5966")
     width = _WIDTH - 2 * _MARGIN - 0.85
     low, high = bottom + 0.2, top - 0.58
@@ -224,7 +229,8 @@ def _draw_bar(fig: Figure, panel: Panel, box: tuple[float, float, float, float])
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
     axes.tick_params(labelsize=8, length=2)
-    axes.set_ylabel(printable(panel.unit, 40), fontsize=8, labelpad=-6, parse_math=False)
+    unit = printable(panel.unit, 40)
+    axes.text(1.7, 0.5, unit, fontsize=8, rotation=90, va="center", parse_math=False)
 
 
 def _draw_words(axes: Axes, panel: TextPanel, points: float) -> None:
@@ -246,6 +252,7 @@ def _draw_words(axes: Axes, panel: TextPanel, points: float) -> None:
     line = points / 72.0 * 2.3
     pad, gap = 0.05, 0.06
     x, y = 0.15, line * 0.7
+    end = x
     for piece in panel.pieces:
         if piece.score is None and not piece.text.strip():
             continue
@@ -257,10 +264,11 @@ def _draw_words(axes: Axes, panel: TextPanel, points: float) -> None:
             text.set_position((x + pad, y))
         if y + line * 0.4 > height:
             text.set_text("…")
-            text.set_position((width - 0.3, y - line))
+            text.set_position((end, y - line))
             break
         _shade(axes, panel, piece, text, (x, y, taken + 2 * pad, points / 72.0))
         x += taken + 2 * pad + gap
+        end = x
 
 
 def _word(axes: Axes, word: str, points: float, x: float, y: float) -> Any:

@@ -24,12 +24,15 @@ from mmattrib.render.overlay import Picture, colour_table, css, css_bar, css_gra
 from mmattrib.render.panels import Panel, Piece, PlanePanel, TextPanel, Tick, Truth, panels
 from mmattrib.render.style import BODY_CSS, CSS, JS
 from mmattrib.render.wording import (
+    TRUTH_KEY,
     default_title,
     how_made,
     noun,
     nouns,
     number,
+    own_name,
     place,
+    primer,
     printable,
     reading,
     warnings,
@@ -124,7 +127,7 @@ def _document(title: str, body: str) -> str:
 
 def _fragment(explanation: Explanation, title: str, truth: Truth | None, clip: float | None) -> str:
     drawn = panels(explanation, truth, clip)
-    sides = "".join(_side(explanation, panel, truth) for panel in drawn)
+    sides = "".join(_side(explanation, panel) for panel in drawn)
     return (
         f'<main class="mma"><header><h1>{_esc(title)}</h1>{_lead(explanation)}</header>'
         f"{_warnings(explanation)}{sides}{_made(explanation)}</main>"
@@ -136,10 +139,10 @@ def _lead(explanation: Explanation) -> str:
     similarity = f"{explanation.similarity:.2f}".replace("-", "−")
     return (
         f'<p class="lead">A model that places different kinds of input in one common space was '
-        f"given {_esc(names)}. Their similarity to it is <strong>{similarity}</strong>, where 1 "
-        "means that it cannot tell them apart, 0 that they are unrelated, and −1 that they are "
-        "opposed; how much counts as a match differs from model to model. Below, each input is "
-        "shown with a map of the parts that made the model match it with the other.</p>"
+        f"given {_esc(names)}. It puts their similarity at <strong>{similarity}</strong>, where 1 "
+        "means the same, 0 unrelated and −1 opposed; how much counts as a match differs from model "
+        "to model. Below, each input is shown with a map of the parts that made the model match it "
+        "with the other.</p>"
         f'<p class="soft">{_esc(how_made(explanation))}.</p>'
     )
 
@@ -152,25 +155,26 @@ def _warnings(explanation: Explanation) -> str:
     return f'<div class="warn" role="alert">{items}</div>'
 
 
-def _side(explanation: Explanation, panel: Panel, truth: Truth | None) -> str:
+def _side(explanation: Explanation, panel: Panel) -> str:
     attribution = explanation.attributions[panel.side]
     this = noun(attribution.modality)
     others = [noun(a.modality) for side, a in explanation.items() if side != panel.side]
     other = others[0] if others else "other input"
     notes = "".join(f'<p class="warn">{_esc(note)}</p>' for note in panel.heat.notes)
-    has_truth = truth is not None and panel.side in truth
     if isinstance(panel, TextPanel):
         shown = _words(panel, attribution)
     elif panel.kind == "audio":
         shown = _sound(explanation, panel)
     else:
         shown = _picture(panel, this, other)
+    name = own_name(panel.name, attribution.modality)
+    called = f'<p class="soft"><bdi>{_esc(name)}</bdi></p>' if name else ""
     size = f'<p class="soft">{_esc(panel.size_note)}</p>' if panel.size_note else ""
     return (
         f'<section aria-label="{_esc(this)}"><h2>The {_esc(this)}: what matched the '
-        f'{_esc(other)}</h2><p class="soft"><bdi>{_esc(panel.name)}</bdi></p>'
+        f"{_esc(other)}</h2>{called}"
         f"<p>{_esc(reading(attribution, other, panel.heat.signed))}</p>{notes}{shown}"
-        f"{_colour_bar(panel)}{_key(has_truth, panel)}{size}</section>"
+        f"{_colour_bar(panel)}{_key(panel)}{size}</section>"
     )
 
 
@@ -186,13 +190,10 @@ def _colour_bar(panel: Panel) -> str:
     )
 
 
-def _key(has_truth: bool, panel: Panel) -> str:
-    if not has_truth:
+def _key(panel: Panel) -> str:
+    if not panel.has_truth:
         return ""
-    return (
-        '<p class="soft"><span class="key"></span>Outlined: what the two inputs truly share. It is '
-        "known because this pair was composed; the model was not told.</p>"
-    )
+    return f'<p class="soft"><span class="key"></span>{_esc(TRUTH_KEY)}</p>'
 
 
 def _picture(panel: PlanePanel, this: str, other: str) -> str:
@@ -304,8 +305,9 @@ def _made(explanation: Explanation) -> str:
         facts = {"computed at": place(attribution.layer), **attribution.diagnostics}
         tables.append(f"<h3>The {_esc(noun(attribution.modality))}</h3>{_table(facts)}")
     return (
-        "<section><h2>How this was made</h2><details><summary>Model, method, every option, "
-        f"versions and diagnostics</summary>{''.join(tables)}</details></section>"
+        f"<section><h2>How to read this</h2><p>{_esc(primer(explanation), 2000)}</p>"
+        "<details><summary>Model, method, every option, versions and diagnostics</summary>"
+        f"{''.join(tables)}</details></section>"
     )
 
 
@@ -332,7 +334,7 @@ def _plain(value: Any) -> str:
 def _data(picture: Picture) -> str:
     """A picture as a data URI: PNG, or JPEG where PNG would be large."""
     image = Image.fromarray(np.ascontiguousarray(picture))
-    media, data = "image/png", _encoded(image, "PNG", optimize=True)
+    media, data = "image/png", _encoded(image, "PNG")
     if len(data) > _MAX_PNG:
         media, data = "image/jpeg", _encoded(image, "JPEG", quality=90)
     return f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"

@@ -51,6 +51,7 @@ class PlanePanel:
         mapped: with the map, and the truth's outline if there is one.
         heat: of the whole attribution, at full resolution.
         unit: of the colour bar.
+        has_truth: whether the truth is outlined.
         size_note: how the picture shown differs in size from the input; empty if it does not.
         xticks: along the time axis; empty for pictures.
         yticks: along the frequency axis from the bottom; empty for pictures.
@@ -65,6 +66,7 @@ class PlanePanel:
     heat: Heatmap
     unit: str
     size_note: str = ""
+    has_truth: bool = False
     xticks: tuple[Tick, ...] = ()
     yticks: tuple[Tick, ...] = ()
     span: tuple[float, float] = (0.0, 0.0)
@@ -100,6 +102,7 @@ class TextPanel:
     heat: Heatmap
     unit: str
     size_note: str = ""
+    has_truth: bool = False
 
 
 Panel: TypeAlias = PlanePanel | TextPanel
@@ -175,7 +178,15 @@ def _image(
         mapped = draw_truth(mapped, resized_mask(truth, size), width=max(2, max(size) // 200))
     note = f"Shown at {size[1]} × {size[0]} of {width} × {height} pixels." if factor < 1 else ""
     return PlanePanel(
-        side, "image", raw.name, original, mapped, heat, unit_label(attribution), note
+        side,
+        "image",
+        raw.name,
+        original,
+        mapped,
+        heat,
+        unit_label(attribution),
+        note,
+        truth is not None,
     )
 
 
@@ -205,6 +216,7 @@ def _audio(
         mapped,
         heat,
         unit_label(attribution),
+        has_truth=truth is not None,
         xticks=_time_ticks(span),
         yticks=_frequency_ticks(frequency.values),
         span=span,
@@ -282,4 +294,13 @@ def _text(
         note = f"The first {MAX_WORDS} of {len(words)} words are shown."
     elif position < len(raw.text):
         pieces.append(Piece(raw.text[position:]))
-    return TextPanel(side, "text", raw.name, tuple(pieces), heat, unit_label(attribution), note)
+    return TextPanel(
+        side,
+        "text",
+        raw.name,
+        tuple(pieces),
+        heat,
+        unit_label(attribution),
+        note,
+        truth is not None,
+    )

@@ -52,7 +52,7 @@ background:#38344a}
 .mma .word .size i{display:block;height:100%;border-radius:.1em}
 .mma .true{box-shadow:0 0 0 2px #000,0 0 0 4px var(--true)}
 .mma .plot{position:relative;background:var(--stage);color:var(--stage-soft);
-border-radius:.35rem;padding:.6rem .9rem 2.5rem 3.4rem;font-size:.76rem;margin-top:.5rem;
+border-radius:.35rem;padding:.6rem .9rem 2.9rem 3.4rem;font-size:.76rem;margin-top:.5rem;
 font-variant-numeric:tabular-nums}
 .mma .plane{position:relative;cursor:crosshair}
 .mma .plane img{width:100%;height:13rem;border-radius:0}

@@ -77,6 +77,36 @@ def printable(text: str, limit: int = 500) -> str:
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
+def own_name(name: str, modality: str) -> str:
+    """An input's name, or nothing where it only repeats what kind of input it is."""
+    shown = printable(name, 120).strip()
+    return "" if shown in {"", modality, noun(modality)} else shown
+
+
+def primer(explanation: Explanation) -> str:
+    """How the maps came about and how to compare them, for a reader new to the matter."""
+    text = (
+        "A model reads its input in small pieces, called tokens: patches of a picture or of a "
+        "spectrogram, words or parts of words. "
+    )
+    if all(attribution.unit == "bits" for attribution in explanation.attributions.values()):
+        text += (
+            "The method closes every piece as far as it can while the match with the other input "
+            "stays. What has to stay open is what the match rests on, and is counted in bits. "
+        )
+    return text + (
+        "Each map is coloured from its own least to its own largest score: compare brightness "
+        "within a map, and numbers between maps. A map shows what this model used; it does not "
+        "show that the model is right."
+    )
+
+
+TRUTH_KEY = (
+    "Outlined: what the two inputs truly share. It is known because this pair was composed; the "
+    "model was not told."
+)
+
+
 def place(layer: int) -> str:
     """Where in the encoder the map was computed."""
     return "the embedding output" if layer < 0 else f"the output of block {layer}"

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from render_examples import audio_side, image_side, pair, text_side, with_scores
+
+from mmattrib.errors import InputError, OptionError
+from mmattrib.render.audio import encode_audio, masked_audio
+from mmattrib.render.normalise import heatmap
+from mmattrib.render.overlay import blend, colour_table, draw_truth, ink, outline, resized
+from mmattrib.render.panels import MAX_SIDE, PlanePanel, TextPanel, panels
+from mmattrib.render.spectrum import decibel_picture, mel_power
+
+MAPS = arrays(
+    np.float32,
+    array_shapes(min_dims=1, max_dims=2, max_side=6),
+    elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
+)
+
+
+@given(scores=MAPS, unit=st.sampled_from(["bits", "gradient"]))
+def test_heatmaps_are_always_in_range(scores: np.ndarray, unit: str) -> None:
+    heat = heatmap(scores, unit)
+    assert heat.values.shape == scores.shape
+    assert heat.values.dtype == np.float32
+    assert np.isfinite(heat.values).all()
+    assert heat.values.min() >= 0
+    assert heat.values.max() <= 1
+    assert heat.informative or any("No information" in note for note in heat.notes)
+
+
+def test_heatmap_keeps_order_and_reaches_both_ends() -> None:
+    scores = np.array([[0.5, 2.0], [1.0, 4.5]], np.float32)
+    heat = heatmap(scores)
+    assert (heat.low, heat.high, heat.signed) == (0.5, 4.5, False)
+    np.testing.assert_allclose(heat.values, (scores - 0.5) / 4.0, rtol=1e-6)
+
+
+def test_negative_rounding_of_bits_counts_as_zero() -> None:
+    heat = heatmap(np.array([-1e-7, 0.0, 2.0], np.float32))
+    assert not heat.signed
+    assert heat.low == 0.0
+    assert heat.values.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_signed_scores_keep_zero_in_the_middle() -> None:
+    heat = heatmap(np.array([-1.0, 0.0, 4.0], np.float32), "gradient x input")
+    assert heat.signed
+    assert (heat.low, heat.high) == (-4.0, 4.0)
+    np.testing.assert_allclose(heat.values, [0.375, 0.5, 1.0])
+    np.testing.assert_allclose(heat.weights, [0.0, 0.0, 1.0])
+
+
+def test_scores_of_another_unit_without_negatives_are_not_signed() -> None:
+    assert not heatmap(np.array([0.0, 1.0]), "score").signed
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (np.zeros((3, 3)), "every score is zero"),
+        (np.full((3, 3), 2.5), "every score is the same"),
+        (np.full((3, 3), np.nan), "no score"),
+        (np.zeros((0,)), "no score"),
+    ],
+)
+def test_maps_without_information_say_so(scores: np.ndarray, said: str) -> None:
+    heat = heatmap(scores)
+    assert not heat.informative
+    assert not heat.values.any()
+    assert said in " ".join(heat.notes)
+
+
+def test_constant_negative_map_is_no_information() -> None:
+    heat = heatmap(np.full(4, -2.0), "gradient")
+    assert not heat.informative
+    assert (heat.values == 0.5).all()
+    assert not heat.weights.any()
+
+
+def test_missing_scores_are_counted_and_drawn_as_zero() -> None:
+    heat = heatmap(np.array([np.nan, 1.0, 3.0, np.inf]))
+    assert "2 of 4" in heat.notes[0]
+    assert heat.values.tolist() == [0.0, 0.0, 1.0, 0.0]
+
+
+def test_percentile_clip_keeps_an_outlier_from_hiding_the_rest() -> None:
+    scores = np.append(np.linspace(0, 1, 99), 1000.0)
+    assert heatmap(scores).values[98] < 0.01
+    clipped = heatmap(scores, clip=98.0)
+    assert clipped.values[97] > 0.9
+    assert clipped.clipped
+    assert clipped.high < 1.0
+    for wrong in (50.0, 0.0, 101.0, float("nan")):
+        with pytest.raises(OptionError, match="percentile"):
+            heatmap(scores, clip=wrong)
+
+
+def test_brighter_means_more_over_any_picture() -> None:
+    luminance = colour_table(False) @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(luminance) > 0).all()
+    ramp = np.linspace(0, 1, 64, dtype=np.float32)[None]
+    for grey in (0, 128, 255):
+        picture = np.full((1, 64, 3), grey, np.uint8)
+        shown = blend(picture, ramp, False).astype(float) @ np.array([0.2126, 0.7152, 0.0722])
+        assert np.corrcoef(shown[0], ramp[0])[0, 1] > 0.9
+
+
+def test_picture_stays_visible_under_the_map() -> None:
+    checks = np.kron([[0, 1], [1, 0]], np.ones((8, 8))).astype(np.uint8)[..., None] * 255
+    picture = np.repeat(checks, 3, axis=2)
+    for value in (0.0, 0.5, 1.0):
+        shown = blend(picture, np.full((16, 16), value, np.float32), False).astype(int)
+        assert shown[0, -1].sum() - shown[0, 0].sum() > 150
+
+
+def test_signed_colours_are_dark_at_zero_and_differ_in_hue() -> None:
+    table = colour_table(True)
+    assert table[127].sum() < 0.4
+    assert table[0, 2] > table[0, 0]
+    assert table[-1, 0] > table[-1, 2]
+
+
+def test_ink_contrasts_with_every_colour() -> None:
+    for signed in (False, True):
+        for rgb in colour_table(signed):
+            linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+            ground = float(linear @ [0.2126, 0.7152, 0.0722])
+            text = 0.0 if ink(rgb) == "#000000" else 1.0
+            bright, dark = max(ground, text), min(ground, text)
+            assert (bright + 0.05) / (dark + 0.05) > 4.5  # WCAG 2, level AA
+
+
+def test_outline_lies_on_the_border_only() -> None:
+    mask = np.zeros((9, 9), bool)
+    mask[2:7, 2:7] = True
+    border = outline(mask)
+    assert border.sum() == 16
+    assert not border[4, 4]
+    assert not outline(np.ones((5, 5), bool)).any()
+    drawn = draw_truth(np.full((9, 9, 3), 100, np.uint8), mask, width=1)
+    assert (drawn[4, 4] == 100).all()
+    assert (drawn[2, 2] != 100).any()
+
+
+def test_shrinking_averages_so_that_small_spots_survive() -> None:
+    spot = np.zeros((1000, 1000), np.float32)
+    spot[501:505, 501:505] = 1.0
+    assert resized(spot, (50, 50)).max() > 0.005
+    assert resized(spot, (50, 50)).mean() == pytest.approx(spot.mean(), rel=0.05)
+
+
+def test_large_pictures_are_bounded() -> None:
+    for height, width in ((3000, 4000), (5, 5000), (5000, 5)):
+        (panel, _) = panels(pair(image_side(height, width), text_side()))
+        assert isinstance(panel, PlanePanel)
+        assert max(panel.mapped.shape) <= MAX_SIDE
+        assert min(panel.mapped.shape) >= 1
+        assert f"{width} × {height}" in panel.size_note
+
+
+def test_the_bright_spot_is_where_the_score_is() -> None:
+    def corner(scores: np.ndarray) -> np.ndarray:
+        out = np.zeros_like(scores)
+        out[: len(out) // 4, : out.shape[1] // 4] = 1.0
+        return out
+
+    drawn = panels(
+        pair(with_scores(image_side(), corner), with_scores(audio_side(), corner)), clip=None
+    )
+    image, audio = (panel.mapped.astype(float).mean(axis=2) for panel in drawn)  # type: ignore[union-attr]
+    rows, columns = image.shape
+    assert image[: rows // 5, : columns // 5].mean() > image[rows // 2 :].mean() + 30
+    rows, columns = audio.shape  # low frequencies are drawn at the bottom
+    assert audio[-rows // 5 :, : columns // 5].mean() > audio[: rows // 2].mean() + 30
+
+
+def test_spectrogram_shows_a_tone_at_its_frequency_and_time() -> None:
+    rate = 16000
+    time = np.arange(rate) / rate
+    wave = np.where(time > 0.5, np.sin(2 * np.pi * 2000 * time), 0.0).astype(np.float32)
+    hertz, seconds = np.geomspace(100, 7000, 60), np.linspace(0, 1, 50)
+    power = mel_power(wave, rate, hertz, seconds)
+    assert hertz[power[:, 40].argmax()] == pytest.approx(2000, rel=0.08)
+    assert power[:, 40].sum() > 1e3 * power[:, 10].sum()
+    picture = decibel_picture(power)
+    assert picture.shape == (60, 50, 3)
+    assert picture[59 - power[:, 40].argmax(), 40, 0] > 240
+    assert not decibel_picture(np.zeros((3, 4))).any()
+
+
+def test_axis_ticks_lie_where_their_values_are() -> None:
+    (panel, _) = panels(pair(audio_side(2.0), text_side()))
+    assert isinstance(panel, PlanePanel)
+    start, end = panel.span
+    for at, label in panel.xticks:
+        assert start + at * (end - start) == pytest.approx(float(label), abs=1e-6)
+    labels = [label for _, label in panel.yticks]
+    assert {"125", "1k", "4k"} <= set(labels)
+    places = [at for at, _ in panel.yticks]
+    assert places == sorted(places)
+    assert 0 < places[0] < places[-1] < 1
+
+
+def test_words_and_what_lies_between_give_the_caption_back() -> None:
+    text = "  A bell,\trung — twice!  "
+    (_, panel) = panels(pair(image_side(), text_side(text)))
+    assert isinstance(panel, TextPanel)
+    assert "".join(piece.text for piece in panel.pieces) == text
+    bars = [piece.bar for piece in panel.pieces if piece.score is not None]
+    assert max(bars) == 1.0
+    assert min(bars) == 0.0
+
+
+def test_truth_must_fit() -> None:
+    example = pair(image_side(), text_side())
+    with pytest.raises(OptionError, match="shape"):
+        panels(example, {"image": np.zeros((2, 2), bool)})
+    with pytest.raises(OptionError, match="'audio'"):
+        panels(example, {"audio": np.zeros((2, 2), bool)})
+
+
+def test_a_side_without_its_input_is_refused() -> None:
+    example = pair(image_side(), text_side())
+    broken = type(example)(example.attributions, {"text": example.inputs["text"]}, 0.1, {})
+    with pytest.raises(InputError, match="'image'"):
+        panels(broken)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 192000])
+@pytest.mark.parametrize("length", [1, 100, 30001])
+def test_masked_audio_of_ones_is_the_recording_and_of_zeros_silence(rate: int, length: int) -> None:
+    samples = np.random.default_rng(0).uniform(-1, 1, length).astype(np.float32)
+    hertz = np.geomspace(50, rate / 2.2, 20).astype(np.float32)
+    seconds = np.linspace(0, max(length / rate, 0.01), 30, dtype=np.float32)
+    kept = masked_audio(samples, rate, np.ones((20, 30), np.float32), hertz, seconds)
+    np.testing.assert_allclose(kept, samples, atol=1e-4)
+    gone = masked_audio(samples, rate, np.zeros((20, 30), np.float32), hertz, seconds)
+    assert not gone.any()
+
+
+def test_masked_audio_keeps_the_band_and_the_time_that_the_map_marks() -> None:
+    rate = 16000
+    time = np.arange(2 * rate) / rate
+    low, high = np.sin(2 * np.pi * 300 * time), np.sin(2 * np.pi * 4000 * time)
+    hertz = np.linspace(50, 7950, 80).astype(np.float32)
+    seconds = np.linspace(0, 2, 100, dtype=np.float32)
+    weights = np.zeros((80, 100), np.float32)
+    weights[hertz > 2000, :50] = 1.0
+    out = masked_audio((low + high).astype(np.float32), rate, weights, hertz, seconds)
+    first, second = slice(2000, 12000), slice(20000, 30000)
+    np.testing.assert_allclose(out[first], high[first], atol=0.02)
+    assert np.abs(out[second]).max() < 0.02
+
+
+def test_masked_audio_takes_one_cell_and_refuses_a_wrong_shape() -> None:
+    samples = np.ones(1000, np.float32)
+    one = np.array([100.0], np.float32)
+    half = masked_audio(samples, 8000, np.full((1, 1), 0.5, np.float32), one, one)
+    np.testing.assert_allclose(half, 0.5, atol=1e-4)
+    with pytest.raises(OptionError, match="shape"):
+        masked_audio(samples, 8000, np.ones((2, 1), np.float32), one, one)
+
+
+@pytest.mark.parametrize("rate", [1000, 8000, 22050, 96000, 384000])
+def test_encoded_audio_decodes_to_the_same_sound(rate: int) -> None:
+    samples = (0.9 * np.sin(np.arange(2000) / 10)).astype(np.float32)
+    media, data = encode_audio(samples, rate)
+    assert media in {"audio/flac", "audio/wav"}
+    decoded, found = soundfile.read(io.BytesIO(data), dtype="float32")
+    assert found == rate
+    np.testing.assert_allclose(decoded, samples, atol=1e-4)
+
+
+def test_encoded_audio_scales_down_what_would_clip() -> None:
+    _, data = encode_audio(np.array([0.0, 4.0, -2.0, np.nan], np.float32), 8000)
+    decoded, _ = soundfile.read(io.BytesIO(data))
+    np.testing.assert_allclose(decoded, [0.0, 1.0, -0.5, 0.0], atol=1e-3)
