@@ -1,0 +1,74 @@
+"""Reading and writing `tiny`'s weights: safetensors, with all that rebuilds the model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
+from mmattrib.errors import WeightsError
+
+WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny.safetensors"
+
+
+@dataclass(frozen=True)
+class TinyInfo:
+    """What a checkpoint says of itself: sizes, words, classes and how it was trained."""
+
+    config: TinyConfig
+    vocabulary: tuple[str, ...]
+    class_names: tuple[str, ...]
+    training: dict[str, Any]
+
+
+def save_tiny(path: str | Path, model: TinyModel, info: TinyInfo) -> None:
+    """Writes float32 weights and their description, atomically."""
+    path = Path(path)
+    tensors = {k: v.detach().float().contiguous() for k, v in model.state_dict().items()}
+    metadata = {
+        "format": "mmattrib-tiny-1",
+        "config": json.dumps(asdict(info.config)),
+        "vocabulary": json.dumps(info.vocabulary),
+        "class_names": json.dumps(info.class_names),
+        "training": json.dumps(info.training),
+    }
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata)
+    partial.chmod(0o644)  # safetensors writes for the owner alone
+    partial.replace(path)
+
+
+def load_tiny(path: str | Path = WEIGHTS) -> tuple[TinyModel, TinyInfo]:
+    """The model in evaluation mode, and its description.
+
+    Raises WeightsError for a file that is missing, broken, or of other shapes than it says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing: install mmattrib again, or name another file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        info = TinyInfo(
+            TinyConfig(**json.loads(metadata["config"])),
+            tuple(json.loads(metadata["vocabulary"])),
+            tuple(json.loads(metadata["class_names"])),
+            json.loads(metadata["training"]),
+        )
+        model = TinyModel(info.config)
+        model.load_state_dict(state)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path} is not a checkpoint of tiny: {error}") from error
+    return model.eval(), info
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Number of trained numbers."""
+    return sum(p.numel() for p in model.parameters())
