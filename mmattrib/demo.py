@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from mmattrib.api import attribute, load_backbone
 from mmattrib.benchmark import raw_input, scene_truth
 from mmattrib.data.scenes import Scene, scenes
 from mmattrib.errors import OptionError
-from mmattrib.render import IndexEntry, index_html, report_html, thumbnail, write_text
+from mmattrib.metrics.base import BoolArray
+from mmattrib.render import index_html, report_html, thumbnail, write_atomic
 from mmattrib.types import Explanation
 
 SCENES: Final = (("image", "text"), ("audio", "image"), ("audio", "text"))
 """What each scene pairs."""
+
+INTRO: Final = (
+    "Each scene below is two inputs that share exactly one thing; everything else stands on one "
+    "side only. A small embedded model says how well the two match, and the maps show which "
+    "pixels, which moments and frequencies, and which words made it say so. The scenes are made of "
+    "drawings and sounds that the model never saw in training, so the right answer is known: it is "
+    "outlined in every picture and underlined in every caption."
+)
 
 
 def write_demo(out: str | Path, seed: int = 0) -> Path:
@@ -45,35 +52,36 @@ def write_demo(out: str | Path, seed: int = 0) -> Path:
         explanation = attribute(tiny, inputs=inputs, seed=seed)
         name = f"{number + 1}-{'-'.join(pair)}"
         title = f"{pair[0].capitalize()} and {pair[1]}: both hold {_listed(scene.shared)}"
-        page = report_html(explanation, title=title, truth=truth_masks(scene, explanation))
-        write_text(folder / f"{name}.html", page)
+        truth = truth_masks(scene, explanation)
+        page = report_html(explanation, title=title, truth=truth)
+        write_atomic(folder / f"{name}.html", page.encode("utf-8"))
         explanation.save(folder / f"{name}.png")
         explanation.save(folder / f"{name}.npz")
-        entries.append(
-            IndexEntry(title, describe(scene, pair), f"{name}.html", thumbnail(explanation))
-        )
-    return write_text(folder / "index.html", index_html(entries))
+        picture = thumbnail(explanation, truth)
+        entries.append((title, describe(scene, pair), f"{name}.html", picture))
+    index = index_html(entries, intro=INTRO)
+    return write_atomic(folder / "index.html", index.encode("utf-8"))
 
 
-def truth_masks(scene: Scene, explanation: Explanation) -> Mapping[str, np.ndarray]:
+def truth_masks(scene: Scene, explanation: Explanation) -> Mapping[str, BoolArray]:
     """Side -> bool mask of what the scene's modalities share, in the shape of the side's map."""
     return {side: scene_truth(scene, found).mask for side, found in explanation.items()}
 
 
 def describe(scene: Scene, pair: tuple[str, str]) -> str:
     """One sentence on what each side of a pair holds."""
-    held = {
+    held: dict[str, list[str | None]] = {
         "image": [part.class_name for part in scene.objects],
         "audio": [part.class_name for part in scene.events],
         "text": [part.class_name for part in scene.mentions],
     }
+    unnamed = "something unnamed"
     sides = [
-        f"the {side} holds {_listed([name or 'an unnamed thing' for name in held[side]])}"
-        for side in pair
+        f"the {side} holds {_listed([name or unnamed for name in held[side]])}" for side in pair
     ]
     sentence = "; ".join(sides)
     return sentence[0].upper() + sentence[1:] + "."
 
 
-def _listed(names: list[str] | tuple[str, ...]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]

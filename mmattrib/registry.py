@@ -320,18 +320,6 @@ class Registry:
         return " ".join(parts)
 
 
-def default_registry() -> Registry:
-    """The registry that the plugins of this environment filled."""
-    from mmattrib.plugins import default_plugins  # plugins need this module, so only now
-
-    return default_plugins().registry
-
-
-def create(kind: Kind, name: str, /, **options: Any) -> Any:
-    """:meth:`Registry.create` of the default registry; raises what that raises."""
-    return default_registry().create(kind, name, **options)
-
-
 def conflict_message(claims: Sequence[Entry]) -> str:
     """Say who claims a name and what to do about it."""
     first = claims[0]

@@ -12,12 +12,15 @@ SUFFIXES: tuple[str, ...] = (".png", ".html", ".npz", ".json")
 """What an explanation can be written as."""
 
 
-def check_outputs(paths: Sequence[Path], inputs: Iterable[Path] = ()) -> None:
+def check_outputs(
+    paths: Sequence[Path], inputs: Iterable[Path] = (), suffixes: Sequence[str] = SUFFIXES
+) -> None:
     """Make sure that every output can be written.
 
     Args:
         paths: files to write; one that exists will be replaced.
         inputs: files that must not be.
+        suffixes: those that say what to write.
 
     Raises:
         OptionError: an unknown suffix, one file named twice, or an input named as an output.
@@ -26,11 +29,11 @@ def check_outputs(paths: Sequence[Path], inputs: Iterable[Path] = ()) -> None:
     kept = {path.resolve() for path in inputs}
     seen: set[Path] = set()
     for path in paths:
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in suffixes:
             given = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
             raise OptionError(
                 f"--out {path} has {given}, which says nothing of what to write; accepted: "
-                f"{', '.join(SUFFIXES)}"
+                f"{', '.join(suffixes)}"
             )
         _check_parent(path, "--out")
         if path.is_dir():

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "mmattrib.cli.demo:demo",
     "attribute": "mmattrib.cli.attribute:attribute",
     "scenes": "mmattrib.cli.scenes:scenes",
+    "evaluate": "mmattrib.cli.evaluate:evaluate",
     "backbones": "mmattrib.cli.listing:backbones",
     "methods": "mmattrib.cli.listing:methods",
     "metrics": "mmattrib.cli.listing:metrics",
