@@ -43,6 +43,10 @@ class Guide:
         """The guides of these rows."""
         return Guide(*(x[rows.to(x.device)] for x in (self.embedding, self.tokens, self.valid)))
 
+    def to(self, device: torch.device) -> Guide:
+        """The same guides on another device; the two encoders may live on different ones."""
+        return Guide(*(x.to(device) for x in (self.embedding, self.tokens, self.valid)))
+
 
 @dataclass(frozen=True)
 class Context:

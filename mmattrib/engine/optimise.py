@@ -90,11 +90,11 @@ def fit_bottleneck(
             rows=rows,
             tokens=tokens[rows],
             suffix=suffix,
-            guide=guide.select(rows),
+            guide=guide.select(rows).to(tokens.device),
             valid=valid[rows],
             content=content[rows],
             keys=tuple(keys[row] for row in rows.tolist()),
-            explained=None if explained_tokens is None else explained_tokens[rows],
+            explained=None if own is None else own[rows],
             statistics=scaling.select(rows),
             limit=limit,
         )
@@ -104,6 +104,7 @@ def fit_bottleneck(
     with torch.inference_mode(False):
         tokens = tokens.detach().clone()
         valid, content = valid.to(tokens.device), content.to(tokens.device)
+        own = None if explained_tokens is None else explained_tokens.detach().to(tokens.device)
         scaling = _scaling(tokens, valid, options, statistics)
         parts = list(_with_backoff(len(tokens), options, fit_rows))
     return BottleneckResult(

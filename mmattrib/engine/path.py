@@ -38,13 +38,14 @@ def path_attribution(
     for pair in range(len(tokens)):
         # One pair a call: its rows then have the same shapes in any batch.
         h = tokens[pair].detach()
+        goal = target[pair].to(h.device)
         total = torch.zeros(h.shape, dtype=torch.float32, device=h.device)
         scales = torch.arange(1, steps + 1, dtype=torch.float32, device=h.device) / steps
         for some in torch.split(scales, max_rows):
             with torch.enable_grad():
                 points = (some[:, None, None] * h.float()).to(h.dtype).requires_grad_()
                 rows = torch.full((len(some),), pair, dtype=torch.long)
-                cosine = fit(suffix(points, rows).float()[None], target[pair][None, None]).sum()
+                cosine = fit(suffix(points, rows).float()[None], goal[None, None]).sum()
                 (gradient,) = torch.autograd.grad(cosine, points)
             total += gradient.float().sum(0)
         maps.append((total * h.float() / steps).sum(-1))

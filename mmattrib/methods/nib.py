@@ -87,4 +87,5 @@ def _cosines(side: Side, tokens: Tensor) -> Tensor:
         embeddings = torch.cat(
             [side.suffix(tokens[row : row + 1], torch.tensor([row])) for row in range(len(tokens))]
         )
-        return fit(embeddings.float()[:, None], side.guide.embedding[:, None])[:, 0]
+        target = side.guide.embedding.to(embeddings.device)
+        return fit(embeddings.float()[:, None], target[:, None])[:, 0]

@@ -13,8 +13,10 @@ from toy_tower import Problem, make_problem
 from mmattrib.engine import (
     BottleneckOptions,
     BottleneckResult,
+    Context,
     Guidance,
     Guide,
+    Steering,
     TokenStatistics,
     fit_bottleneck,
 )
@@ -25,6 +27,7 @@ from mmattrib.engine.guidance import (
     LiteralAttention,
     NoGuidance,
     RelevanceGate,
+    fixed,
 )
 from mmattrib.engine.noise import PairNoise
 from mmattrib.errors import EncoderError, OptionError
@@ -294,6 +297,27 @@ def test_a_token_mask_finds_the_token_that_matches(guidance: str) -> None:
     assert torch.equal(found.capacity[:, 1:].argmax(1) + 1, where)
     gains = [entry["cosine_end"] - entry["clean_cosine"] for entry in found.diagnostics]
     assert sum(gains) > 0
+
+
+def test_a_new_guidance_is_one_small_class() -> None:
+    class Reversed(Guidance):
+        """Start shut where dropping a token raises the cosine, open where it lowers it."""
+
+        name = "reversed"
+
+        def prepare(self, context: Context) -> Steering:
+            kept = 1 - torch.eye(context.tokens.shape[1])[None, :, :, None]
+            without = context.embed(context.tokens[:, None] * kept)
+            clean = context.embed(context.tokens[:, None])
+            drop = ((clean - without) * context.guide.embedding[:, None]).sum(-1)
+            return Steering(fixed(context.guide.embedding), alpha_init=50 * drop)
+
+    problem = make_problem()
+    start = run(problem, Reversed(), steps=1).alpha
+    assert start.shape == (3, 7, 16)
+    assert torch.equal(start, start[..., :1].expand_as(start))
+    assert float(start.std()) > 0.1
+    assert torch.isfinite(run(problem, Reversed(), mask="token").capacity).all()
 
 
 def test_literal_collapses_and_the_diagnostics_say_so() -> None:
