@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmattrib.grid import Box
+
+Resample: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+"""Filters for resizing, by pillow's names."""
 
 MAX_PIXELS = 80_000_000
 """Largest picture accepted, in pixels: 240 MB decoded. Below pillow's own warning at 89 million,
@@ -40,7 +43,8 @@ def load_image(source: object) -> RawImage:
 
     Args:
         source: a path, a PIL image, a numpy array ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)``,
-            uint8 or float in [0, 1], or a :class:`RawImage`.
+            uint8 or float in [0, 1], or a :class:`RawImage`. A path that ends in ``.dcm`` goes to
+            :func:`mmattrib.preprocess.dicom.load_dicom`.
 
     Returns:
         ``(H, W, 3)`` uint8 pixels, named after the file.
@@ -54,6 +58,10 @@ def load_image(source: object) -> RawImage:
         return RawImage(_from_array(source))
     if is_path(source):
         path = existing_file(source, "an image", ACCEPTED)
+        if path.suffix.lower() in (".dcm", ".dicom"):
+            from mmattrib.preprocess.dicom import load_dicom
+
+            return load_dicom(path)
         return RawImage(_decode_file(path), name=path.name)
     from PIL import Image
 
@@ -235,12 +243,15 @@ def _from_array(array: npt.NDArray[Any], name: object = "the image array") -> np
     return ((blended + 127) // 255).astype(np.uint8)
 
 
-def stretch(raw: RawImage, size: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], Box]:
-    """Resize the whole picture, bicubic with antialiasing, without keeping its proportions.
+def stretch(
+    raw: RawImage, size: tuple[int, int], resample: Resample = "bicubic"
+) -> tuple[npt.NDArray[np.uint8], Box]:
+    """Resize the whole picture, with antialiasing, without keeping its proportions.
 
     Args:
         raw: the picture.
         size: height and width of the result, in pixels.
+        resample: the filter.
 
     Returns:
         ``(h, w, 3)`` uint8, and the part of ``raw`` it shows in ``raw``'s own pixels: all of it.
@@ -249,34 +260,87 @@ def stretch(raw: RawImage, size: tuple[int, int]) -> tuple[npt.NDArray[np.uint8]
         OptionError: ``size`` is not two positive numbers.
     """
     height, width = raw.pixels.shape[:2]
-    return _resampled(raw, size, (0.0, 0.0, float(width), float(height)))
+    return _resampled(raw, size, (0.0, 0.0, float(width), float(height)), resample)
 
 
-def centre_crop(raw: RawImage, size: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], Box]:
+def centre_crop(
+    raw: RawImage,
+    size: tuple[int, int],
+    resample: Resample = "bicubic",
+    shorter: int | None = None,
+) -> tuple[npt.NDArray[np.uint8], Box]:
     """Resize so that the picture covers ``size``, then crop its centre.
 
-    Equal to resizing the shorter side and centre-cropping, as CLIP does (bicubic, antialiased,
-    offsets rounded to whole pixels of the resized picture), without making the resized picture.
+    Equal to resizing the shorter side and centre-cropping, as CLIP does (antialiased, offsets
+    rounded to whole pixels of the resized picture), without making the resized picture.
 
     Args:
         raw: the picture.
         size: height and width of the result, in pixels.
+        resample: the filter.
+        shorter: the resized picture's shorter side in pixels, where that is more than what
+            covers ``size``.
 
     Returns:
         ``(h, w, 3)`` uint8, and the part of ``raw`` it shows in ``raw``'s own pixels, for
         :class:`mmattrib.grid.ImageGrid`.
 
     Raises:
+        OptionError: ``size`` is not two positive numbers, or ``shorter`` does not cover it.
+    """
+    h, w = _checked_size(size)
+    height, width = raw.pixels.shape[:2]
+    if shorter is None:
+        wide = h * width >= w * height
+        covering = (h, h * width // height) if wide else (w * height // width, w)
+    elif shorter < max(h, w):
+        raise OptionError(f"a shorter side of {shorter} px does not cover a crop of {h} x {w} px")
+    else:
+        wide = width >= height
+        covering = (
+            (shorter, shorter * width // height) if wide else (shorter * height // width, shorter)
+        )
+    top, left = round((covering[0] - h) / 2), round((covering[1] - w) / 2)
+    down, across = height / covering[0], width / covering[1]
+    box = (left * across, top * down, (left + w) * across, (top + h) * down)
+    return _resampled(raw, size, box, resample)
+
+
+def letterbox(
+    raw: RawImage, size: tuple[int, int], resample: Resample = "bicubic"
+) -> tuple[npt.NDArray[np.uint8], Box]:
+    """Resize the whole picture to fit into ``size``, keeping its proportions, on black.
+
+    Args:
+        raw: the picture.
+        size: height and width of the result, in pixels.
+        resample: the filter.
+
+    Returns:
+        ``(h, w, 3)`` uint8, and where the result lies in ``raw``'s own pixels; it reaches outside
+        the picture by the black bars.
+
+    Raises:
         OptionError: ``size`` is not two positive numbers.
     """
     h, w = _checked_size(size)
     height, width = raw.pixels.shape[:2]
-    wide = h * width >= w * height
-    covering = (h, h * width // height) if wide else (w * height // width, w)
-    top, left = round((covering[0] - h) / 2), round((covering[1] - w) / 2)
-    down, across = height / covering[0], width / covering[1]
-    box = (left * across, top * down, (left + w) * across, (top + h) * down)
-    return _resampled(raw, size, box)
+    scale = min(h / height, w / width)
+    inner = (max(1, int(height * scale)), max(1, int(width * scale)))
+    pixels, _ = stretch(raw, inner, resample)
+    top, left = (h - inner[0]) // 2, (w - inner[1]) // 2
+    canvas = np.zeros((h, w, 3), dtype=np.uint8)
+    canvas[top : top + inner[0], left : left + inner[1]] = pixels
+    down, across = height / inner[0], width / inner[1]
+    rows = (round(-top * down), round((h - top) * down))
+    columns = (round(-left * across), round((w - left) * across))
+    return canvas, _box(rows, columns)
+
+
+def _box(rows: tuple[int, int], columns: tuple[int, int]) -> Box:
+    from mmattrib.grid import Box
+
+    return Box(rows[0], columns[0], rows[1], columns[1])
 
 
 def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -286,19 +350,26 @@ def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _resampled(
-    raw: RawImage, size: tuple[int, int], box: tuple[float, float, float, float]
+    raw: RawImage,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    resample: Resample = "bicubic",
 ) -> tuple[npt.NDArray[np.uint8], Box]:
     from PIL import Image
 
-    from mmattrib.grid import Box
-
+    if resample not in get_args(Resample):
+        raise OptionError(
+            f"resample must be one of {', '.join(get_args(Resample))}, got {resample!r}"
+        )
     height, width = raw.pixels.shape[:2]
     h, w = _checked_size(size)
     left, top, right, bottom = box
     inside = (max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom))
-    image = Image.fromarray(raw.pixels).resize((w, h), Image.Resampling.BICUBIC, box=inside)
+    image = Image.fromarray(raw.pixels).resize(
+        (w, h), Image.Resampling[resample.upper()], box=inside
+    )
     rows, columns = _whole(inside[1], inside[3], height), _whole(inside[0], inside[2], width)
-    return np.array(image), Box(rows[0], columns[0], rows[1], columns[1])
+    return np.array(image), _box(rows, columns)
 
 
 def _whole(start: float, stop: float, length: int) -> tuple[int, int]:
