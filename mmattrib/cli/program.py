@@ -53,6 +53,7 @@ class Program(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the nearest ones."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
             registry = default_plugins().registry

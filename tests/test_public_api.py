@@ -1,0 +1,65 @@
+"""The public face: every name documented, nothing heavy imported before it is needed."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import mmattrib
+
+HEAVY = ("torch", "torchaudio", "matplotlib", "transformers", "open_clip", "PIL", "soundfile")
+OPTIONAL = ("transformers", "open_clip", "imagebind", "pydicom", "scipy", "tinysoundfont")
+
+
+def _modules() -> list[str]:
+    found = pkgutil.walk_packages(mmattrib.__path__, "mmattrib.")
+    return [module.name for module in found if not module.name.endswith("__main__")]
+
+
+def test_every_exported_name_is_there_and_documented() -> None:
+    for name in mmattrib.__all__:
+        value = getattr(mmattrib, name)
+        if callable(value):
+            assert inspect.getdoc(value), name
+    assert set(dir(mmattrib)) == set(mmattrib.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'attribut'"):
+        mmattrib.attribut  # noqa: B018
+
+
+@pytest.mark.parametrize("name", _modules())
+def test_every_public_function_has_a_docstring(name: str) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        if not any(missing in str(error) for missing in OPTIONAL):
+            raise
+        pytest.skip(str(error))
+    assert module.__doc__, name
+    for label, value in vars(module).items():
+        if label.startswith("_") or getattr(value, "__module__", None) != name:
+            continue
+        if inspect.isfunction(value) or inspect.isclass(value):
+            assert inspect.getdoc(value), f"{name}.{label}"
+        if inspect.isclass(value):
+            for part, member in inspect.getmembers(value, inspect.isfunction):
+                own = member.__module__.startswith("mmattrib")
+                if own and not part.startswith("_"):
+                    assert inspect.getdoc(getattr(value, part)), f"{name}.{label}.{part}"
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, json, mmattrib, mmattrib.plugins;"
+        "mmattrib.plugins.default_plugins().registry.names('backbone');"
+        f"print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(done.stdout) == []
