@@ -118,10 +118,15 @@ def is_installed(module: str) -> bool:
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """``Type: message`` of an exception on one line of at most about ``limit`` characters."""
+    """``Type: message`` of an exception on one line of at most about ``limit`` characters.
+
+    An error of this package speaks for itself, without its type.
+    """
     text = " ".join(str(error).split())
     if len(text) > limit:
         text = text[:limit].rstrip() + "…"
+    if text and isinstance(error, MmattribError):
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

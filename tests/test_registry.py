@@ -276,4 +276,5 @@ def test_the_name_in_other_letters_is_the_nearest(names: list[str], data: st.Dat
 def test_an_error_becomes_one_line() -> None:
     assert one_line(ValueError("a\n  b")) == "ValueError: a b"
     assert one_line(ValueError()) == "ValueError"
+    assert one_line(PluginError("a\nb")) == "a b"
     assert len(one_line(ValueError("x" * 1000))) < 400

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmattrib.types import Attribution, Explanation, JSONValue
 
@@ -59,7 +62,7 @@ def _summarise_side(attribution: Attribution, name: str) -> dict[str, JSONValue]
 
 
 def top_places(attribution: Attribution, count: int = PLACES) -> list[dict[str, JSONValue]]:
-    """The highest places of a map, no two of them next to each other.
+    """The highest peaks of a map.
 
     Args:
         attribution: with one axis per dimension of its scores.
@@ -67,13 +70,13 @@ def top_places(attribution: Attribution, count: int = PLACES) -> list[dict[str, 
 
     Returns:
         Axis name -> the centre of the cell, in the axis's unit, and ``score``; highest first. A
-        place keeps others a tenth of each axis away, so that one blob counts once. Places with a
-        score of zero or less are left out.
+        peak is above zero and no lower than any cell that touches it; of peaks less than a tenth
+        of each axis apart only the highest counts, so that a plateau is one place.
     """
-    left = np.where(np.isfinite(attribution.scores), attribution.scores, -np.inf)
-    left = left.astype(np.float64)
+    scores = np.where(np.isfinite(attribution.scores), attribution.scores, -np.inf)
+    left = np.where(_is_peak(scores) & (scores > 0), scores, -np.inf).astype(np.float64)
     places: list[dict[str, JSONValue]] = []
-    while len(places) < count and left.size and left.max() > 0:
+    while len(places) < count and left.size and np.isfinite(left.max()):
         cell = np.unravel_index(int(left.argmax()), left.shape)
         place: dict[str, JSONValue] = {
             axis.name: float(axis.values[index])
@@ -82,6 +85,16 @@ def top_places(attribution: Attribution, count: int = PLACES) -> list[dict[str, 
         places.append({**place, "score": float(left[cell])})
         left[_around(cell, left.shape)] = -np.inf
     return places
+
+
+def _is_peak(scores: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
+    """Cells that no neighbour exceeds, diagonal ones included."""
+    padded = np.pad(scores, 1, constant_values=-np.inf)
+    peak = np.ones(scores.shape, dtype=bool)
+    for shift in itertools.product((0, 1, 2), repeat=scores.ndim):
+        window = tuple(slice(s, s + n) for s, n in zip(shift, scores.shape, strict=True))
+        peak &= scores >= padded[window]
+    return peak
 
 
 def _around(cell: Sequence[np.intp], shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -94,28 +107,28 @@ def _around(cell: Sequence[np.intp], shape: tuple[int, ...]) -> tuple[slice, ...
 
 def describe(summary: Mapping[str, JSONValue]) -> str:
     """A summary in a few lines, for people."""
-    provenance = summary["provenance"]
-    head = " ".join(
-        f"{label} {provenance[key]}"
-        for label, key in (("by", "method"), ("on", "backbone"))
-        if key in provenance
+    made = ", ".join(
+        f"{name} {summary['provenance'][name]}"
+        for name in ("method", "backbone")
+        if name in summary["provenance"]
     )
-    lines = [f"{' and '.join(summary['sides'])}: cosine {_number(summary['similarity'])} {head}"]
+    cosine = summary["similarity"]
+    lines = [f"cosine of {' and '.join(summary['sides'])}: {_number(cosine).strip()} ({made})"]
     for side, found in summary["sides"].items():
-        lines.append(
-            f"{side} (layer {found['layer']}), highest, in {found['unit'] or 'raw scores'}:"
-        )
-        if "words" in found:
-            ranked = sorted(found["words"], key=lambda word: -(word["score"] or 0))
-            lines += [f"  {_number(w['score'])}  {w['word']}" for w in ranked[:PLACES]]
-        else:
-            lines += [
-                f"  {_number(p['score'])}  {_where(p, found['axes'])}" for p in found["places"]
-            ]
-            if not found["places"]:
-                lines.append("  nothing above zero")
+        head = f"{side}, layer {found['layer']}: highest"
+        lines.append(f"{head}, in {found['unit']}:" if found["unit"] else f"{head}:")
+        lines += _ranked(found) or ["  nothing above zero"]
     lines += [f"Wrote {file}" for file in summary["files"]]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(lines)
+
+
+def _ranked(found: Mapping[str, JSONValue]) -> list[str]:
+    """A side's highest words or places, one per line."""
+    if "words" not in found:
+        return [f"  {_number(p['score'])}  {_where(p, found['axes'])}" for p in found["places"]]
+    words = [word for word in found["words"] if word["score"] is not None]
+    ranked = sorted(words, key=lambda word: -word["score"])
+    return [f"  {_number(word['score'])}  {word['word']}" for word in ranked[:PLACES]]
 
 
 def _where(place: Mapping[str, JSONValue], axes: Sequence[Mapping[str, str]]) -> str:
@@ -125,7 +138,7 @@ def _where(place: Mapping[str, JSONValue], axes: Sequence[Mapping[str, str]]) ->
 
 
 def _number(value: float | None) -> str:
-    return "     none" if value is None else f"{value:9.3g}".strip().rjust(8)
+    return f"{'none' if value is None else format(value, '.3g'):>8}"
 
 
 def jsonable(value: JSONValue) -> JSONValue:
