@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from mmattrib.types import FloatArray
 
@@ -107,8 +107,18 @@ def resized(values: FloatArray, size: tuple[int, int]) -> FloatArray:
 
 
 def resized_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """Resample a ``(H, W)`` mask to ``size`` (rows, columns)."""
-    return resized(mask.astype(np.float32), size) >= 0.5
+    """Resample a ``(H, W)`` mask to ``size`` (rows, columns) for drawing.
+
+    Where it grows, its staircase is smoothed over about one cell, so that an outline of many cells
+    reads as a line; a mask too small to survive that keeps its cells.
+    """
+    plain = resized(mask.astype(np.float32), size) >= 0.5
+    growth = max(size[0] / mask.shape[0], size[1] / mask.shape[1])
+    if growth <= 1.0:
+        return plain
+    picture = Image.fromarray(np.where(plain, np.uint8(255), np.uint8(0)))
+    smooth = np.asarray(picture.filter(ImageFilter.GaussianBlur(0.8 * growth))) >= 128
+    return smooth if smooth.any() else plain
 
 
 def resized_picture(picture: Picture, size: tuple[int, int]) -> Picture:

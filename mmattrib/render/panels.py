@@ -205,7 +205,7 @@ def _audio(
     values = _shown(heat, _SPECTROGRAM)[::-1]
     mapped = blend(original, values, heat.signed)
     if truth is not None:
-        mapped = draw_truth(mapped, resized_mask(truth, _SPECTROGRAM)[::-1])
+        mapped = draw_truth(mapped, resized_mask(truth, _SPECTROGRAM)[::-1], width=3)
     half = 0.5 * (seconds[1] - seconds[0])
     span = (float(seconds[0] - half), float(seconds[-1] + half))
     return PlanePanel(

@@ -42,11 +42,13 @@ def mel_power(samples: FloatArray, sample_rate: int, hertz: Floats, seconds: Flo
     centres = np.rint(np.asarray(seconds) * sample_rate).astype(np.int64)
     offsets = np.arange(size, dtype=np.int64) - size // 2
     clean = np.nan_to_num(np.asarray(samples, dtype=np.float64), posinf=0.0, neginf=0.0)
-    power = np.empty((len(hertz), len(centres)))
+    power = np.zeros((len(hertz), len(centres)))
+    if len(clean) == 0:
+        return power
     for start in range(0, len(centres), _BLOCK):
         at = centres[start : start + _BLOCK, None] + offsets
         inside = (at >= 0) & (at < len(clean))
-        frames = np.where(inside, clean[np.clip(at, 0, max(0, len(clean) - 1))], 0.0)
+        frames = np.where(inside, clean[np.clip(at, 0, len(clean) - 1)], 0.0)
         spectrum = np.fft.rfft(frames * window, axis=1)
         power[:, start : start + _BLOCK] = filters @ (np.abs(spectrum) ** 2).T
     return power

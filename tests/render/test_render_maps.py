@@ -13,7 +13,15 @@ from render_examples import audio_side, image_side, pair, text_side, with_scores
 from mmattrib.errors import InputError, OptionError
 from mmattrib.render.audio import encode_audio, masked_audio
 from mmattrib.render.normalise import heatmap
-from mmattrib.render.overlay import blend, colour_table, draw_truth, ink, outline, resized
+from mmattrib.render.overlay import (
+    blend,
+    colour_table,
+    draw_truth,
+    ink,
+    outline,
+    resized,
+    resized_mask,
+)
 from mmattrib.render.panels import MAX_SIDE, PlanePanel, TextPanel, panels
 from mmattrib.render.spectrum import decibel_picture, mel_power
 
@@ -149,6 +157,17 @@ def test_outline_lies_on_the_border_only() -> None:
     assert (drawn[2, 2] != 100).any()
 
 
+def test_drawn_masks_keep_their_place_and_never_vanish() -> None:
+    mask = np.zeros((64, 128), bool)
+    mask[16:48, 32:96] = True
+    grown = resized_mask(mask, (256, 512))
+    assert (grown != np.kron(mask, np.ones((4, 4), bool))).mean() < 0.005
+    dot = np.zeros((64, 128), bool)
+    dot[3, 5] = True
+    assert resized_mask(dot, (256, 960))[12:16, 37:45].any()
+    assert resized_mask(mask, (32, 64)).sum() == pytest.approx(mask.sum() / 4, rel=0.1)
+
+
 def test_shrinking_averages_so_that_small_spots_survive() -> None:
     spot = np.zeros((1000, 1000), np.float32)
     spot[501:505, 501:505] = 1.0
@@ -193,6 +212,7 @@ def test_spectrogram_shows_a_tone_at_its_frequency_and_time() -> None:
     assert picture.shape == (60, 50, 3)
     assert picture[59 - power[:, 40].argmax(), 40, 0] > 240
     assert not decibel_picture(np.zeros((3, 4))).any()
+    assert not mel_power(wave[:0], rate, hertz, seconds).any()
 
 
 def test_axis_ticks_lie_where_their_values_are() -> None:
