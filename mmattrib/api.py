@@ -28,6 +28,7 @@ from mmattrib.types import (
     Attribution,
     Explanation,
     JSONValue,
+    RawArray,
     RawAudio,
     RawImage,
     RawInput,
@@ -36,6 +37,9 @@ from mmattrib.types import (
 
 Layers: TypeAlias = int | Mapping[str, int] | None
 OnError: TypeAlias = Literal["raise", "warn"]
+
+SECOND = "_2"
+"""What the second of two inputs of one modality adds to its side's name."""
 
 
 def load_backbone(name: str, **options: Any) -> Backbone:
@@ -104,15 +108,17 @@ def attribute(
         image: a path, a PIL image, or an array ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)``.
         audio: a path, or ``(samples, rate)`` with samples ``(T,)`` or ``(T, channels)``.
         text: a caption.
-        inputs: modality -> input, for modalities without a keyword of their own.
+        inputs: modality -> input, for modalities without a keyword of their own. A second input
+            of one modality stands under its name with ``_2``: ``image=a, inputs={"image_2": b}``
+            asks which parts make two pictures alike.
         method: a registered name, or a :class:`mmattrib.methods.Method`.
-        layer: the layer whose output is explained, for both sides or per modality; each encoder's
-            own default if None. -1 is the embedding output.
+        layer: the layer whose output is explained, for both sides or per side or modality; each
+            encoder's own default if None. -1 is the embedding output.
         seed: of the noise. The same seed gives the same map, alone or in any batch.
         **options: the method's own, e.g. ``beta=0.1``.
 
     Returns:
-        An :class:`Explanation`: a mapping with both modalities.
+        An :class:`Explanation`: a mapping with both sides, named as they were given.
 
     Raises:
         InputError: not exactly two inputs, or one that cannot be read or embedded.
@@ -122,8 +128,13 @@ def attribute(
         TrustWarning: the map was computed, but its diagnostics say not to trust it.
     """
     named = {"image": image, "audio": audio, "text": text}
-    pair = {modality: value for modality, value in named.items() if value is not None}
-    pair.update(inputs or {})
+    pair = {side: value for side, value in named.items() if value is not None}
+    for side, value in (inputs or {}).items():
+        if side in pair:
+            raise InputError(
+                f"{side} is given twice, as a keyword and in inputs; name the second {side}{SECOND}"
+            )
+        pair[side] = value
     made = load_method(method, seed, **options)
     return _explain_batch(backbone, [_prepare(backbone, pair)], made, layer)[0]
 
@@ -144,8 +155,8 @@ def attribute_many(
 
     Args:
         backbone: as for :func:`attribute`.
-        pairs: mappings of two inputs each, e.g. ``{"image": path, "text": caption}``. Read as
-            needed, a batch at a time.
+        pairs: mappings of two inputs each, e.g. ``{"image": path, "text": caption}`` or
+            ``{"image": path, "image_2": path}``. Read as needed, a batch at a time.
         method: as for :func:`attribute`.
         layer: as for :func:`attribute`.
         seed: as for :func:`attribute`.
@@ -218,9 +229,18 @@ def _prepare(backbone: Backbone, pair: Mapping[str, Any]) -> _Pair:
             f"exactly two inputs make a pair, got {len(pair)} ({given}); give two of "
             f"{', '.join(backbone.modalities)}"
         )
-    encoders = {modality: backbone[modality] for modality in pair}  # before any file is read
-    raw = {modality: load_raw(modality, value) for modality, value in pair.items()}
+    encoders = {side: side_encoder(backbone, side) for side in pair}  # before any file is read
+    raw = {side: load_raw(encoders[side].modality, value) for side, value in pair.items()}
     return _Pair(raw, {side: encoders[side].preprocess([raw[side]]) for side in raw})
+
+
+def side_encoder(backbone: Backbone, side: str) -> Encoder:
+    """The encoder of a side: named by its modality, plus ``_2`` for the second of one modality.
+
+    Raises:
+        InputError: the backbone does not embed it.
+    """
+    return backbone[side if side in backbone else side.removesuffix(SECOND)]
 
 
 def _explain_batch(
@@ -229,8 +249,8 @@ def _explain_batch(
     """Both sides of pairs whose inputs have the same shapes."""
     start = time.perf_counter()
     sides = tuple(pairs[0].raw)
-    encoders = {side: backbone[side] for side in sides}
-    layers = {side: _layer(encoders[side], method, layer) for side in sides}
+    encoders = {side: side_encoder(backbone, side) for side in sides}
+    layers = {side: _layer(side, encoders[side], method, layer) for side in sides}
     keys = [pair_key(pair.raw) for pair in pairs]
     columns: dict[str, list[Attribution]] = {}
     with ExitStack() as stack:
@@ -244,7 +264,10 @@ def _explain_batch(
                 inputs=EncoderInputs.cat(inputs[side]),
                 layer=layers[side],
                 guide=guides[other],
-                keys=tuple(f"{key}:{side}" for key in keys),
+                keys=tuple(
+                    f"{key}:{_side_key(pair.raw, side)}"
+                    for key, pair in zip(keys, pairs, strict=True)
+                ),
             )
             columns[side] = _attributions(given, method(given))
     cosines = (guides[sides[0]].embedding * guides[sides[1]].embedding).sum(-1).tolist()
@@ -261,9 +284,9 @@ def _explain_batch(
     ]
 
 
-def _layer(encoder: Encoder, method: Method, layer: Layers) -> int:
+def _layer(side: str, encoder: Encoder, method: Method, layer: Layers) -> int:
     if isinstance(layer, Mapping):
-        layer = layer.get(encoder.modality)
+        layer = layer.get(side, layer.get(encoder.modality))
     return encoder.check_layer(method.default_layer(encoder) if layer is None else layer)
 
 
@@ -309,8 +332,15 @@ def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
 
 def pair_key(pair: Mapping[str, RawInput]) -> str:
     """What a pair's noise belongs to: SHA-256 of both decoded inputs, in no particular order."""
-    parts = sorted(f"{side}:{_digest(raw)}" for side, raw in pair.items())
+    parts = sorted(f"{raw.modality}:{_digest(raw)}" for raw in pair.values())
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def _side_key(pair: Mapping[str, RawInput], side: str) -> str:
+    """What a side's noise belongs to, so that it does not depend on which input came first."""
+    modality = pair[side].modality
+    alone = sum(raw.modality == modality for raw in pair.values()) == 1
+    return modality if alone else f"{modality}:{_digest(pair[side])}"
 
 
 _CONTENT: dict[type, Callable[[Any], bytes]] = {
@@ -319,6 +349,7 @@ _CONTENT: dict[type, Callable[[Any], bytes]] = {
     ),
     RawAudio: lambda raw: repr(raw.sample_rate).encode() + raw.samples.tobytes(),
     RawText: lambda raw: raw.text.encode(),
+    RawArray: lambda raw: repr((raw.values.shape, raw.rate)).encode() + raw.values.tobytes(),
 }
 
 

@@ -10,6 +10,8 @@ ImageBind's audio tokens are ``"clip f t"``, CLAP's folded ones ``"chunk f t"`` 
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +102,14 @@ class Layout:
     plane: str
     sizes: Mapping[str, int]
 
+    def __post_init__(self) -> None:
+        axes = [sorted(re.findall(r"\w+", pattern)) for pattern in (self.tokens, self.plane)]
+        if axes != [sorted(self.sizes)] * 2 or min(self.sizes.values(), default=0) < 1:
+            raise EncoderError(
+                f"layout {self.tokens!r} -> {self.plane!r} does not fit the sizes "
+                f"{dict(self.sizes)}; both patterns must name every axis once, each at least 1 long"
+            )
+
     @property
     def count(self) -> int:
         """Number of content tokens."""
@@ -166,14 +176,27 @@ class PlaneGrid(TokenGrid):
         ).cpu()
         self.valid = torch.ones_like(self._laid) if valid is None else valid.cpu()
         self.content = self._laid & self.valid
+        if self._laid.shape != self.valid.shape or len(self._laid) != len(self._axes):
+            raise EncoderError(
+                f"laid {tuple(self._laid.shape)} and valid {tuple(self.valid.shape)} must both be "
+                f"(batch, tokens) for the {len(self._axes)} inputs of the batch"
+            )
+        if len(self._boxes) != len(self._axes):
+            raise EncoderError(f"{len(self._boxes)} boxes were given for {len(self._axes)} inputs")
+        if not bool((self._laid.sum(dim=1) == layout.count).all()):
+            raise EncoderError(
+                f"every row of laid must mark the {layout.count} tokens of layout "
+                f"{layout.tokens!r}, got {self._laid.sum(dim=1).tolist()}"
+            )
 
     def to_input(self, scores: Tensor) -> list[FloatArray]:
         scores = self._checked(scores)
         planes = self.layout.unfold(scores[self._laid].view(len(scores), self.layout.count))
+        known = self.layout.unfold(self.valid[self._laid].view(planes.shape[0], -1))
         maps: list[FloatArray] = []
-        for plane, box, shape in zip(planes, self._boxes, self._shapes, strict=True):
+        for plane, real, box, shape in zip(planes, known, self._boxes, self._shapes, strict=True):
             size = (box.bottom - box.top, box.right - box.left)
-            seen = nnf.interpolate(plane[None, None], size=size, mode="bilinear")[0, 0].numpy()
+            seen = _enlarge(plane, real, size)
             full = np.zeros(shape, dtype=np.float32)
             rows, columns = _overlap(box, shape)
             full[rows, columns] = seen[
@@ -205,11 +228,180 @@ class PlaneGrid(TokenGrid):
         return self._axes[index]
 
 
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the cells of a plane lie along one axis of an input; cells may overlap and repeat.
+
+    Attributes:
+        weights: ``(n, cells)`` float32, what each place of the input takes from each cell; a row
+            sums to one where the model saw the place, and is zero elsewhere.
+        averages: ``(cells, n)`` float32, the mean over each cell's own places; zero for a cell
+            that stands for no place of the input.
+    """
+
+    weights: Tensor
+    averages: Tensor
+
+    @classmethod
+    def of_views(
+        cls,
+        positions: Sequence[FloatArray],
+        cells: int,
+        bounds: Sequence[tuple[int, int]] | None = None,
+    ) -> Placement:
+        """Several views of one input, such as overlapping clips or repetitions of a recording.
+
+        Within a view, scores are interpolated linearly between the cells' centres; a place that
+        several views show takes their mean.
+
+        Args:
+            positions: per view, ``(n,)`` where each place of the input lies in the plane: cell k
+                covers ``k`` to ``k + 1``. NaN where the view does not show the place.
+            cells: length of the plane along this axis.
+            bounds: per view, the first cell that is its own and the one after its last; all cells
+                if None.
+        """
+        count = len(positions[0])
+        weights, averages = np.zeros((count, cells)), np.zeros((cells, count))
+        views = np.zeros(count)
+        ranges = bounds if bounds is not None else [(0, cells)] * len(positions)
+        for place, (low, high) in zip(positions, ranges, strict=True):
+            shown = np.flatnonzero(np.isfinite(place))
+            at = np.asarray(place, dtype=np.float64)[shown]
+            centred = np.clip(at - 0.5, low, high - 1)
+            left = np.minimum(centred.astype(int), max(low, high - 2))
+            part = centred - left
+            np.add.at(weights, (shown, left), 1 - part)
+            np.add.at(weights, (shown, np.minimum(left + 1, high - 1)), part)
+            views[shown] += 1
+            averages[np.clip(np.floor(at).astype(int), low, high - 1), shown] += 1
+        weights /= np.maximum(views, 1)[:, None]
+        averages /= np.maximum(averages.sum(1, keepdims=True), 1)
+        return cls(torch.from_numpy(weights).float(), torch.from_numpy(averages).float())
+
+    @property
+    def used(self) -> Tensor:
+        """``(cells,)`` bool, the cells that stand for some place of the input."""
+        return self.averages.sum(dim=1) > 0
+
+
+class PlacedGrid(TokenGrid):
+    """Tokens on one or more axes, placed along each axis by a :class:`Placement`.
+
+    For what :class:`PlaneGrid` cannot say: clips that overlap or leave gaps, a short recording
+    that the model hears several times, receptive fields larger than their stride, a line of time
+    or a volume instead of a plane. Places that the model did not see have score zero. A token
+    whose cell stands for no place of the input, such as the padding of a short clip, is no content.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        axes: Sequence[tuple[Axis, ...]],
+        placements: Sequence[tuple[Placement, ...]],
+        laid: Tensor,
+        valid: Tensor | None = None,
+    ) -> None:
+        """Describe the grid of a batch.
+
+        Args:
+            layout: how the laid tokens unfold; its plane may have any number of axes.
+            axes: per input, its axes; their lengths are the shape of its map.
+            placements: per input, where the plane's cells lie along each of these axes.
+            laid: ``(B, N)`` bool, the tokens that ``layout`` lays out; not CLS.
+            valid: ``(B, N)`` bool, tokens that carry something; all if None.
+
+        Raises:
+            EncoderError: placements do not fit the axes or the layout.
+        """
+        self.layout = layout
+        self._axes = [tuple(each) for each in axes]
+        self._placements = [tuple(each) for each in placements]
+        self._laid = laid.cpu()
+        self.valid = torch.ones_like(self._laid) if valid is None else valid.cpu()
+        plane = tuple(layout.unfold(torch.zeros(1, layout.count)).shape[1:])
+        for own, places in zip(self._axes, self._placements, strict=True):
+            wanted = [(len(axis.values), cells) for axis, cells in zip(own, plane, strict=False)]
+            given = [tuple(place.weights.shape) for place in places]
+            if wanted != given or len(own) != len(plane):
+                raise EncoderError(
+                    f"placements of {given} (places, cells) do not fit axes of "
+                    f"{[len(axis.values) for axis in own]} and a plane of {plane}"
+                )
+        used = torch.zeros(len(self._axes), layout.count, dtype=torch.bool)
+        for row, places in enumerate(self._placements):
+            inside = _outer([place.used.float() for place in places])
+            used[row] = self.layout.fold(inside[None])[0] > 0
+        self.content = self._laid.clone()
+        self.content[self._laid] = used.flatten()
+        self.content &= self.valid
+
+    def to_input(self, scores: Tensor) -> list[FloatArray]:
+        scores = self._checked(scores)
+        planes = self.layout.unfold(scores[self._laid].view(len(scores), self.layout.count))
+        return [
+            _along(plane, [place.weights for place in places]).numpy()
+            for plane, places in zip(planes, self._placements, strict=True)
+        ]
+
+    def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
+        planes = [
+            _along(
+                torch.from_numpy(np.array(values, dtype=np.float32)),
+                [place.averages for place in places],
+            )
+            for values, places in zip(maps, self._placements, strict=True)
+        ]
+        out = torch.zeros(self.content.shape)
+        out[self._laid] = self.layout.fold(torch.stack(planes)).reshape(-1)
+        return out * self.content
+
+    def axes(self, index: int) -> tuple[Axis, ...]:
+        return self._axes[index]
+
+
+def _along(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Apply the i-th ``(out, in)`` matrix along axis i."""
+    for axis, matrix in enumerate(matrices):
+        values = torch.tensordot(matrix, values, dims=([1], [axis])).movedim(0, axis)
+    return values.contiguous()
+
+
+def _outer(vectors: Sequence[Tensor]) -> Tensor:
+    """The outer product of any number of vectors."""
+    product = vectors[0]
+    for vector in vectors[1:]:
+        product = product[..., None] * vector
+    return product
+
+
 def _overlap(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Rows and columns of the plane inside the box; empty where they do not meet."""
+    top, left = min(max(0, box.top), box.bottom), min(max(0, box.left), box.right)
     return (
-        slice(max(0, box.top), min(shape[0], box.bottom)),
-        slice(max(0, box.left), min(shape[1], box.right)),
+        slice(top, max(top, min(shape[0], box.bottom))),
+        slice(left, max(left, min(shape[1], box.right))),
     )
+
+
+def _enlarge(plane: Tensor, real: Tensor, size: tuple[int, int]) -> FloatArray:
+    """Bilinear ``(rows, columns)`` to ``size``; where ``real`` is false, zero.
+
+    Cells that are not real are first filled from the last real one to their left, so that what
+    padding holds (NaN even) does not bleed into its neighbours.
+    """
+    if bool(real.all()):
+        return _interpolated(plane, size, "bilinear")
+    columns = torch.arange(plane.shape[1]).expand_as(plane)
+    last = torch.where(real, columns, -1).cummax(dim=1).values
+    filled = plane.gather(1, last.clamp(min=0)).masked_fill(last < 0, 0.0)
+    shown = _interpolated(real.float(), size, "nearest-exact") > 0
+    return np.where(shown, _interpolated(filled, size, "bilinear"), np.float32(0))
+
+
+def _interpolated(plane: Tensor, size: tuple[int, int], mode: str) -> FloatArray:
+    values: FloatArray = nnf.interpolate(plane[None, None], size=size, mode=mode)[0, 0].numpy()
+    return values
 
 
 class ImageGrid(PlaneGrid):
@@ -320,11 +512,17 @@ class TextGrid(TokenGrid):
         index = torch.full(valid.shape, -1, dtype=torch.long)
         for row, (text, row_spans) in enumerate(zip(texts, spans, strict=True)):
             found: list[Word] = []
+            if len(row_spans) > valid.shape[1]:
+                raise EncoderError(
+                    f"caption {row} has {len(row_spans)} spans for {valid.shape[1]} tokens"
+                )
             for column, span in enumerate(row_spans):
-                if span is None or span[0] >= span[1]:
+                if span is None:
                     continue
-                start, end = span
-                if found and start <= found[-1].end and _one_word(text, found[-1].start, end):
+                start, end = _trimmed(text, *span)
+                if start >= end:
+                    continue
+                if found and _continues(text, found[-1], start, end):
                     previous = found.pop()
                     start, end = previous.start, max(previous.end, end)
                 found.append(Word(text[start:end], start, end))
@@ -358,6 +556,21 @@ class TextGrid(TokenGrid):
         return self._words[index]
 
 
-def _one_word(text: str, start: int, end: int) -> bool:
-    """Whether ``text[start:end]`` is a run of letters and digits, apostrophes and hyphens."""
-    return all(char.isalnum() or char in "'’-" for char in text[start:end])
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span without the spaces at its ends, which some tokenizers count in."""
+    if not 0 <= start <= end <= len(text):
+        raise EncoderError(f"span ({start}, {end}) lies outside of {text!r}")
+    part = text[start:end]
+    return start + len(part) - len(part.lstrip()), end - (len(part) - len(part.rstrip()))
+
+
+def _continues(text: str, word: Word, start: int, end: int) -> bool:
+    """Whether a token belongs to the word before it: they overlap, or letters go on."""
+    if start < word.end:
+        return True
+    return start == word.end and all(map(_in_word, text[word.start : end]))
+
+
+def _in_word(char: str) -> bool:
+    """Letters, digits and the marks that combine with them, apostrophes and hyphens."""
+    return char.isalnum() or char in "'’-" or unicodedata.category(char).startswith("M")

@@ -71,7 +71,24 @@ class RawText:
     modality: Modality = field(default="text", init=False)
 
 
-RawInput: TypeAlias = RawImage | RawAudio | RawText
+@dataclass(frozen=True, eq=False)
+class RawArray:
+    """An input of any other modality: depth, thermal, IMU, the frames of a video.
+
+    Attributes:
+        values: float32, in the shape and the unit that the encoder of this modality asks for.
+        modality: whose it is.
+        name: what to call it in messages and reports, usually the file's name.
+        rate: samples or frames a second along its time axis, in Hz, if it has one.
+    """
+
+    values: FloatArray
+    modality: Modality
+    name: str = "array"
+    rate: float | None = None
+
+
+RawInput: TypeAlias = RawImage | RawAudio | RawText | RawArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +122,9 @@ class Attribution:
     Attributes:
         modality: of the explained input.
         scores: image ``(H, W)``; audio ``(mel, frames)``, row 0 the lowest frequency;
-            text ``(words,)``. float32, in ``unit``. A cell holds the (interpolated) score of the
-            token that covers it; a word holds the sum over its tokens.
+            text ``(words,)``; another modality as its encoder's grid says. float32, in ``unit``. A
+            cell holds the (interpolated) score of the token that covers it; a word holds the sum
+            over its tokens.
         unit: ``"bits"`` for a bottleneck's capacity per token; otherwise the method's own.
         axes: one :class:`Axis` per dimension of ``scores``.
         token_scores: ``(N,)`` float32 score of each token of the layer in token order, NaN where
@@ -137,7 +155,8 @@ class Attribution:
 class Explanation(Mapping[str, Attribution]):
     """What made two inputs match: one attribution for each side of the pair, from one call.
 
-    A mapping from side to :class:`Attribution`. A side is named by its modality.
+    A mapping from side to :class:`Attribution`. A side is named by its modality; the second of two
+    inputs of one modality is named, e.g., ``"image_2"``.
 
     Attributes:
         attributions: side -> attribution, in the order the inputs were given.

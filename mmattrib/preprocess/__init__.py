@@ -7,15 +7,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmattrib.errors import InputError
+from mmattrib.preprocess.array import load_array
 from mmattrib.preprocess.audio import load_audio, resample
-from mmattrib.preprocess.image import centre_crop, load_image, normalise, pixels_to_tensor, stretch
+from mmattrib.preprocess.image import (
+    centre_crop,
+    letterbox,
+    load_image,
+    normalise,
+    pixels_to_tensor,
+    stretch,
+)
 from mmattrib.preprocess.text import load_text, load_text_file
 from mmattrib.types import Modality, RawInput
 
 __all__ = [
     "centre_crop",
+    "letterbox",
     "load",
+    "load_array",
     "load_audio",
     "load_image",
     "load_text",
@@ -31,12 +40,13 @@ def load(modality: Modality, source: object) -> RawInput:
     """Decode one input of a modality.
 
     Args:
-        modality: ``"image"``, ``"audio"`` or ``"text"``.
+        modality: ``"image"``, ``"audio"``, ``"text"``, or any other that an encoder declares.
         source: what :func:`load_image`, :func:`load_audio` or :func:`load_text` takes; for text
-            a ``pathlib.Path`` is read as a file and a ``str`` is the caption itself.
+            a ``pathlib.Path`` is read as a file and a ``str`` is the caption itself. For another
+            modality, what :func:`load_array` takes.
 
     Raises:
-        InputError: the source cannot be used, or nothing here decodes that modality.
+        InputError: the source cannot be used.
     """
     if modality == "image":
         return load_image(source)
@@ -44,7 +54,4 @@ def load(modality: Modality, source: object) -> RawInput:
         return load_audio(source)
     if modality == "text":
         return load_text_file(source) if isinstance(source, Path) else load_text(source)
-    raise InputError(
-        f"no decoder for modality {modality!r}; accepted: image, audio, text. Give raw inputs of "
-        "another modality to its encoder's preprocess directly"
-    )
+    return load_array(modality, source)
