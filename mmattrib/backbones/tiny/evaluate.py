@@ -34,7 +34,10 @@ def evaluate(
     return {
         "single": single_object(model, tokenizer, split, draws),
         "multi": multi_object(model, tokenizer, split, pools),
-        "multi, ideal recogniser": multi_object_ceiling(split, pools),
+        "multi, ambiguous pools": multi_object(model, tokenizer, split, pools, unambiguous=False),
+        "multi, ambiguous pools, ideal recogniser": multi_object_ceiling(
+            split, pools, unambiguous=False
+        ),
         "oracle": occlusion_oracle(model, tokenizer, split, n),
     }
 
