@@ -238,7 +238,7 @@ def _seconds(explanation: Explanation) -> float:
 
 def _names(kind: Any, names: Any) -> Sequence[Any]:
     if names == "all":
-        return default_plugins().registry.names(kind)
+        return [entry.name for entry in default_plugins().registry.usable(kind)]
     if isinstance(names, str):
         raise OptionError(f"{kind}s must be 'all' or a sequence of names, got {names!r}")
     if not names:
