@@ -257,6 +257,14 @@ def test_an_output_that_is_a_folder_is_refused(run: Run, files: Path, tmp_path: 
         (("demo", "--out", "{f}/good.png"), ("good.png is a file",)),
         (("demo", "--out", "{o}/nowhere/d"), ("there is no folder",)),
         (("demo", "--seed", "x"), ("--seed", "x")),
+        (("evaluate", "--method", "m3ib"), ("no method is named 'm3ib'", "'m2ib'")),
+        (("evaluate", "--metric", "aoc"), ("no metric is named 'aoc'", "'auc'")),
+        (("evaluate", "--backbone", "tinny"), ("no backbone is named 'tinny'", "'tiny'")),
+        (("evaluate", "--pair", "image"), ("--pair image", "image,text")),
+        (("evaluate", "--pair", "image,image"), ("--pair image,image", "image,text")),
+        (("evaluate", "--scenes", "0"), ("--scenes", "0")),
+        (("evaluate", "--out", "{o}/t.png"), ("t.png", "'.png'", ".md, .json")),
+        (("evaluate", "--out", "{o}/nowhere/t.md"), ("there is no folder",)),
     ],
 )  # fmt: skip
 def test_other_commands(
