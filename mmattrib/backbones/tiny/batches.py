@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -51,10 +52,20 @@ def image_batch(specs: Sequence[SceneSpec]) -> Tensor:
     return normalise_image(torch.from_numpy(pixels))
 
 
-def audio_batch(specs: Sequence[SceneSpec]) -> Tensor:
-    """Model inputs (B, 64, 128)."""
+def audio_batch(specs: Sequence[SceneSpec], vary: bool = False) -> Tensor:
+    """Model inputs (B, 64, 128); `vary` colours each recording as another microphone would."""
     wave = np.stack([draw.render_audio(draw.draw_audio(spec)) for spec in specs])
-    return normalise_log_mel(MEL.log_mel(MEL.power(torch.from_numpy(wave))))
+    power = MEL.power(torch.from_numpy(wave))
+    if vary:
+        power = power * torch.from_numpy(np.stack([_response(spec.rng("vary")) for spec in specs]))
+    return normalise_log_mel(MEL.log_mel(power))
+
+
+def _response(rng: random.Random) -> npt.NDArray[np.float32]:
+    """(64, 1) gains in power over mel, smooth, a few dB up and down."""
+    knots = [rng.gauss(0, 0.5) for _ in range(6)]
+    at = np.linspace(0, len(knots) - 1, MEL.n_mels)
+    return np.exp(np.interp(at, np.arange(len(knots)), knots)).astype(np.float32)[:, None]
 
 
 def text_batch(specs: Sequence[SceneSpec], tokenizer: WordTokenizer) -> tuple[Tensor, Tensor]:

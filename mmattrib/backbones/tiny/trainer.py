@@ -159,11 +159,13 @@ class Worker:
 
     # -- data -------------------------------------------------------------------------------
 
-    def _batch(self, name: TowerName, specs: Sequence[SceneSpec]) -> tuple[Tensor, Tensor]:
+    def _batch(
+        self, name: TowerName, specs: Sequence[SceneSpec], vary: bool = True
+    ) -> tuple[Tensor, Tensor]:
         if name == "text":
             return text_batch(specs, self.tokenizer)
         if name == "audio":
-            return audio_batch(specs), multi_hot([s.audio for s in specs])
+            return audio_batch(specs, vary), multi_hot([s.audio for s in specs])
         return image_batch(specs), multi_hot([s.image for s in specs])
 
     def _held_out(self, name: TowerName) -> dict[str, tuple[Tensor, Tensor]]:
@@ -171,7 +173,7 @@ class Worker:
         lone = SceneOptions(1, (0, 0), (0, 0), (0, 0), unnamed=0.0)
         probes = {"one": lone, "many": SceneOptions()}
         return {
-            key: self._batch(name, [draw_spec(9, i, "heldout", options) for i in range(128)])
+            key: self._batch(name, [draw_spec(9, i, "heldout", options) for i in range(128)], False)
             for key, options in probes.items()
         }
 
