@@ -226,7 +226,7 @@ class BlockEncoder(Encoder):
             raise _ReachedError
 
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            captured.append(self.tokens_from(args if args else next(iter(kwargs.values()))))
+            captured.append(self.tokens_from(args or kwargs.get(_tokens_name(kwargs))))
             raise _ReachedError
 
         if layer < 0:
@@ -257,7 +257,7 @@ class BlockEncoder(Encoder):
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             if args:
                 return self.with_tokens(args, tokens), kwargs
-            name = next(iter(kwargs))
+            name = _tokens_name(kwargs)
             return args, {**kwargs, name: self.with_tokens(kwargs[name], tokens)}
 
         if layer < 0:
@@ -288,6 +288,14 @@ class BlockEncoder(Encoder):
 
     def with_tokens(self, output: Any, tokens: Tensor) -> Any:
         """``output`` with its tokens replaced; the inverse of :meth:`tokens_from`."""
+        if isinstance(output, tuple) and hasattr(output, "_make"):  # a named tuple
+            return output._make([tokens, *output[1:]])
         if isinstance(output, tuple | list):
             return type(output)([tokens, *output[1:]])
         return tokens
+
+
+def _tokens_name(kwargs: dict[str, Any]) -> str:
+    """Under which name a block got its tokens: the first tensor of three axes, or the first."""
+    named = (k for k, v in kwargs.items() if isinstance(v, Tensor) and v.dim() == 3)
+    return next(named, next(iter(kwargs), ""))
