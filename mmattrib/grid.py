@@ -15,9 +15,11 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import einops
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
@@ -87,6 +89,9 @@ class TokenGrid(ABC):
         return scores.detach().to("cpu", torch.float32)
 
 
+_BATCH = "batchaxis"  # unlikely as the name of a layout's axis, unlike "b"
+
+
 @dataclass(frozen=True)
 class Layout:
     """How content tokens unfold into a plane of rows and columns.
@@ -117,11 +122,18 @@ class Layout:
 
     def unfold(self, scores: Tensor) -> Tensor:
         """``(B, count)`` to ``(B, rows, columns)``."""
-        return einops.rearrange(scores, f"b ({self.tokens}) -> b {self.plane}", **self.sizes)
+        pattern = f"{_BATCH} ({self._flat}) -> {_BATCH} {self.plane}"
+        return einops.rearrange(scores, pattern, **self.sizes)
 
     def fold(self, plane: Tensor) -> Tensor:
         """``(B, rows, columns)`` to ``(B, count)``."""
-        return einops.rearrange(plane, f"b {self.plane} -> b ({self.tokens})", **self.sizes)
+        pattern = f"{_BATCH} {self.plane} -> {_BATCH} ({self._flat})"
+        return einops.rearrange(plane, pattern, **self.sizes)
+
+    @property
+    def _flat(self) -> str:
+        """``tokens`` without its brackets: a sequence is flat, however it came about."""
+        return self.tokens.replace("(", "").replace(")", "")
 
 
 @dataclass(frozen=True)
@@ -175,7 +187,6 @@ class PlaneGrid(TokenGrid):
             content_mask(len(self._axes), layout.count, prefix, suffix) if laid is None else laid
         ).cpu()
         self.valid = torch.ones_like(self._laid) if valid is None else valid.cpu()
-        self.content = self._laid & self.valid
         if self._laid.shape != self.valid.shape or len(self._laid) != len(self._axes):
             raise EncoderError(
                 f"laid {tuple(self._laid.shape)} and valid {tuple(self.valid.shape)} must both be "
@@ -188,6 +199,7 @@ class PlaneGrid(TokenGrid):
                 f"every row of laid must mark the {layout.count} tokens of layout "
                 f"{layout.tokens!r}, got {self._laid.sum(dim=1).tolist()}"
             )
+        self.content = self._laid & self.valid
 
     def to_input(self, scores: Tensor) -> list[FloatArray]:
         scores = self._checked(scores)
@@ -245,7 +257,7 @@ class Placement:
     @classmethod
     def of_views(
         cls,
-        positions: Sequence[FloatArray],
+        positions: Sequence[npt.NDArray[Any]],
         cells: int,
         bounds: Sequence[tuple[int, int]] | None = None,
     ) -> Placement:
@@ -337,7 +349,7 @@ class PlacedGrid(TokenGrid):
         self.content &= self.valid
 
     def to_input(self, scores: Tensor) -> list[FloatArray]:
-        scores = self._checked(scores)
+        scores = self._checked(scores).masked_fill(~self.content, 0.0)
         planes = self.layout.unfold(scores[self._laid].view(len(scores), self.layout.count))
         return [
             _along(plane, [place.weights for place in places]).numpy()
