@@ -100,7 +100,8 @@ class _PlaneProbe(Probe):
         return (region[0], region[1]), (region[2], region[3])
 
     def choose(self) -> list[tuple[Region, Region]]:
-        full = max((b - a) * (d - c) for (a, b), (c, d) in self.cells)
+        # The median: a cell at the border may be cut, or reach further than the others.
+        full = float(np.median([(b - a) * (d - c) for (a, b), (c, d) in self.cells]))
         pairs: list[tuple[Region, Region]] = []
         for rows, columns in self.cells:
             whole = (rows[1] - rows[0]) * (columns[1] - columns[0]) >= 0.75 * full
