@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BUILTINS: tuple[str, ...] = (
     "mmattrib.backbones.tiny",
+    "mmattrib.backbones.clip",
+    "mmattrib.backbones.imagebind",
     "mmattrib.methods.builtin",
     "mmattrib.metrics.builtin",
 )

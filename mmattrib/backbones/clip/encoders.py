@@ -1,0 +1,258 @@
+"""The encoders of CLIP-like transformers models: their towers as the engine sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmattrib.backbones._captions import Caption
+from mmattrib.backbones._pixels import PixelRecipe, patch_grid, stacked
+from mmattrib.backbones._towers import (
+    Parts,
+    PreNorm,
+    TowerEncoder,
+    attend_linear,
+    causal_keys,
+    packed_parts,
+    relative_layer,
+)
+from mmattrib.backbones.clip.tokens import CaptionTokenizer
+from mmattrib.encoder import EncoderInputs
+from mmattrib.errors import InputError
+from mmattrib.grid import TextGrid, TokenGrid
+from mmattrib.types import RawImage, RawInput, RawText
+
+
+def pooled_output(output: Any) -> Tensor:
+    """The embedding in what ``get_image_features`` and ``get_text_features`` return.
+
+    transformers 5 returns an object, other releases a tensor.
+    """
+    pooled: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return pooled
+
+
+def pre_norm(block: Any) -> PreNorm:
+    """The parts of a block of a CLIP, MetaCLIP 2 or SigLIP tower."""
+    attention = block.self_attn
+    return PreNorm(
+        norm1=block.layer_norm1,
+        attend=attend_linear(
+            attention.q_proj,
+            attention.k_proj,
+            attention.v_proj,
+            attention.out_proj,
+            attention.num_heads,
+        ),
+        values=nn.Sequential(attention.v_proj, attention.out_proj),
+        norm2=block.layer_norm2,
+        mlp=block.mlp,
+    )
+
+
+class _ImageEncoder(TowerEncoder):
+    """What the image towers share: row-major patches behind ``prefix_tokens`` others."""
+
+    modality = "image"
+    call_depends_on_input = False
+    prefix_tokens = 1
+
+    def __init__(self, model: Any, module: nn.Module, recipe: PixelRecipe) -> None:
+        tower = model.vision_model
+        blocks = tower.encoder.layers
+        super().__init__(module, blocks, relative_layer(len(blocks)))
+        self.model, self.tower, self.recipe = model, tower, recipe
+        self.patch = int(model.config.vision_config.patch_size)
+        self.last = pre_norm(blocks[-1])
+
+    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
+        pictures = [_picture(raw) for raw in raws]
+        pixels, boxes = stacked(pictures, self.recipe)
+        return EncoderInputs(
+            {"pixel_values": pixels.to(self.device, self.dtype), "boxes": boxes}, tuple(raws)
+        )
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        return pooled_output(self.model.get_image_features(pixel_values=inputs["pixel_values"]))
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        pictures = [_picture(raw) for raw in inputs.raw]
+        patch = (self.patch, self.patch)
+        return patch_grid(pictures, self.recipe, inputs["boxes"], patch, self.prefix_tokens)
+
+
+class ClipImageEncoder(_ImageEncoder):
+    """CLIP, MetaCLIP 2, AltCLIP, Chinese-CLIP: the embedding is read from CLS, token 0."""
+
+    def __init__(self, model: Any, recipe: PixelRecipe) -> None:
+        module = Parts(tower=model.vision_model, head=model.visual_projection)
+        super().__init__(model, module, recipe)
+
+    def pooled_index(self, inputs: EncoderInputs) -> Tensor:
+        return torch.zeros(len(inputs), dtype=torch.long)
+
+    def to_joint(self, tokens: Tensor) -> Tensor:
+        joint: Tensor = self.model.visual_projection(self.tower.post_layernorm(tokens))
+        return joint
+
+
+class SiglipImageEncoder(_ImageEncoder):
+    """SigLIP: no CLS; a learned query attends to every token behind the last block."""
+
+    prefix_tokens = 0
+
+    def __init__(self, model: Any, recipe: PixelRecipe) -> None:
+        super().__init__(model, Parts(tower=model.vision_model), recipe)
+
+    def pool(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        pooled: Tensor = self.tower.head(self.tower.post_layernorm(tokens))
+        return pooled
+
+    def to_joint(self, tokens: Tensor) -> Tensor:
+        """What the pooling head gives if its query reads one token alone: its value path."""
+        head = self.tower.head
+        value = packed_parts(head.attention)[2]
+        mixed: Tensor = head.attention.out_proj(value(self.tower.post_layernorm(tokens)))
+        joint: Tensor = mixed + head.mlp(head.layernorm(mixed))
+        return joint
+
+    def value_tokens(self, inputs: EncoderInputs) -> Tensor:
+        return self.to_joint(self.prefix(inputs, self.num_layers - 1))
+
+
+class _TextEncoder(TowerEncoder):
+    """What the text towers share: captions to ids and back to words."""
+
+    modality = "text"
+
+    def __init__(
+        self,
+        model: Any,
+        module: nn.Module,
+        blocks: Sequence[nn.Module],
+        tokenizer: CaptionTokenizer,
+    ) -> None:
+        super().__init__(module, blocks, relative_layer(len(blocks)))
+        self.model, self.tower, self.tokenizer = model, model.text_model, tokenizer
+
+    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
+        captions = [self.tokenizer(_caption(raw)) for raw in raws]
+        ids, real = self.tokenizer.padded(captions)
+        tensors = {"input_ids": ids.to(self.device), "real": real.to(self.device)}
+        return EncoderInputs(tensors, tuple(raws))
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        return pooled_output(self.model.get_text_features(input_ids=inputs["input_ids"]))
+
+    def valid(self, inputs: EncoderInputs) -> Tensor:
+        """``(B, N)`` bool, tokens that reach the embedding."""
+        return inputs["real"]
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        valid = self.valid(inputs).cpu()
+        captions: list[Caption] = [self.tokenizer(_caption(raw)) for raw in inputs.raw]
+        count = valid.shape[1]
+        spans = [[*found.spans, *[None] * (count - len(found.spans))] for found in captions]
+        return TextGrid.from_spans([_caption(raw).text for raw in inputs.raw], spans, valid)
+
+
+class ClipTextEncoder(_TextEncoder):
+    """CLIP and MetaCLIP 2: causal, read from the first end-of-text token."""
+
+    def __init__(self, model: Any, tokenizer: CaptionTokenizer) -> None:
+        tower = model.text_model
+        module = Parts(tower=tower, head=model.text_projection)
+        super().__init__(model, module, tower.encoder.layers, tokenizer)
+        self.last = pre_norm(self.blocks[-1])
+
+    def pooled_index(self, inputs: EncoderInputs) -> Tensor:
+        """As the model has it: the highest id where its configuration says 2, else the id."""
+        ids, end = inputs["input_ids"].int(), self.model.config.text_config.eos_token_id
+        if end == 2 and self.model.config.model_type == "clip":
+            return ids.argmax(dim=-1)
+        first: Tensor = (ids == end).int().argmax(dim=-1)
+        return first
+
+    def readable(self, index: Tensor, count: int) -> Tensor:
+        return causal_keys(index, count)
+
+    def to_joint(self, tokens: Tensor) -> Tensor:
+        joint: Tensor = self.model.text_projection(self.tower.final_layer_norm(tokens))
+        return joint
+
+
+class SiglipTextEncoder(_TextEncoder):
+    """SigLIP: every token reads every other, padding included; read from the last token.
+
+    Captions are padded to the full length and no mask is given, as in training. Padding therefore
+    carries information and counts as valid, but it stands for no word.
+    """
+
+    def __init__(self, model: Any, tokenizer: CaptionTokenizer) -> None:
+        tower = model.text_model
+        super().__init__(model, Parts(tower=tower), tower.encoder.layers, tokenizer)
+        self.last = pre_norm(self.blocks[-1])
+
+    def pooled_index(self, inputs: EncoderInputs) -> Tensor:
+        ids = inputs["input_ids"]
+        return torch.full((len(ids),), ids.shape[1] - 1)
+
+    def valid(self, inputs: EncoderInputs) -> Tensor:
+        return torch.ones_like(inputs["real"])
+
+    def to_joint(self, tokens: Tensor) -> Tensor:
+        joint: Tensor = self.tower.head(self.tower.final_layer_norm(tokens))
+        return joint
+
+
+class BertTextEncoder(_TextEncoder):
+    """AltCLIP and Chinese-CLIP: post-norm blocks as in BERT, read from CLS, token 0."""
+
+    def __init__(self, model: Any, tokenizer: CaptionTokenizer) -> None:
+        tower = model.text_model
+        self._body = getattr(tower, "roberta", tower)
+        encoder = self._body.encoder
+        blocks = encoder.layers if hasattr(encoder, "layers") else encoder.layer
+        super().__init__(model, Parts(tower=tower, head=model.text_projection), blocks, tokenizer)
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        return pooled_output(
+            self.model.get_text_features(
+                input_ids=inputs["input_ids"], attention_mask=inputs["real"].long()
+            )
+        )
+
+    def pooled_index(self, inputs: EncoderInputs) -> Tensor:
+        return torch.zeros(len(inputs), dtype=torch.long)
+
+    def to_joint(self, tokens: Tensor) -> Tensor:
+        if hasattr(self.tower, "transformation"):  # AltCLIP's own, in front of CLIP's
+            tokens = self.tower.transformation(self.tower.pre_LN(tokens))
+        joint: Tensor = self.model.text_projection(tokens)
+        return joint
+
+    def value_tokens(self, inputs: EncoderInputs) -> Tensor:
+        """The last block for a token that attends to itself alone and has no residual.
+
+        The head follows a norm that is a part of the block, so that the MLP stays in.
+        """
+        block: Any = self.blocks[-1]
+        tokens = self.prefix(inputs, self.num_layers - 2)
+        attention, output = block.attention.self, block.attention.output
+        mixed = output.LayerNorm(output.dense(attention.value(tokens)))
+        return self.to_joint(block.output(block.intermediate(mixed), mixed))
+
+
+def _picture(raw: RawInput) -> RawImage:
+    if not isinstance(raw, RawImage):
+        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes RawImage")
+    return raw
+
+
+def _caption(raw: RawInput) -> RawText:
+    if not isinstance(raw, RawText):
+        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes RawText")
+    return raw

@@ -1,0 +1,327 @@
+"""`clip`: every family against transformers' own embeddings, and every way a checkpoint fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import conformance
+import numpy as np
+import pytest
+import torch
+
+import mmattrib as mm
+from mmattrib.backbones import _weights
+from mmattrib.backbones._pixels import CLIP_STD, PixelRecipe
+from mmattrib.backbones._towers import relative_layer
+from mmattrib.backbones.clip import load, wrap
+from mmattrib.backbones.clip.encoders import pooled_output
+from mmattrib.errors import InputError, MissingExtraError, OptionError, WeightsError
+from mmattrib.testing import check_encoder, check_grid
+from mmattrib.types import RawText
+
+Written = Callable[[str], tuple[Path, Any, Any]]
+
+# Random weights need not give maps worth trusting; that is not what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
+
+families = pytest.mark.parametrize("kind", list(checkpoints.FAMILIES))
+
+
+@pytest.fixture
+def clip(written: Written) -> mm.Backbone:
+    return load(str(written("clip")[0]))
+
+
+@families
+def test_loading_reproduces_the_librarys_own_embeddings(kind: str, written: Written) -> None:
+    folder, model, processor = written(kind)
+    backbone = load(str(folder))
+    captions = [raw.text for raw in checkpoints.CAPTIONS]
+    padding = "max_length" if kind == "siglip" else True
+    tokens = processor.tokenizer(captions, padding=padding, return_tensors="pt")
+    text, image = backbone["text"], backbone["image"]
+    with torch.no_grad():
+        theirs = pooled_output(model.get_text_features(**tokens))
+        ours = text.embed(text.preprocess(checkpoints.CAPTIONS))
+        conformance.close(ours, theirs)
+        inputs = image.preprocess(checkpoints.pictures())
+        pixels = inputs["pixel_values"]
+        conformance.close(
+            image.embed(inputs), pooled_output(model.get_image_features(pixel_values=pixels))
+        )
+    assert backbone.provenance["family"] == kind
+
+
+@families
+def test_pictures_are_prepared_as_the_processor_does(kind: str, written: Written) -> None:
+    folder, _, processor = written(kind)
+    image = load(str(folder))["image"]
+    for raw in checkpoints.pictures():
+        theirs = processor.image_processor(raw.pixels, return_tensors="pt")["pixel_values"]
+        ours = image.preprocess([raw])["pixel_values"]
+        # a grey level is 1/255/std; torchvision and pillow round bicubic filters differently
+        levels = (ours - theirs).abs() * 255 * min(CLIP_STD)
+        assert float(levels.mean()) < 1.0
+        assert float(levels.max()) < 8.0
+
+
+@families
+def test_encoders_keep_their_contract(kind: str, written: Written) -> None:
+    backbone = load(str(written(kind)[0]))
+    check_encoder(backbone["image"], checkpoints.pictures())
+    check_encoder(backbone["text"], checkpoints.CAPTIONS)
+
+
+@families
+def test_grids_find_disturbed_regions_again(kind: str, written: Written) -> None:
+    backbone = load(str(written(kind)[0]))
+    for raw in checkpoints.pictures():
+        check_grid(backbone["image"], raw, count=6)
+    check_grid(backbone["text"], checkpoints.GRID_CAPTION)
+
+
+@families
+def test_maps_depend_on_neither_batch_nor_padding(kind: str, written: Written) -> None:
+    backbone = load(str(written(kind)[0]))
+    conformance.maps_do_not_depend_on_the_batch(
+        backbone, checkpoints.pictures(), checkpoints.CAPTIONS
+    )
+    image, text = backbone["image"], backbone["text"]
+    with torch.no_grad():
+        guide = image.embed(image.preprocess(checkpoints.pictures()[:1]))
+    conformance.maps_do_not_depend_on_padding(
+        text, checkpoints.CAPTIONS[2], checkpoints.CAPTIONS[1], guide
+    )
+
+
+@families
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(kind: str, dtype: str, written: Written) -> None:
+    folder = str(written(kind)[0])
+    half = load(folder, dtype=dtype)
+    conformance.runs_in(half, load(folder), getattr(torch, dtype))
+
+
+@families
+def test_wrapping_leaves_a_live_model_as_it_was(kind: str, written: Written) -> None:
+    folder, model, processor = written(kind)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    flags = [
+        parameter.requires_grad_(turn % 2 == 0) for turn, parameter in enumerate(model.parameters())
+    ]
+    try:
+        backbone = wrap(model, processor)
+        made = mm.attribute(backbone, image=checkpoints.pictures()[0], text=checkpoints.CAPTIONS[0])
+        assert all(module.training for module in model.modules())
+        assert [p.requires_grad for p in model.parameters()] == [
+            turn % 2 == 0 for turn in range(len(flags))
+        ]
+        assert all(p.grad is None for p in model.parameters())
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    finally:
+        model.eval().requires_grad_(True)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    loaded = mm.attribute(
+        load(str(folder)), image=checkpoints.pictures()[0], text=checkpoints.CAPTIONS[0]
+    )
+    np.testing.assert_allclose(made["text"].scores, loaded["text"].scores, rtol=1e-3)
+
+
+def test_default_layers_are_m2ibs_or_at_the_same_depth(clip: mm.Backbone) -> None:
+    assert [relative_layer(depth) for depth in (1, 2, 3, 12, 24, 32)] == [-1, 0, 1, 9, 18, 24]
+    assert clip["image"].default_layer == relative_layer(3)
+
+
+def test_words_lie_where_the_caption_has_them(clip: mm.Backbone) -> None:
+    text = clip["text"]
+    raw = RawText("  A cat’s  red-dog, 😀 ÉCOLE!")
+    words = text.grid(text.preprocess([raw]), 0).words(0)
+    assert [raw.text[word.start : word.end] for word in words] == [word.text for word in words]
+    assert "".join(word.text for word in words) == "".join(raw.text.split())
+
+
+def test_a_caption_with_an_end_mark_is_refused(clip: mm.Backbone) -> None:
+    with pytest.raises(InputError, match="own marks"):
+        clip["text"].preprocess([RawText("a cat<|endoftext|> and a dog")])
+
+
+@families
+def test_a_caption_that_is_too_long_is_refused(kind: str, written: Written) -> None:
+    with pytest.raises(InputError, match="tokens, this model reads at most"):
+        load(str(written(kind)[0]))["text"].preprocess([RawText("cat dog " * 40)])
+
+
+def _copy(written: Written, tmp_path: Path, kind: str = "clip") -> Path:
+    target = tmp_path / "copy"
+    shutil.copytree(written(kind)[0], target)
+    return target
+
+
+def _edit(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    state = load_file(file)
+    change(state)
+    save_file(state, file, {"format": "pt"})
+
+
+NORM = "vision_model.post_layernorm.weight"
+
+
+def _take_out(state: dict[str, torch.Tensor]) -> None:
+    del state[NORM]
+
+
+def _put_in(state: dict[str, torch.Tensor]) -> None:
+    state["a.stranger"] = torch.zeros(2)
+
+
+def _reshape(state: dict[str, torch.Tensor]) -> None:
+    state[NORM] = torch.zeros(7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_take_out, rf"lacks 1 weight \({NORM}\).*left random"),
+        (_put_in, r"has 1 weight \(a.stranger\).*another architecture"),
+        (_reshape, rf"architecture.*{NORM}"),
+    ],
+)
+def test_weights_that_do_not_fit(
+    change: Callable[[dict[str, torch.Tensor]], None],
+    message: str,
+    written: Written,
+    tmp_path: Path,
+) -> None:
+    folder = _copy(written, tmp_path)
+    _edit(folder, change)
+    with pytest.raises(WeightsError, match=message):
+        load(str(folder))
+
+
+def test_a_truncated_file(written: Written, tmp_path: Path) -> None:
+    folder = _copy(written, tmp_path)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(WeightsError, match="cut short or damaged"):
+        load(str(folder))
+
+
+class Malicious:
+    """Unpickling it would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.path,)
+
+
+def test_a_pickle_with_code_in_it_is_not_run(written: Written, tmp_path: Path) -> None:
+    folder, trace = _copy(written, tmp_path), tmp_path / "trace"
+    (folder / "model.safetensors").unlink()
+    torch.save({NORM: torch.ones(32), "x": Malicious(trace)}, folder / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="would run code"):
+        load(str(folder))
+    assert not trace.exists()
+    with (folder / "pytorch_model.bin").open("rb") as stream:
+        assert stream.read(2) == b"PK"
+    pickle.loads(pickle.dumps(Malicious(trace)))  # it would have
+    assert trace.exists()
+
+
+def test_another_architecture(tmp_path: Path) -> None:
+    from transformers import BertConfig
+
+    BertConfig(hidden_size=8, num_attention_heads=1).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="'bert' model; `clip` takes"):
+        load(str(tmp_path))
+
+
+def test_a_naflex_checkpoint_is_told_from_siglip(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip2"}))
+    with pytest.raises(WeightsError, match="NaFlex"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_folder_that_lacks_files(file: str, written: Written, tmp_path: Path) -> None:
+    folder = _copy(written, tmp_path)
+    (folder / file).unlink()
+    with pytest.raises(WeightsError):
+        load(str(folder))
+
+
+def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="not a folder"):
+        load(str(tmp_path / "nothing"))
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert not _weights.hub_reachable(seconds=1.0)
+    with pytest.raises(WeightsError, match="hub cannot be reached"):
+        load("nobody/no-such-model", revision="v1")
+
+
+def test_a_revision_of_a_folder(written: Written) -> None:
+    with pytest.raises(OptionError, match="no revisions"):
+        load(str(written("clip")[0]), revision="main")
+
+
+@pytest.mark.parametrize("option", [{"device": "cuda:99"}, {"device": "x"}, {"dtype": "int8"}])
+def test_options_out_of_range(option: dict[str, str], written: Written) -> None:
+    with pytest.raises(OptionError, match=r"accepted|must be one of"):
+        load(str(written("clip")[0]), **option)
+
+
+def test_an_extra_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmattrib.registry.is_installed", lambda module: module != "transformers")
+    with pytest.raises(MissingExtraError, match=r"pip install 'mmattrib\[clip\]'"):
+        mm.load_backbone("clip")
+
+
+def test_a_processor_of_another_model(written: Written) -> None:
+    from transformers import CLIPImageProcessor, CLIPProcessor
+
+    _, model, processor = written("clip")
+    images = CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
+    with pytest.raises(WeightsError, match="48 x 48 pixels, its image tower takes 32 x 32"):
+        wrap(model, CLIPProcessor(images, processor.tokenizer))
+    with pytest.raises(OptionError, match="no tokenizer"):
+        wrap(model, processor.tokenizer)
+    with pytest.raises(OptionError, match="cannot wrap Linear"):
+        wrap(torch.nn.Linear(2, 2), processor)
+
+
+def test_a_rescale_factor_moves_into_the_statistics() -> None:
+    from transformers import CLIPImageProcessor
+
+    side = {"height": 32, "width": 32}
+    plain = CLIPImageProcessor(size=side, crop_size=side)
+    raw = CLIPImageProcessor(
+        size=side, crop_size=side, do_rescale=False, image_mean=[122.7] * 3, image_std=[68.5] * 3
+    )
+    scaled = CLIPImageProcessor(
+        size=side, crop_size=side, image_mean=[122.7 / 255] * 3, image_std=[68.5 / 255] * 3
+    )
+    assert PixelRecipe.from_processor(plain, (32, 32)).fit == "stretch"
+    first, second = (PixelRecipe.from_processor(p, (32, 32)) for p in (raw, scaled))
+    np.testing.assert_allclose(first.mean, second.mean)
+    np.testing.assert_allclose(first.std, second.std)
