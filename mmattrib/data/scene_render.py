@@ -36,6 +36,7 @@ _PEAK: Final = 0.99
 _RATES: Final[dict[Split, tuple[float, float]]] = {"train": (0.85, 1.18), "heldout": (0.95, 1.05)}
 _DEGREES: Final[dict[Split, float]] = {"train": 50.0, "heldout": 35.0}
 _STRETCH: Final[dict[Split, float]] = {"train": 0.2, "heldout": 0.1}
+_SHEAR: Final[dict[Split, float]] = {"train": 0.3, "heldout": 0.0}
 
 
 @dataclass(frozen=True)
@@ -273,10 +274,12 @@ def _variant(file: str, split: Split, variant: int) -> U8:
     factor = size / max(sprite.shape[:2])
     height = max(8, round(sprite.shape[0] * factor * stretch))
     width = max(8, round(sprite.shape[1] * factor / stretch))
+    shear = rng.uniform(-1, 1) * _SHEAR[split]
     planes = []
     for channel in range(4):
         plane = Image.fromarray(np.ascontiguousarray(sprite[..., channel]))
         plane = plane.resize((width, height), Image.Resampling.BICUBIC)
+        plane = _sheared(plane, shear) if shear else plane
         plane = plane.rotate(angle, Image.Resampling.BILINEAR, expand=True)
         planes.append(np.asarray(plane))
     turned = np.clip(np.stack(planes, -1), 0, 255)
@@ -286,8 +289,17 @@ def _variant(file: str, split: Split, variant: int) -> U8:
     return np.ascontiguousarray((cropped + 0.5).astype(np.uint8))
 
 
+def _sheared(plane: Image.Image, shear: float) -> Image.Image:
+    """Rows moved sideways by `shear` pixels per row, the picture widened to hold them."""
+    # Output (x, y) reads input (x - shear * y - offset, y); a leftward shear needs room first.
+    room = abs(shear) * plane.height
+    size = (plane.width + round(room), plane.height)
+    matrix = (1.0, -shear, 0.0 if shear > 0 else -room, 0.0, 1.0, 0.0)
+    return plane.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
 def _simplified(sprite: F32, rng: random.Random) -> F32:
-    """(h, w, 4) straight alpha: now and then blurred, or reduced to few shades.
+    """(h, w, 4) straight alpha: now and then blurred, in few shades, or in other colours.
 
     Drawings of one class differ in shading and detail, and agree in shape.
     """
@@ -302,6 +314,9 @@ def _simplified(sprite: F32, rng: random.Random) -> F32:
         step = 255 / rng.choice((2, 3, 4))
         shades = np.round(sprite[..., :3] / step) * step
         sprite = np.concatenate([shades, sprite[..., 3:]], -1)
+    if rng.random() < 0.2:
+        order = rng.choice(((1, 0, 2), (2, 1, 0), (0, 2, 1), (1, 2, 0), (2, 0, 1)))
+        sprite = sprite[..., [*order, 3]]
     return np.asarray(sprite, np.float32)
 
 
