@@ -197,12 +197,10 @@ class LiteralAttention(Guidance):
 class RelevanceGate(Guidance):
     """Cross-attention as a gate on β: what the guide's tokens look for is cheaper to let pass.
 
-    Each explained token attends to the guide's tokens by eq. (4) with Q, K and V the token
-    embeddings themselves (no Θ_A that could satisfy the objective alone); its relevance is the
-    cosine between it and what it attended to. The query also holds the explained input's clean
-    embedding, so that guide tokens with no counterpart in the input draw little attention.
-    Relevance is standardised over the content tokens, and β_n = β · exp(−strength · z_n). The
-    target stays e′ and cannot move.
+    Each explained token attends to the guide's tokens by eq. (4), with Q, K and V the token
+    embeddings themselves (no Θ_A that could satisfy the objective alone); see
+    :func:`token_relevance`. Relevance is standardised over the content tokens, and β_n = β ·
+    exp(−strength · z_n). The target stays e′ and cannot move.
 
     In the limit strength = 0 this is M2IB, eq. (3), with the same mask. Tokens that stand for no
     part of the input (CLS, end of text) keep β.
@@ -272,7 +270,12 @@ GUIDANCES: dict[str, type[Guidance]] = {
 
 
 def token_relevance(context: Context, temperature: float) -> Tensor:
-    """How well each explained token meets the guide's tokens: ``(b, N)`` cosines.
+    """How well each explained token meets the guide, ``(b, N)``.
+
+    x_n · (ẽ_n / ‖ẽ_n‖ + e / ‖e‖), where x are the explained tokens and e the guide's embedding,
+    both less the mean of their own side's tokens, and ẽ_n is what x_n attends to, eq. (4). Without
+    that difference the mean wins: tokens of one side share a large component, and the tokens most
+    similar to the other side are then the emptiest ones.
 
     Raises:
         OptionError: the encoder gave no token embeddings of the explained side.
@@ -284,9 +287,20 @@ def token_relevance(context: Context, temperature: float) -> Tensor:
             "guidance 'none', or an encoder that has token_embeddings()"
         )
     guide = context.guide
-    queries = own + context.embedding[:, None].to(own.dtype)
-    attended = attend(queries, guide.tokens, guide.tokens, guide.valid, temperature)
-    return nnf.cosine_similarity(own, attended, dim=-1)
+    own = own - _mean(own, context.content)
+    # The lone token of a one-word caption is all that the guide has: nothing is taken from it.
+    several = guide.valid.sum(-1)[:, None, None] > 1
+    shared = _mean(guide.tokens, guide.valid) * several
+    tokens, pooled = guide.tokens - shared, guide.embedding[:, None] - shared
+    attended = attend(own, tokens, tokens, guide.valid, temperature)
+    sought = nnf.normalize(attended, dim=-1) + nnf.normalize(pooled, dim=-1)
+    return (own * sought).sum(-1)
+
+
+def _mean(tokens: Tensor, chosen: Tensor) -> Tensor:
+    """``(b, 1, D)`` mean of the chosen tokens."""
+    weight = chosen.to(tokens.dtype)[..., None]
+    return (tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1.0)
 
 
 def standardised(scores: Tensor, content: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from mmattrib.engine.guidance import (
     SelfQuery,
     attend,
     standardised,
+    token_relevance,
 )
 from mmattrib.errors import OptionError
 
@@ -80,18 +83,63 @@ def test_gate_without_strength_changes_no_beta() -> None:
     assert torch.equal(steering.beta_scale, torch.ones(2, 6))
 
 
-def test_gate_makes_the_token_that_meets_the_guide_cheapest() -> None:
-    context = make_context()
-    own = context.token_embeddings
-    assert own is not None
-    own = own.clone()
-    own[0, 3] = context.guide.tokens[0, 2]
-    steering = RelevanceGate().prepare(Context(**{**context.__dict__, "token_embeddings": own}))
+def matched(words: int, match: int = 3) -> Context:
+    """Tokens that share a large component; one of them alone holds what the guide is about.
+
+    Token 5 is the emptiest: nothing but the shared component, and so the one most similar to the
+    guide's own mean.
+    """
+    context = make_context(dim=32)
+    generator = torch.Generator().manual_seed(4)
+
+    def unit(*shape: int) -> Tensor:
+        return nnf.normalize(torch.randn(*shape, generator=generator), dim=-1)
+
+    shared, topic = unit(1, 1, 32), unit(2, 1, 32)
+    own = shared + 0.5 * unit(2, 6, 32)
+    own[:, match] = (shared + 0.5 * topic)[:, 0]
+    own[:, 5] = shared[:, 0]
+    tokens = shared + 0.5 * unit(2, words, 32)
+    tokens[:, :1] = shared + 0.5 * topic
+    embedding = nnf.normalize((shared + 0.5 * topic)[:, 0], dim=-1)
+    guide = Guide(embedding, nnf.normalize(tokens, dim=-1), torch.ones(2, words, dtype=torch.bool))
+    own = nnf.normalize(own, dim=-1)
+    return replace(context, token_embeddings=own, guide=guide)
+
+
+@pytest.mark.parametrize("words", [1, 2, 6])
+def test_gate_makes_the_token_that_meets_the_guide_cheapest(words: int) -> None:
+    context = matched(words)
+    steering = RelevanceGate().prepare(context)
     assert steering.beta_scale is not None
-    assert int(steering.beta_scale[0].argmin()) == 3
+    assert steering.beta_scale.argmin(1).tolist() == [3, 3]
     assert torch.equal(steering.beta_scale[:, 0], torch.ones(2))  # CLS keeps its beta
     target = steering.target(torch.empty(0), torch.empty(0))
     assert torch.equal(target[:, 0], context.guide.embedding)
+
+
+def test_gate_does_not_take_the_emptiest_token_for_the_most_relevant() -> None:
+    context = matched(words=6)
+    own = context.token_embeddings
+    assert own is not None
+    plain = (own @ context.guide.tokens.mean(1)[:, :, None])[..., 0]
+    assert plain[:, 1:].argmax(1).tolist() == [4, 4]  # token 5, were the mean left in
+    relevance = token_relevance(context, 14.0)
+    assert (relevance[:, 5] < relevance[:, 3] - 0.3).all()
+
+
+@pytest.mark.parametrize("words", [0, 1])
+def test_gate_is_finite_where_there_is_little_to_attend_to(words: int) -> None:
+    context = matched(6)
+    valid = torch.zeros(2, 6, dtype=torch.bool)
+    valid[:, :words] = True
+    content = torch.zeros(2, 6, dtype=torch.bool)
+    content[:, 1 : 1 + words] = True
+    guide = Guide(context.guide.embedding, context.guide.tokens, valid)
+    steering = RelevanceGate().prepare(replace(context, guide=guide, content=content))
+    assert steering.beta_scale is not None
+    assert torch.isfinite(steering.beta_scale).all()
+    assert torch.allclose(steering.beta_scale, torch.ones(2, 6))  # one has no rival
 
 
 def test_gate_needs_tokens_of_the_explained_side() -> None:
