@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 BUILTINS: tuple[str, ...] = (
     "mmattrib.backbones.tiny",
     "mmattrib.backbones.clip",
+    "mmattrib.backbones.open_clip",
+    "mmattrib.backbones.cxr_repair",
     "mmattrib.backbones.imagebind",
     "mmattrib.methods.builtin",
     "mmattrib.metrics.builtin",

@@ -100,7 +100,7 @@ def _unigram_tokenizer(**more: Any) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=40, **marks, **more)
 
 
-def _bert_tokenizer() -> Any:
+def bert_tokenizer() -> Any:
     from transformers import BertTokenizer
 
     letters = [chr(code) for code in range(97, 123)]
@@ -191,7 +191,7 @@ def _altclip(_folder: Path) -> tuple[Any, Any]:
 def _chinese(_folder: Path) -> tuple[Any, Any]:
     from transformers import ChineseCLIPConfig, ChineseCLIPModel
 
-    tokenizer = _bert_tokenizer()
+    tokenizer = bert_tokenizer()
     text = _text(vocab_size=len(tokenizer), max_position_embeddings=40)
     config = ChineseCLIPConfig(text_config=text, vision_config=_vision(), projection_dim=24)
     return ChineseCLIPModel(config), tokenizer

@@ -29,9 +29,10 @@ def maps_do_not_depend_on_the_batch(
     """One by one and in a batch: the same maps."""
     pairs = [{"image": i, "text": t} for i, t in zip(images, captions, strict=True)]
     pairs = [*pairs, {"image": images[0], "text": captions[0]}]
-    many = list(mm.attribute_many(backbone, pairs, method="ca-m2ib", progress=False))
+    method = mm.load_method("ca-m2ib", steps=4)
+    many = list(mm.attribute_many(backbone, pairs, method=method, progress=False))
     for pair, together in zip(pairs, many, strict=True):
-        alone = mm.attribute(backbone, **pair, method="ca-m2ib")
+        alone = mm.attribute(backbone, **pair, method=method)
         assert abs(alone.similarity - together.similarity) < 1e-6
         for side in ("image", "text"):
             scores = together[side].scores
@@ -86,5 +87,5 @@ def runs_in(backbone: mm.Backbone, reference: mm.Backbone, dtype: torch.dtype) -
                 again = encoder.suffix(encoder.prefix(inputs, layer), layer, inputs)
                 assert float((embedding * again).sum(-1).min()) > 0.999
     pair = {"image": samples["image"][0], "text": samples["text"][0]}
-    explained = mm.attribute(backbone, **pair, method="ca-m2ib")
+    explained = mm.attribute(backbone, **pair, method="ca-m2ib", steps=3)
     assert all(np.isfinite(side.scores).all() for side in explained.values())

@@ -1,0 +1,222 @@
+"""The encoders of open_clip models: their towers as the engine sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from mmattrib.backbones._pixels import PixelRecipe, patch_grid, stacked
+from mmattrib.backbones._towers import (
+    Parts,
+    PreNorm,
+    TowerEncoder,
+    attend_linear,
+    causal_keys,
+    packed_parts,
+    relative_layer,
+)
+from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
+from mmattrib.encoder import EncoderInputs
+from mmattrib.errors import InputError
+from mmattrib.grid import TextGrid, TokenGrid
+from mmattrib.types import RawImage, RawInput, RawText
+
+
+def pre_norm(block: Any) -> PreNorm:
+    """The parts of one of open_clip's blocks."""
+    attention = block.attn
+    if isinstance(attention, nn.MultiheadAttention):
+        query, key, value = packed_parts(attention)
+        attend = attend_linear(query, key, value, attention.out_proj, attention.num_heads)
+        values = _through(value, attention.out_proj)
+        return PreNorm(block.ln_1, attend, values, block.ln_2, block.mlp, block.ls_1, block.ls_2)
+    return PreNorm(
+        block.ln_1, None, _custom_values(block), block.ln_2, block.mlp, block.ls_1, block.ls_2
+    )
+
+
+def _through(first: Callable[[Tensor], Tensor], second: Any) -> Callable[[Tensor], Tensor]:
+    def both(tokens: Tensor) -> Tensor:
+        out: Tensor = second(first(tokens))
+        return out
+
+    return both
+
+
+def _custom_values(block: Any) -> Callable[[Tensor], Tensor]:
+    """Value path of open_clip's own attention, which may scale heads and norm what it mixes."""
+    attention = block.attn
+
+    def values(tokens: Tensor) -> Tensor:
+        width = attention.num_heads * attention.head_dim
+        bias = attention.in_proj_bias
+        weight = attention.in_proj_weight[2 * width :]
+        v = nnf.linear(tokens, weight, None if bias is None else bias[2 * width :])
+        if attention.head_scale is not None:
+            heads = v.view(*v.shape[:-1], attention.num_heads, attention.head_dim)
+            v = (heads * attention.head_scale[:, 0]).flatten(-2)
+        out: Tensor = block.ln_attn(attention.out_proj(attention.ln_inner(v)))
+        return out
+
+    return values
+
+
+class OpenClipImageEncoder(TowerEncoder):
+    """open_clip's ``VisionTransformer``: row-major patches behind CLS.
+
+    The embedding is read from CLS, from the mean of the patches, or by an attention pooler.
+    """
+
+    modality = "image"
+    call_depends_on_input = False
+
+    def __init__(self, model: Any, recipe: PixelRecipe, default_layer: int | None = None) -> None:
+        visual = model.visual
+        blocks = visual.transformer.resblocks
+        layer = relative_layer(len(blocks)) if default_layer is None else default_layer
+        super().__init__(Parts(tower=visual), blocks, layer)
+        self.model, self.visual, self.recipe = model, visual, recipe
+        self.reads_cls = visual.pool_type == "tok" and visual.attn_pool is None
+        self.last = pre_norm(blocks[-1])
+
+    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
+        pixels, boxes = stacked([_picture(raw) for raw in raws], self.recipe)
+        return EncoderInputs(
+            {"pixels": pixels.to(self.device, self.dtype), "boxes": boxes}, tuple(raws)
+        )
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        embedding: Tensor = self.model.encode_image(inputs["pixels"])
+        return embedding
+
+    def pooled_index(self, inputs: EncoderInputs) -> Tensor | None:
+        return torch.zeros(len(inputs), dtype=torch.long) if self.reads_cls else None
+
+    def pool(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        if self.reads_cls:
+            return super().pool(tokens, inputs)
+        return self._head(self.visual._pool(tokens)[0])
+
+    def to_joint(self, tokens: Tensor) -> Tensor:
+        if self.visual.attn_pool is not None:
+            tokens = self._pooler_values(tokens)
+        return self._head(self.visual.ln_post(tokens))
+
+    def value_tokens(self, inputs: EncoderInputs) -> Tensor:
+        if self.visual.attn_pool is not None:  # the pooler is the last attention
+            return self.to_joint(self.prefix(inputs, self.num_layers - 1))
+        return super().value_tokens(inputs)
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        height, width = self.visual.patch_size
+        pictures = [_picture(raw) for raw in inputs.raw]
+        return patch_grid(pictures, self.recipe, inputs["boxes"], (height, width), prefix=1)
+
+    def _head(self, pooled: Tensor) -> Tensor:
+        return pooled if self.visual.proj is None else pooled @ self.visual.proj
+
+    def _pooler_values(self, tokens: Tensor) -> Tensor:
+        pooler = self.visual.attn_pool
+        value = packed_parts(pooler.attn)[2]
+        mixed: Tensor = pooler.attn.out_proj(value(pooler.ln_k(tokens)))
+        return mixed
+
+
+class OpenClipTextEncoder(TowerEncoder):
+    """open_clip's text transformer, inside the model or a tower of its own.
+
+    Captions are padded to the full length. Where the pooled token reads no padding (causal towers
+    read at the end of the text), padding is not valid; everywhere else it carries information and
+    is valid, but stands for no word.
+    """
+
+    modality = "text"
+
+    def __init__(
+        self, model: Any, tokenizer: OpenClipTokenizer, default_layer: int | None = None
+    ) -> None:
+        host = model.text if hasattr(model, "text") else model
+        blocks = host.transformer.resblocks
+        layer = relative_layer(len(blocks)) if default_layer is None else default_layer
+        projection = host.text_projection
+        module = Parts(
+            tokens=host.token_embedding,
+            positions=host.positional_embedding,
+            cls=getattr(host, "cls_emb", None),
+            blocks=host.transformer,
+            norm=host.ln_final,
+            head=projection,
+        )
+        super().__init__(module, blocks, layer)
+        self.model, self.host, self.tokenizer = model, host, tokenizer
+        self.pool_type = str(getattr(host, "text_pool_type", getattr(host, "pool_type", "")))
+        self.end: Any = getattr(host, "text_eos_id", getattr(host, "eos_id", None))
+        self.extra = 0 if getattr(host, "cls_emb", None) is None else 1
+        self.causal = host.attn_mask is not None
+        masked = bool(self.extra) or bool(getattr(host, "use_pad_mask", False))
+        self.stops_at_end = (
+            self.causal and not masked and self.pool_type in ("argmax", "eos", "first")
+        )
+        last = pre_norm(blocks[-1])
+        simple = self.stops_at_end or not (self.causal or masked)
+        self.last = last if simple else replace(last, attend=None)
+
+    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
+        captions = [self.tokenizer(_caption(raw)) for raw in raws]
+        ids = torch.tensor([caption.ids for caption in captions])
+        return EncoderInputs({"ids": ids.to(self.device)}, tuple(raws))
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        embedding: Tensor = self.model.encode_text(inputs["ids"])
+        return embedding
+
+    def pooled_index(self, inputs: EncoderInputs) -> Tensor:
+        ids = inputs["ids"]
+        if self.extra or self.pool_type == "last":
+            return torch.full((len(ids),), ids.shape[1] + self.extra - 1)
+        if self.pool_type == "argmax":
+            return ids.argmax(dim=-1)
+        if self.pool_type == "eos":
+            first: Tensor = (ids == self.end).int().argmax(dim=-1)
+            return first
+        return torch.zeros(len(ids), dtype=torch.long)
+
+    def readable(self, index: Tensor, count: int) -> Tensor | None:
+        return causal_keys(index, count) if self.causal else None
+
+    def to_joint(self, tokens: Tensor) -> Tensor:
+        tokens = self.host.ln_final(tokens)
+        projection = self.host.text_projection
+        if projection is None:
+            return tokens
+        joint: Tensor = (
+            projection(tokens) if isinstance(projection, nn.Linear) else tokens @ projection
+        )
+        return joint
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        captions = [self.tokenizer(_caption(raw)) for raw in inputs.raw]
+        count = inputs["ids"].shape[1] + self.extra
+        spans = [[*found.spans, *[None] * self.extra] for found in captions]
+        if self.stops_at_end:
+            valid = causal_keys(self.pooled_index(inputs).cpu(), count)
+        else:
+            valid = torch.ones(len(captions), count, dtype=torch.bool)
+        return TextGrid.from_spans([_caption(raw).text for raw in inputs.raw], spans, valid)
+
+
+def _picture(raw: RawInput) -> RawImage:
+    if not isinstance(raw, RawImage):
+        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes RawImage")
+    return raw
+
+
+def _caption(raw: RawInput) -> RawText:
+    if not isinstance(raw, RawText):
+        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes RawText")
+    return raw
