@@ -31,6 +31,7 @@ from mmattrib.types import (
     Attribution,
     Axis,
     Explanation,
+    RawArray,
     RawAudio,
     RawImage,
     RawInput,
@@ -202,9 +203,17 @@ def _input_tree(side: str, raw: RawInput, leaf: Callable[[str, Array], Any]) -> 
         }
     if isinstance(raw, RawText):
         return {"kind": "text", "name": raw.name, "text": raw.text}
+    if isinstance(raw, RawArray):
+        return {
+            "kind": "array",
+            "name": raw.name,
+            "modality": raw.modality,
+            "rate": None if raw.rate is None else float(raw.rate),
+            "values": leaf(f"{side}.values", raw.values),
+        }
     raise InputError(
-        f"the raw input of {side!r} is a {type(raw).__name__}: accepted are RawImage, RawAudio "
-        "and RawText."
+        f"the raw input of {side!r} is a {type(raw).__name__}: accepted are RawImage, RawAudio, "
+        "RawText and RawArray."
     )
 
 
@@ -260,6 +269,12 @@ def _input_from(entry: Any, leaf: Callable[[Any], Array]) -> RawInput:
         _expect(samples.ndim == 1 and samples.dtype.kind == "f", f"samples of {samples.shape}")
         _expect(rate > 0, f"a sample rate of {rate}")
         return RawAudio(samples, rate, name)
+    if kind == "array":
+        values, given = leaf(entry["values"]), entry["rate"]
+        _expect(values.dtype.kind == "f", f"values of {values.dtype}")
+        frequency = None if given is None else float(given)
+        _expect(frequency is None or frequency > 0, f"a rate of {given}")
+        return RawArray(values, _text(entry["modality"]), name, frequency)
     _expect(kind == "text", f"a raw input of kind {kind!r}")
     return RawText(_text(entry["text"]), name)
 

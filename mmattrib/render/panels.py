@@ -7,13 +7,14 @@ page and the matplotlib figure both draw the same panels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError, OptionError
+from mmattrib.render.arrays import drawing
 from mmattrib.render.normalise import Heatmap, heatmap
 from mmattrib.render.overlay import (
     Mask,
@@ -25,7 +26,15 @@ from mmattrib.render.overlay import (
     resized_picture,
 )
 from mmattrib.render.spectrum import decibel_picture, mel_power
-from mmattrib.types import Attribution, Explanation, FloatArray, RawAudio, RawImage, RawText
+from mmattrib.types import (
+    Attribution,
+    Explanation,
+    FloatArray,
+    RawArray,
+    RawAudio,
+    RawImage,
+    RawText,
+)
 
 Truth: TypeAlias = Mapping[str, npt.NDArray[np.bool_]]
 """Side -> what was truly shared: a bool array in the shape of that side's scores."""
@@ -150,6 +159,11 @@ def _panel(side: str, explanation: Explanation, truth: Mask | None, clip: float 
         )
     if isinstance(raw, RawText):
         return _text(side, attribution, raw, heat, mask)
+    if isinstance(raw, RawArray):
+        picture, flat = drawing(side, attribution, raw)
+        plane = replace(heat, values=flat(heat.values))
+        outline = None if mask is None else flat(mask.astype(np.float32)) > 0.5
+        return _image(side, attribution, picture, plane, outline)
     if attribution.scores.ndim != 2 or len(attribution.axes) != 2 or 0 in attribution.scores.shape:
         raise InputError(
             f"the scores of {side!r} have shape {attribution.scores.shape}: accepted is a plane "
@@ -161,7 +175,7 @@ def _panel(side: str, explanation: Explanation, truth: Mask | None, clip: float 
         return _audio(side, attribution, raw, heat, mask)
     raise InputError(
         f"side {side!r} has no raw input that can be drawn ({type(raw).__name__}): accepted are "
-        "RawImage, RawAudio and RawText."
+        "RawImage, RawAudio, RawText and RawArray."
     )
 
 
