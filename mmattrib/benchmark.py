@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from tqdm.auto import tqdm
 
 from mmattrib.api import Layers, attribute_many, load_method
 from mmattrib.backbone import Backbone
 from mmattrib.data.scenes import Scene
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, TrustWarning
 from mmattrib.methods import Method
 from mmattrib.metrics import Metric, Truth
 from mmattrib.plugins import default_plugins
@@ -147,6 +151,7 @@ def evaluate(
     layer: Layers = None,
     seed: int = 0,
     resume: str | Path | None = None,
+    jobs: int = 1,
     progress: bool = True,
 ) -> Evaluation:
     """Score methods on scenes whose truth is known, in both directions of every pair.
@@ -161,6 +166,8 @@ def evaluate(
         seed: of the methods' noise.
         resume: a JSON-lines file. Finished work is appended to it as it is done, and a later call
             with the same arguments goes on where this one stopped.
+        jobs: processes to share the work; each has its own copy of the backbone and one thread.
+            With 1, everything runs in this process. No number depends on it but the seconds.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -168,6 +175,8 @@ def evaluate(
         UnknownNameError: no such method or metric.
         InputError: a modality that the backbone lacks.
     """
+    if jobs < 1:
+        raise OptionError(f"jobs must be at least 1, got {jobs}")
     if not scenes:
         raise OptionError("evaluate needs at least one scene, got none; try mm.scenes(n=50)")
     made = [load_method(m, seed if isinstance(m, str) else 0) for m in _names("method", methods)]
@@ -188,48 +197,116 @@ def evaluate(
     }
     journal = _Journal(resume, provenance)
     values: dict[tuple[str, str, str], Floats] = {}
-    work = [(method, pair) for pair in pairs for method in made]
-    with tqdm(total=len(work) * len(scenes), unit="pair", disable=not progress) as bar:
-        for method, pair in work:
-            for start in range(0, len(scenes), CHUNK):
-                chunk = scenes[start : start + CHUNK]
-                tag = f"{method.name}/{'-'.join(pair)}/{start}"
-                rows = journal.get(tag)
-                if rows is None:
-                    rows = list(_score(backbone, chunk, method, scored, pair, layer))
-                    journal.put(tag, rows)
-                for offset, row in enumerate(rows):
-                    for (direction, metric), value in row.items():
-                        key = (direction, method.name, metric)
-                        column = values.setdefault(key, np.full(len(scenes), np.nan))
-                        column[start + offset] = np.nan if value is None else value
-                bar.update(len(chunk))
-    return Evaluation(values, provenance)
+    tasks = [
+        _Task(method, pair, start, tuple(scenes[start : start + CHUNK]), tuple(scored), layer)
+        for pair in pairs
+        for method in made
+        for start in range(0, len(scenes), CHUNK)
+    ]
+    with tqdm(total=sum(len(t.scenes) for t in tasks), unit="pair", disable=not progress) as bar:
+        for task, rows in _run(backbone, tasks, journal, jobs):
+            for offset, row in enumerate(rows):
+                for (direction, metric), value in row.items():
+                    key = (direction, task.method.name, metric)
+                    column = values.setdefault(key, np.full(len(scenes), np.nan))
+                    column[task.start + offset] = np.nan if value is None else value
+            bar.update(len(task.scenes))
+    order = _order(pairs, made, [*(metric.name for metric in scored), "seconds"])
+    return Evaluation({key: values[key] for key in order}, provenance)
 
 
 _Scores: TypeAlias = dict[tuple[str, str], float | None]
 
 
-def _score(
-    backbone: Backbone,
-    scenes: Sequence[Scene],
-    method: Method,
-    metrics: Sequence[Metric],
-    pair: tuple[str, str],
-    layer: Layers,
-) -> Iterator[_Scores]:
+@dataclass(frozen=True)
+class _Task:
+    """A chunk of scenes for one method and one pair of modalities."""
+
+    method: Method
+    pair: tuple[str, str]
+    start: int
+    scenes: tuple[Scene, ...]
+    metrics: tuple[Metric, ...]
+    layer: Layers
+
+    @property
+    def tag(self) -> str:
+        return f"{self.method.name}/{'-'.join(self.pair)}/{self.start}"
+
+
+def _run(
+    backbone: Backbone, tasks: Sequence[_Task], journal: _Journal, jobs: int
+) -> Iterator[tuple[_Task, list[_Scores]]]:
+    """Every task with its rows: those of the journal first, the others as they are done."""
+    todo = []
+    for task in tasks:
+        rows = journal.get(task.tag)
+        if rows is None:
+            todo.append(task)
+        else:
+            yield task, rows
+    if jobs == 1:
+        for task in todo:
+            rows = _score(backbone, task)
+            journal.put(task.tag, rows)
+            yield task, rows
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _start_worker, (backbone,)) as pool:
+        futures = {pool.submit(_score_in_worker, task): task for task in todo}
+        try:
+            for future in as_completed(futures):
+                rows = future.result()
+                journal.put(futures[future].tag, rows)
+                yield futures[future], rows
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_worker_backbone: Backbone | None = None
+
+
+def _start_worker(backbone: Backbone) -> None:
+    """What a worker process needs; one thread each, or they would fight for the cores."""
+    global _worker_backbone
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", TrustWarning)  # diagnostics keep them
+    _worker_backbone = backbone
+
+
+def _score_in_worker(task: _Task) -> list[_Scores]:
+    if _worker_backbone is None:
+        raise RuntimeError("a worker process was started without its backbone")
+    return _score(_worker_backbone, task)
+
+
+def _score(backbone: Backbone, task: _Task) -> list[_Scores]:
     """One row of numbers per scene."""
-    raws = [{modality: raw_input(scene, modality) for modality in pair} for scene in scenes]
-    found = attribute_many(backbone, raws, method=method, layer=layer, progress=False)
-    for scene, explanation in zip(scenes, found, strict=True):
+    pair = task.pair
+    raws = [{modality: raw_input(scene, modality) for modality in pair} for scene in task.scenes]
+    found = attribute_many(backbone, raws, method=task.method, layer=task.layer, progress=False)
+    rows = []
+    for scene, explanation in zip(task.scenes, found, strict=True):
         row: _Scores = {}
         for side, other in (pair, pair[::-1]):
             attribution = explanation[side]
             truth = scene_truth(scene, attribution)
-            for metric in metrics:
+            for metric in task.metrics:
                 row[f"{side}|{other}", metric.name] = _number(metric(attribution.scores, truth))
             row[f"{side}|{other}", "seconds"] = _seconds(explanation)
-        yield row
+        rows.append(row)
+    return rows
+
+
+def _order(
+    pairs: Sequence[tuple[str, str]], methods: Sequence[Method], metrics: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Keys in the order that was asked for, whichever task was done first."""
+    for first, second in pairs:
+        for direction in (f"{first}|{second}", f"{second}|{first}"):
+            for method in methods:
+                for metric in metrics:
+                    yield direction, method.name, metric
 
 
 def _seconds(explanation: Explanation) -> float:

@@ -12,6 +12,7 @@ from mmattrib.data.scenes import Scene, scenes
 from mmattrib.errors import OptionError
 from mmattrib.metrics.base import BoolArray
 from mmattrib.render import index_html, report_html, thumbnail, write_atomic
+from mmattrib.render.figures import png_bytes
 from mmattrib.types import Explanation
 
 SCENES: Final = (("image", "text"), ("audio", "image"), ("audio", "text"))
@@ -22,7 +23,7 @@ INTRO: Final = (
     "side only. A small embedded model says how well the two match, and the maps show which "
     "pixels, which moments and frequencies, and which words made it say so. The scenes are made of "
     "drawings and sounds that the model never saw in training, so the right answer is known: it is "
-    "outlined in every picture and underlined in every caption."
+    "outlined in every picture, spectrogram and caption."
 )
 
 
@@ -55,7 +56,7 @@ def write_demo(out: str | Path, seed: int = 0) -> Path:
         truth = truth_masks(scene, explanation)
         page = report_html(explanation, title=title, truth=truth)
         write_atomic(folder / f"{name}.html", page.encode("utf-8"))
-        explanation.save(folder / f"{name}.png")
+        write_atomic(folder / f"{name}.png", png_bytes(explanation, truth))
         explanation.save(folder / f"{name}.npz")
         picture = thumbnail(explanation, truth)
         entries.append((title, describe(scene, pair), f"{name}.html", picture))

@@ -106,6 +106,21 @@ def test_a_stopped_evaluation_goes_on(
     assert set(again.values) == set(whole.values)
 
 
+def test_two_processes_give_the_same_numbers(
+    untrained: mm.Backbone, scenes: list[mm.Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmattrib import benchmark
+
+    monkeypatch.setattr(benchmark, "CHUNK", 2)
+    given = {"methods": ["nib"], "pairs": [("image", "text")], "progress": False}
+    one = mm.evaluate(untrained, scenes, **given)
+    two = mm.evaluate(untrained, scenes, jobs=2, **given)
+    assert list(one.values) == list(two.values)
+    for key, values in one.values.items():
+        if key[2] != "seconds":
+            np.testing.assert_array_equal(two.values[key], values)
+
+
 def test_a_resume_file_of_other_arguments_is_refused(
     untrained: mm.Backbone, scenes: list[mm.Scene], tmp_path: Path
 ) -> None:
@@ -137,6 +152,7 @@ def test_paired_differences_tell_better_from_equal() -> None:
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
+        ({"jobs": 0}, OptionError, "at least 1"),
         ({"methods": []}, OptionError, "at least one method"),
         ({"methods": "m2ib"}, OptionError, "'all' or a sequence"),
         ({"methods": ["m2bi"]}, UnknownNameError, "m2ib"),

@@ -42,6 +42,13 @@ SUFFIXES = (".md", ".json")
     help="A file that keeps finished work: stop at any time, and call again to go on.",
 )
 @click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes to share the work.",
+)
+@click.option(
     "--out",
     multiple=True,
     type=click.Path(path_type=Path),
@@ -59,6 +66,7 @@ def evaluate(
     scene_seed: int,
     seed: int,
     resume: Path | None,
+    jobs: int,
     out: tuple[Path, ...],
 ) -> None:
     """Score methods on held-out scenes that share one class.
@@ -90,6 +98,7 @@ def evaluate(
         pairs=pairs or PAIRS,
         seed=seed,
         resume=resume,
+        jobs=jobs,
     )
     table = found.table()
     for path in out:

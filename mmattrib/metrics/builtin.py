@@ -7,12 +7,14 @@ from functools import partial
 
 from mmattrib.hookspecs import Register, hookimpl
 from mmattrib.metrics import localization
-from mmattrib.metrics.base import Metric, Truth
+from mmattrib.metrics.base import BoolArray, Metric, Truth
 from mmattrib.types import FloatArray
 
 
-def _on_mask(function: Callable[..., float]) -> Callable[[FloatArray, Truth], float]:
-    return lambda scores, truth: function(scores, truth.mask)
+def _on_mask(
+    function: Callable[[FloatArray, BoolArray], float], scores: FloatArray, truth: Truth
+) -> float:
+    return function(scores, truth.mask)
 
 
 def _specificity(scores: FloatArray, truth: Truth) -> float:
@@ -21,12 +23,21 @@ def _specificity(scores: FloatArray, truth: Truth) -> float:
 
 _METRICS: dict[str, tuple[str, Callable[[FloatArray, Truth], float]]] = {
     "specificity": ("the shared object has the highest mean score of all", _specificity),
-    "pointing": ("the highest score lies on the truth", _on_mask(localization.pointing_game)),
-    "iou": ("top quartile against the truth (CA-M2IB, eq. 12)", _on_mask(localization.iou)),
-    "auc": ("ROC area of the scores as a detector of the truth", _on_mask(localization.auc)),
+    "pointing": (
+        "the highest score lies on the truth",
+        partial(_on_mask, localization.pointing_game),
+    ),
+    "iou": (
+        "top quartile against the truth (CA-M2IB, eq. 12)",
+        partial(_on_mask, localization.iou),
+    ),
+    "auc": (
+        "ROC area of the scores as a detector of the truth",
+        partial(_on_mask, localization.auc),
+    ),
     "energy": (
         "share of the positive scores that lies on the truth",
-        _on_mask(localization.rectified_energy),
+        partial(_on_mask, localization.rectified_energy),
     ),
 }
 
