@@ -142,7 +142,7 @@ def _siglip_tokenizer(folder: Path) -> Any:
 def _images(kind: str) -> Any:
     import transformers
 
-    if kind == "siglip":
+    if kind.startswith("siglip"):
         size = {"height": ODD_SIDE, "width": ODD_SIDE}
         return transformers.SiglipImageProcessor(size=size, resample=2)
     crop = {"height": SIDE, "width": SIDE}
@@ -177,6 +177,16 @@ def _siglip(folder: Path) -> tuple[Any, Any]:
     return SiglipModel(config), tokenizer
 
 
+def _siglip_2(_folder: Path) -> tuple[Any, Any]:
+    """SigLIP 2 with a fixed resolution: the same model, a fast tokenizer."""
+    from transformers import SiglipConfig, SiglipModel
+
+    tokenizer = _unigram_tokenizer(model_input_names=["input_ids"])
+    text = _text(vocab_size=len(tokenizer), max_position_embeddings=40, projection_size=32)
+    config = SiglipConfig(text_config=text, vision_config=_vision(image_size=ODD_SIDE))
+    return SiglipModel(config), tokenizer
+
+
 def _altclip(_folder: Path) -> tuple[Any, Any]:
     from transformers import AltCLIPConfig, AltCLIPModel
 
@@ -201,6 +211,7 @@ FAMILIES: dict[str, Callable[[Path], tuple[Any, Any]]] = {
     "clip": _clip,
     "metaclip_2": _metaclip,
     "siglip": _siglip,
+    "siglip_2": _siglip_2,
     "altclip": _altclip,
     "chinese_clip": _chinese,
 }
@@ -223,6 +234,7 @@ def write(kind: str, folder: Path) -> tuple[Path, Any, Any]:
         "clip": "CLIPProcessor",
         "metaclip_2": "CLIPProcessor",
         "siglip": "SiglipProcessor",
+        "siglip_2": "SiglipProcessor",
         "altclip": "AltCLIPProcessor",
         "chinese_clip": "ChineseCLIPProcessor",
     }

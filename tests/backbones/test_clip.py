@@ -44,7 +44,7 @@ def test_loading_reproduces_the_librarys_own_embeddings(kind: str, written: Writ
     folder, model, processor = written(kind)
     backbone = load(str(folder))
     captions = [raw.text for raw in checkpoints.CAPTIONS]
-    padding = "max_length" if kind == "siglip" else True
+    padding = "max_length" if kind.startswith("siglip") else True
     tokens = processor.tokenizer(captions, padding=padding, return_tensors="pt")
     text, image = backbone["text"], backbone["image"]
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_loading_reproduces_the_librarys_own_embeddings(kind: str, written: Writ
         conformance.close(
             image.embed(inputs), pooled_output(model.get_image_features(pixel_values=pixels))
         )
-    assert backbone.provenance["family"] == kind
+    assert backbone.provenance["family"] == {"siglip_2": "siglip"}.get(kind, kind)
 
 
 @families
@@ -134,6 +134,25 @@ def test_wrapping_leaves_a_live_model_as_it_was(kind: str, written: Written) -> 
         load(str(folder)), image=checkpoints.pictures()[0], text=checkpoints.CAPTIONS[0]
     )
     np.testing.assert_allclose(made["text"].scores, loaded["text"].scores, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "chinese_clip"])
+def test_another_implementation_of_attention(kind: str, written: Written) -> None:
+    """Masks are the tower's own, whatever it computes attention with."""
+    _, model, processor = written(kind)
+    model.set_attn_implementation("eager")
+    try:
+        backbone = wrap(model, processor)
+        check_encoder(backbone["text"], checkpoints.CAPTIONS)
+    finally:
+        model.set_attn_implementation("sdpa")
+
+
+def test_a_checkpoint_that_is_no_safetensors(written: Written, tmp_path: Path) -> None:
+    folder = _copy(written, tmp_path)
+    (folder / "model.safetensors").unlink()
+    torch.save(written("clip")[1].state_dict(), folder / "pytorch_model.bin")
+    assert load(str(folder)).weights_hash() == load(str(written("clip")[0])).weights_hash()
 
 
 def test_default_layers_are_m2ibs_or_at_the_same_depth(clip: mm.Backbone) -> None:

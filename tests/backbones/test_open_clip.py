@@ -131,7 +131,8 @@ def test_words_lie_where_the_caption_has_them(written_models: Written) -> None:
     raw = RawText("  A cat’s  red-dog, 😀 ÉCOLE!")
     words = text.grid(text.preprocess([raw]), 0).words(0)
     assert [raw.text[word.start : word.end] for word in words] == [word.text for word in words]
-    assert {"red-dog", "ÉCOLE"} <= {word.text for word in words}
+    assert [word.text for word in words][-4:] == [",", "😀", "ÉCOLE", "!"]
+    assert "red-dog" in {word.text for word in words}
 
 
 @pytest.mark.parametrize(
