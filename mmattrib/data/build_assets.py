@@ -45,6 +45,7 @@ from mmattrib.data.asset_recipes import (
 )
 from mmattrib.data.asset_synth import SECONDS, SONIC_PI_DIR, SoundSource, condition, encode
 from mmattrib.data.assets import Sound, Sprite
+from mmattrib.data.own_drawings import OWN_DRAWINGS
 from mmattrib.errors import MmattribError
 
 SIDE = 64
@@ -60,6 +61,7 @@ LICENCES = {
     "noto": ("Apache-2.0", "Google Inc."),
     "openclipart": ("public domain", "unknown"),
     "sonic-pi": ("CC0-1.0", "unknown"),
+    "own": ("Apache-2.0", "the mmattrib authors"),
     "fluent-3d": ("MIT", "Microsoft Corporation"),
     "fluent-modern": ("MIT", "Microsoft Corporation"),
     "fluent-flat": ("MIT", "Microsoft Corporation"),
@@ -117,6 +119,11 @@ SECTIONS = (
         "Samples distributed with Sonic Pi (https://github.com/sonic-pi-net/sonic-pi), from\n"
         "https://freesound.org, dedicated to the public domain with CC0 1.0\n"
         "(https://creativecommons.org/publicdomain/zero/1.0/). Changed: resampled, cut, repeated.",
+    ),
+    (
+        ("own",),
+        "Drawn for this package by mmattrib/data/own_drawings.py, Apache License 2.0 (the text\n"
+        "is in this distribution's LICENSE).",
     ),
 )
 
@@ -244,6 +251,8 @@ def _class_sprites(drawings: Drawings, recipe: ClassRecipe, out: Path) -> list[S
         row = _entry(folder, "openclipart", stem, f"{path}.png") | {"author": author}
         row["split"] = "heldout" if path == recipe.heldout_clipart else "train"
         rows.append((sprite, row))
+    for stem, draw in OWN_DRAWINGS.get(recipe.name, {}).items():
+        rows.append((to_sprite(draw()), _entry(folder, "own", stem, "own_drawings.py")))
     if len(rows) == 1:
         rows[0][1]["split"] = "both"
     named = {"class_name": recipe.name, "name": recipe.name}
