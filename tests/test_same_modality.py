@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import mmattrib as mm
 from mmattrib.encoder import BlockEncoder, EncoderInputs
 from mmattrib.errors import InputError
-from mmattrib.grid import Layout, PlacedGrid, Placement, TokenGrid
+from mmattrib.grid import Layout, TokenGrid
+from mmattrib.placed_grid import PlacedGrid, Placement
 from mmattrib.types import Axis, RawArray, RawInput
 
 # Few steps: these tests are about which inputs meet, not about how good a map is.

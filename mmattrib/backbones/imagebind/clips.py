@@ -23,7 +23,8 @@ from mmattrib.backbones.imagebind.encoders import (
 from mmattrib.backbones.imagebind.library import Library
 from mmattrib.encoder import EncoderInputs
 from mmattrib.errors import InputError
-from mmattrib.grid import Layout, PlacedGrid, Placement, TokenGrid
+from mmattrib.grid import Layout, TokenGrid
+from mmattrib.placed_grid import PlacedGrid, Placement
 from mmattrib.types import Axis, Modality, RawArray, RawAudio, RawInput
 
 

@@ -22,11 +22,10 @@ from mmattrib.grid import (
     Box,
     ImageGrid,
     Layout,
-    PlacedGrid,
-    Placement,
     TextGrid,
     TokenGrid,
 )
+from mmattrib.placed_grid import PlacedGrid, Placement
 from mmattrib.preprocess.image import centre_crop, normalise
 from mmattrib.types import Axis, Modality, RawArray, RawAudio, RawImage, RawInput, RawText
 

@@ -13,7 +13,8 @@ from torch.nn import functional as nnf
 
 from mmattrib.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
 from mmattrib.errors import InputError, OptionError, WeightsError
-from mmattrib.grid import Layout, PlacedGrid, Placement, TokenGrid
+from mmattrib.grid import Layout, TokenGrid
+from mmattrib.placed_grid import PlacedGrid, Placement
 from mmattrib.preprocess import resample
 from mmattrib.types import Axis, RawAudio, RawInput
 
