@@ -61,7 +61,7 @@ def _text(**more: Any) -> dict[str, Any]:
     }
 
 
-def _byte_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+def byte_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """CLIP's byte-level BPE: all bytes, some merges, and the two marks at the end."""
     from tokenizers.pre_tokenizers import ByteLevel
 
@@ -76,7 +76,7 @@ def _byte_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 def clip_tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
-    vocabulary, merges = _byte_vocabulary()
+    vocabulary, merges = byte_vocabulary()
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=40)
 
 

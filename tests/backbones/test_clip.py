@@ -21,7 +21,7 @@ from mmattrib.backbones import _weights
 from mmattrib.backbones._pixels import CLIP_STD, PixelRecipe
 from mmattrib.backbones._towers import relative_layer
 from mmattrib.backbones.clip import load, wrap
-from mmattrib.backbones.clip.encoders import pooled_output
+from mmattrib.backbones.clip.encoders import pooled_output, pre_norm
 from mmattrib.errors import InputError, MissingExtraError, OptionError, WeightsError
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawText
@@ -153,6 +153,61 @@ def test_a_checkpoint_that_is_no_safetensors(written: Written, tmp_path: Path) -
     (folder / "model.safetensors").unlink()
     torch.save(written("clip")[1].state_dict(), folder / "pytorch_model.bin")
     assert load(str(folder)).weights_hash() == load(str(written("clip")[0])).weights_hash()
+
+
+def test_a_checkpoint_in_the_layout_of_2021(written: Written, tmp_path: Path) -> None:
+    """As openai/clip-vit-base-patch32 has it: bare numbers for sizes, two files of vocabulary."""
+    folder = _copy(written, tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json", "processor_config.json"):
+        (folder / file).unlink()
+    vocabulary, merges = checkpoints.byte_vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    described = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 40}
+    (folder / "tokenizer_config.json").write_text(json.dumps(described))
+    images = {
+        "crop_size": checkpoints.SIDE,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+        "size": checkpoints.SIDE + 8,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(images))
+    old, new = load(str(folder)), load(str(written("clip")[0]))
+    samples = {"image": checkpoints.pictures(), "text": checkpoints.CAPTIONS}
+    for modality, raws in samples.items():
+        with torch.no_grad():
+            first, second = (
+                backbone[modality].embed(backbone[modality].preprocess(raws))
+                for backbone in (old, new)
+            )
+        torch.testing.assert_close(first, second)
+
+
+def test_the_value_path_is_what_attention_to_one_token_gives(written: Written) -> None:
+    block = written("clip")[1].vision_model.encoder.layers[-1]
+    tokens = torch.randn(2, 5, 32)
+    alone = torch.full((5, 5), float("-inf")).fill_diagonal_(0.0)[None, None]
+    with torch.no_grad():
+        expected, _ = block.self_attn(block.layer_norm1(tokens), attention_mask=alone)
+        torch.testing.assert_close(pre_norm(block).value_path(tokens), expected)
+
+
+def test_siglips_pooling_head_over_one_token_gives_its_token_embedding(written: Written) -> None:
+    image = load(str(written("siglip")[0]))["image"]
+    with torch.no_grad():
+        inputs = image.preprocess(checkpoints.pictures()[:1])
+        values = image.token_embeddings(inputs).values[0]
+        tokens = image.prefix(inputs, image.num_layers - 1)[0]
+        for number in (0, 7, 15):
+            alone = tokens[None, number : number + 1]
+            pooled = image.suffix(alone, image.num_layers - 1, inputs)
+            torch.testing.assert_close(values[number], pooled[0])
 
 
 def test_default_layers_are_m2ibs_or_at_the_same_depth(clip: mm.Backbone) -> None:

@@ -126,6 +126,20 @@ def test_the_value_path_is_what_attention_to_one_token_gives(written_models: Wri
             torch.testing.assert_close(parts.value_path(tokens), block.ls_1(mixed))
 
 
+def test_cocas_pooler_over_one_token_gives_its_token_embedding(
+    written_models: Written,
+) -> None:
+    image = _load(written_models("coca")[0])["image"]
+    with torch.no_grad():
+        inputs = image.preprocess(checkpoints.pictures()[:1])
+        values = image.token_embeddings(inputs).values[0]
+        tokens = image.prefix(inputs, image.num_layers - 1)[0]
+        for number in (0, 7, 16):
+            alone = tokens[None, number : number + 1]
+            pooled = image.suffix(alone, image.num_layers - 1, inputs)
+            torch.testing.assert_close(values[number], pooled[0])
+
+
 def test_words_lie_where_the_caption_has_them(written_models: Written) -> None:
     text = _load(written_models("plain")[0])["text"]
     raw = RawText("  A cat’s  red-dog, 😀 ÉCOLE!")
