@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from mmattrib import Backbone
 from mmattrib.backbones.imagebind import load
 from mmattrib.backbones.imagebind.library import library
+from mmattrib.plugins import default_plugins
 from mmattrib.types import RawArray, RawAudio, RawImage, RawInput, RawText
+
+if _missing := default_plugins().registry.get("backbone", "imagebind").missing():
+    pytest.skip(f"needs {', '.join(_missing)}", allow_module_level=True)
 
 SMALL = {
     "out_embed_dim": 16,

@@ -22,6 +22,8 @@ from mmattrib.plugins import Plugins
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawAudio, RawText
 
+pytest.importorskip("transformers")
+
 LAYOUTS = pytest.mark.parametrize("fusion", [False, True], ids=["unfused", "fused"])
 
 
