@@ -108,6 +108,10 @@ class VideoEncoder(ImageBindEncoder):
     modality = "video"
     views = True
 
+    def used(self, inputs: EncoderInputs) -> Tensor:
+        views = signals.VIDEO_CLIPS * signals.VIDEO_CROPS
+        return torch.ones(len(inputs), views, dtype=torch.bool)
+
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         found = [signals.video_views(of_kind(raw, RawArray)) for raw in raws]
         if len({views.upright for views in found}) > 1:
@@ -150,8 +154,7 @@ class VideoEncoder(ImageBindEncoder):
             "h": rows,
             "w": columns,
         }
-        views = inputs["x"].shape[1]
-        laid = torch.ones(len(inputs), views, self.per_view, dtype=torch.bool)
+        laid = self.used(inputs)[:, :, None].repeat(1, 1, self.per_view)
         laid[:, :, 0] = False
         layout = Layout("clip crop h w", f"clip {crops}", sizes)
         return PlacedGrid(layout, axes, placements, laid.flatten(1))

@@ -123,7 +123,7 @@ class ImageBindEncoder(BlockEncoder):
 
     def used(self, inputs: EncoderInputs) -> Tensor:
         """``(B, views)`` bool, views that are not padding."""
-        return torch.ones(inputs["x"].shape[:2], dtype=torch.bool)
+        return torch.ones(len(inputs), 1, dtype=torch.bool)
 
     def tokens_from(self, output: Any) -> Tensor:
         return super().tokens_from(output).transpose(0, 1)
