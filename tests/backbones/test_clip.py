@@ -354,6 +354,24 @@ def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.Monkey
         load("nobody/no-such-model", revision="v1")
 
 
+def test_a_cached_checkpoint_loads_without_a_network(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("mmattrib.backbones.clip.loading.hub_reachable", lambda: False)
+    repository, commit = tmp_path / "models--someone--small", "0123456789" * 4
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(written("clip")[0], repository / "snapshots" / commit)
+    backbone = load("someone/small")
+    assert backbone.provenance["commit"] == commit
+    assert backbone.weights_hash() == load(str(written("clip")[0])).weights_hash()
+    with pytest.raises(WeightsError, match="hub cannot be reached"):
+        load("someone/small", revision="another")
+
+
 def test_a_revision_of_a_folder(written: Written) -> None:
     with pytest.raises(OptionError, match="no revisions"):
         load(str(written("clip")[0]), revision="main")

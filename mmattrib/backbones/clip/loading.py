@@ -94,7 +94,7 @@ def load(
     provenance: dict[str, JSONValue] = {
         "checkpoint": str(checkpoint),
         "revision": revision,
-        "commit": getattr(config, "_commit_hash", None),
+        "commit": _commit(source, revision),
         "licence": "as the checkpoint's model card says",
     }
     return _backbone(model.to(place).eval(), processor, "clip", provenance)
@@ -182,6 +182,16 @@ def _source(checkpoint: str, revision: str | None) -> tuple[str, dict[str, Any]]
     if revision is not None:
         options["revision"] = revision
     return name, options
+
+
+def _commit(source: str, revision: str | None) -> str | None:
+    """The commit of a hub checkpoint, as the cache has it; None for a folder."""
+    if Path(source).is_dir():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _auto(name: str) -> Any:
