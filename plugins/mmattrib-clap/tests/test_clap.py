@@ -234,8 +234,9 @@ def test_preprocessing_leaves_the_random_states_alone(fusion: bool) -> None:
     assert torch.equal(before[2], after[2])
 
 
-def test_bfloat16() -> None:
-    half, full = load(checkpoint(True), dtype="bfloat16"), clap(True)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(dtype: str) -> None:
+    half, full = load(checkpoint(True), dtype=dtype), clap(True)
     for modality, raw in (("audio", sound(3.0)), ("text", caption())):
         inputs = full[modality].preprocess([raw])
         with torch.no_grad():
