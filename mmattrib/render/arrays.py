@@ -22,7 +22,7 @@ def drawing(side: str, attribution: Attribution, raw: RawArray) -> tuple[RawImag
     Args:
         side: for messages.
         attribution: scores ``(H, W)`` over values ``(H, W)``; ``(frames, H, W)`` over values
-            ``(T, H, W, 3)`` with the frames' times on the first axis, drawn side by side; or
+            ``(T, H, W, 3)`` with the frames' times on the first axis, drawn in reading order; or
             ``(T,)`` over values ``(channels, T)``, drawn as one strip for each channel.
         raw: the array.
 
@@ -38,13 +38,30 @@ def drawing(side: str, attribution: Attribution, raw: RawArray) -> tuple[RawImag
     if len(shape) == 3 and values.ndim == 4 and values.shape[1:] == (*shape[1:], 3):
         seconds = attribution.axes[0].values
         index = np.rint(seconds * (raw.rate or 1.0) - 0.5).astype(int).clip(0, len(values) - 1)
-        frames = np.concatenate(list(values[index]), axis=1)
-        pixels = np.rint(frames.clip(0, 1) * 255).astype(np.uint8)
-        return RawImage(pixels, raw.name), lambda maps: np.concatenate(list(maps), axis=1)
+        pixels = np.rint(_tiled(values[index]).clip(0, 1) * 255).astype(np.uint8)
+        return RawImage(pixels, raw.name), _tiled
     raise InputError(
         f"the scores of {side!r} have shape {shape} over values of {values.shape}; that can be "
         "saved as .npz and .json, but no picture of it can be drawn"
     )
+
+
+def _tiled(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """``(F, H, W, ...)`` to one plane: frames in reading order, in about the shape of a screen."""
+    count, height, width = frames.shape[:3]
+    wanted = 1.6
+    columns = min(
+        range(1, count + 1),
+        key=lambda n: abs(np.log(n * width / (-(-count // n) * height) / wanted)),
+    )
+    rows = -(-count // columns)
+    missing = rows * columns - count
+    full = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), frames.dtype)])
+    lines = full.reshape(rows, columns, *frames.shape[1:]).swapaxes(1, 2)
+    tiled: npt.NDArray[np.float32] = lines.reshape(
+        rows * height, columns * width, *frames.shape[3:]
+    )
+    return tiled
 
 
 def _grey(values: FloatArray) -> npt.NDArray[np.uint8]:

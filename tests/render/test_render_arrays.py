@@ -55,15 +55,25 @@ def test_arrays_are_drawn_and_kept(name: str, tmp_path: Path) -> None:
         assert given.save(tmp_path / f"it.{suffix}").stat().st_size > 5000
 
 
-def test_the_frames_that_were_seen_stand_side_by_side() -> None:
-    given = case("video")
-    (panel,) = panels(given)
+def test_the_frames_that_were_seen_stand_in_reading_order() -> None:
+    raw = array(12, 20, 30, 3, modality="video", rate=6.0)
+    seen = np.array([1, 4, 5, 8, 11])
+    scores = np.zeros((5, 20, 30))
+    scores[3] = 1.0  # the fourth of three and two frames: first of the second line
+    (panel,) = panels(explanation(scores, raw, (seen + 0.5) / 6))
     assert isinstance(panel, PlanePanel)
-    seen = given.inputs["video"].values[[0, 5]]
     height, width = panel.original.shape[:2]
-    assert width / height == pytest.approx(2 * 30 / 20, rel=0.01)
-    for half, frame in zip(np.split(panel.original, 2, axis=1), seen, strict=True):
-        assert half.mean() == pytest.approx(255 * frame.mean(), abs=3)
+    assert width / height == pytest.approx(3 * 30 / (2 * 20), rel=0.01)
+    tiles = [
+        (panel.original[rows, columns], panel.mapped[rows, columns])
+        for rows in (slice(0, height // 2), slice(height // 2, None))
+        for columns in (slice(i * width // 3, (i + 1) * width // 3) for i in range(3))
+    ]
+    for (tile, _), frame in zip(tiles, raw.values[seen], strict=False):
+        assert tile.mean() == pytest.approx(255 * frame.mean(), abs=4)
+    gains = [float(mapped.mean()) - float(tile.mean()) for tile, mapped in tiles[:5]]
+    assert int(np.argmax(gains)) == 3
+    assert tiles[5][0][20:, 20:].max() < 5  # nothing stands there
 
 
 def test_a_map_lies_where_its_scores_are() -> None:
