@@ -12,6 +12,7 @@ from small_imagebind import backbone, model, noise, picture, raws, sound, video
 import mmattrib as mm
 from mmattrib.backbones.imagebind import MODALITIES, signals
 from mmattrib.backbones.imagebind.encoders import TOWER_OF
+from mmattrib.backbones.imagebind.library import library
 from mmattrib.encoder import BlockEncoder
 from mmattrib.errors import InputError
 from mmattrib.testing import check_encoder, check_grid
@@ -144,6 +145,8 @@ def test_all_of_a_long_recording_can_be_heard() -> None:
     assert (starts[0], starts[-1]) == (0, int(5.1 * 16_000))
     assert all(b - a <= 32_000 for a, b in itertools.pairwise(starts))
     assert len(signals.audio_clips(sound(7.1), 5).starts) == 5
+    with pytest.raises(InputError, match="130 s of sound take 65 clips"):
+        signals.audio_clips(RawAudio(np.ones(130, dtype=np.float32), 1), "cover")
 
 
 def test_pictures_are_preprocessed_as_published() -> None:
@@ -213,6 +216,15 @@ def test_tokens_know_their_words() -> None:
         assert [word.text for word in grid.words(0)] == words
         assert [text[word.start : word.end] for word in grid.words(0)] == words
         assert int(grid.content.sum()) == int(grid.valid.sum()) - 2
+
+
+def test_tokens_are_the_librarys_own() -> None:
+    tokenizer = library().tokenizer()
+    for text in ("A dog's  bark\nis LOUD!", "caf\u00e9 &amp; 日本 🎉", "dog " * 75):
+        ids = backbone()["text"].preprocess([RawText(text)])["x"][0]
+        expected = tokenizer(text)
+        assert torch.equal(ids, expected[: len(ids)])
+        assert not expected[len(ids) :].any()
 
 
 def test_captions_that_do_not_fit_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import http.server
@@ -19,7 +20,7 @@ import torch
 from small_imagebind import SMALL, backbone, checkpoint, model, raws
 
 import mmattrib as mm
-from mmattrib.backbones.imagebind import download, load
+from mmattrib.backbones.imagebind import download, load, wrap
 from mmattrib.backbones.imagebind import library as library_module
 from mmattrib.errors import MissingExtraError, OptionError, WeightsError
 
@@ -98,6 +99,26 @@ def test_the_published_sizes_are_the_default() -> None:
     assert all(p.is_meta for p in huge.parameters())  # no memory for random weights
     with pytest.raises(WeightsError, match=r"does not have the architecture of ImageBind-huge"):
         load(str(checkpoint()))
+
+
+def test_a_live_model_is_wrapped_and_left_as_it_is() -> None:
+    live = copy.deepcopy(model()).train()
+    live.modality_trunks["text"].requires_grad_(False)
+    before = {name: (p.data_ptr(), p.requires_grad) for name, p in live.named_parameters()}
+    wrapped = wrap(live, audio_clips="cover")
+    assert wrapped.modalities == backbone().modalities
+    inputs = backbone()["depth"].preprocess(raws("depth"))
+    found = mm.attribute(
+        wrapped, inputs={"depth": raws("depth")[0], "text": "a dog"}, steps=2, samples=1, layer=0
+    )
+    assert found["depth"].scores.max() > 0
+    assert {n: (p.data_ptr(), p.requires_grad) for n, p in live.named_parameters()} == before
+    assert all(part.training for part in live.modules())
+    with wrapped["depth"].frozen():
+        found = wrapped["depth"].embed(inputs)
+    torch.testing.assert_close(found, backbone()["depth"].embed(inputs))
+    with pytest.raises(OptionError, match="cannot wrap Linear"):
+        wrap(torch.nn.Linear(2, 2))
 
 
 def test_only_the_towers_asked_for_are_loaded(tmp_path: Path) -> None:
@@ -179,6 +200,8 @@ def test_options_out_of_range_are_refused() -> None:
         ({"modalities": []}, "one or more of image"),
         ({"audio_clips": 0}, "audio_clips must be"),
         ({"audio_clips": "all"}, "audio_clips must be"),
+        ({"audio_clips": 61}, "from 1 to 60"),
+        ({"audio_clips": True}, "audio_clips must be"),
         ({"dtype": "int8"}, "dtype must be"),
         ({"device": "abacus"}, "abacus"),
         ({"architecture": {"width": 3}}, "architecture has no 'width'"),

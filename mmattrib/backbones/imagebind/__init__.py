@@ -6,7 +6,7 @@ This module imports neither torch nor the model's library, so that listing backb
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmattrib.hookspecs import Register, hookimpl
 
@@ -50,6 +50,25 @@ def load(
     from mmattrib.backbones.imagebind.loading import load as load_files
 
     return load_files(checkpoint, device, dtype, modalities, audio_clips, sha256, architecture)
+
+
+def wrap(model: Any, audio_clips: int | Literal["cover"] = 3, name: str = "custom") -> Backbone:
+    """A backbone around an ``ImageBindModel`` that is in memory already, e.g. fine-tuned.
+
+    The model stays where and as it is: device, dtype, training mode and gradients included.
+
+    Args:
+        model: the model; every modality that it has is taken.
+        audio_clips: as for :func:`load`.
+        name: what provenance calls it.
+
+    Raises:
+        MissingExtraError: a library that it needs is not installed.
+        OptionError: another kind of model, or a number of clips out of range.
+    """
+    from mmattrib.backbones.imagebind.loading import wrap as wrap_model
+
+    return wrap_model(model, audio_clips, name)
 
 
 @hookimpl

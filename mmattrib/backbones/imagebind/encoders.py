@@ -49,6 +49,7 @@ class Tower(nn.Module):
     def __init__(self, model: nn.Module, key: str) -> None:
         """Take them out of a model; they stay the model's own."""
         super().__init__()
+        self.training = model.training
         self.key = key
         parts: Any = model
         self.preprocessor: nn.Module = parts.modality_preprocessors[key]

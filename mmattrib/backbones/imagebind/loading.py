@@ -18,6 +18,8 @@ from mmattrib.backbones.imagebind import MODALITIES, download
 from mmattrib.backbones.imagebind.clips import ENCODERS
 from mmattrib.backbones.imagebind.encoders import TOWER_OF, Tower
 from mmattrib.backbones.imagebind.library import Library, library
+from mmattrib.backbones.imagebind.signals import MOST_CLIPS
+from mmattrib.encoder import Encoder
 from mmattrib.errors import OptionError, WeightsError
 
 LICENCE: Final = "CC BY-NC-SA 4.0"
@@ -46,23 +48,15 @@ def load(
     """Load ImageBind; see :func:`mmattrib.backbones.imagebind.load`."""
     chosen = _checked_modalities(modalities)
     place, kind = parse_device(device), parse_dtype(dtype)
-    if audio_clips != "cover" and (
-        isinstance(audio_clips, bool) or not isinstance(audio_clips, int) or audio_clips < 1
-    ):
-        raise OptionError(
-            f"audio_clips must be a whole number of at least 1, or 'cover', got {audio_clips!r}"
-        )
+    _check_clips(audio_clips)
     source = library()
     model = build(source, architecture)
     path, found = _find(checkpoint, sha256)
     keys = list(dict.fromkeys(TOWER_OF[modality] for modality in chosen))
     name = "ImageBind-huge" if architecture is None else "this architecture"
     fill(model, read(path), keys, path, name, place, kind)
-    towers = {key: Tower(model, key).eval() for key in keys}
-    encoders = {
-        modality: ENCODERS[modality](towers[TOWER_OF[modality]], source, audio_clips)
-        for modality in chosen
-    }
+    model.eval()
+    encoders = _encoders(model, chosen, source, audio_clips)
     details = {
         "checkpoint": path.name,
         "sha256": found,
@@ -73,6 +67,44 @@ def load(
         "audio_clips": audio_clips,
     }
     return Backbone(encoders, "imagebind", details)
+
+
+def wrap(model: Any, audio_clips: int | Literal["cover"] = 3, name: str = "custom") -> Backbone:
+    """Wrap a live model; see :func:`mmattrib.backbones.imagebind.wrap`."""
+    parts = ("modality_preprocessors", "modality_trunks", "modality_heads")
+    if lacking := [part for part in parts if not hasattr(model, part)]:
+        raise OptionError(
+            f"cannot wrap {type(model).__name__}: it has no {', '.join(lacking)}; accepted: an "
+            "ImageBindModel"
+        )
+    _check_clips(audio_clips)
+    keys = list(model.modality_trunks)
+    chosen = [modality for modality in MODALITIES if TOWER_OF[modality] in keys]
+    details = {"licence": LICENCE, "audio_clips": audio_clips}
+    return Backbone(_encoders(model, chosen, library(), audio_clips), name, details)
+
+
+def _encoders(
+    model: nn.Module,
+    modalities: Sequence[str],
+    source: Library,
+    audio_clips: int | Literal["cover"],
+) -> dict[str, Encoder]:
+    keys = dict.fromkeys(TOWER_OF[modality] for modality in modalities)
+    towers = {key: Tower(model, key) for key in keys}
+    return {
+        modality: ENCODERS[modality](towers[TOWER_OF[modality]], source, audio_clips)
+        for modality in modalities
+    }
+
+
+def _check_clips(count: object) -> None:
+    if isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= MOST_CLIPS:
+        return
+    if count != "cover":
+        raise OptionError(
+            f"audio_clips must be a whole number from 1 to {MOST_CLIPS}, or 'cover', got {count!r}"
+        )
 
 
 def _checked_modalities(modalities: Sequence[str]) -> list[str]:

@@ -39,6 +39,9 @@ WINDOW: Final = 400
 AUDIO_MEAN: Final = -4.268
 AUDIO_STD: Final = 9.138
 
+MOST_CLIPS: Final = 60
+"""Most clips of one recording, two minutes of sound end to end. Bounds memory."""
+
 VIDEO_CLIPS: Final = 5
 VIDEO_CROPS: Final = 3
 CLIP_SECONDS: Final = 2.0
@@ -80,7 +83,7 @@ def audio_clips(raw: RawAudio, count: int | Literal["cover"]) -> Clips:
         count: clips of a longer one; ``"cover"`` for the fewest that leave no gap.
 
     Raises:
-        InputError: shorter than one analysis window.
+        InputError: shorter than one analysis window, or too long to be covered.
 
     Warns:
         UserWarning: shorter than the two seconds that the model was trained on.
@@ -99,6 +102,11 @@ def audio_clips(raw: RawAudio, count: int | Literal["cover"]) -> Clips:
         )
     room = max(0, len(wave) - CLIP_SAMPLES)
     wanted = math.ceil(len(wave) / CLIP_SAMPLES) if count == "cover" else count
+    if wanted > MOST_CLIPS:
+        raise InputError(
+            f"{raw.name}: {raw.seconds:.0f} s of sound take {wanted} clips to cover; at most "
+            f"{MOST_CLIPS} are explained together. Cut the recording, or give audio_clips a number"
+        )
     clips = wanted if room else 1
     starts = [int(room * clip / max(1, clips - 1)) for clip in range(clips)]
     mel = [_log_mel(wave[start : start + CLIP_SAMPLES]) for start in starts]
