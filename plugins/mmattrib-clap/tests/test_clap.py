@@ -82,6 +82,23 @@ def test_long_recordings_give_the_librarys_embedding(fusion: bool) -> None:
         torch.testing.assert_close(encoder.embed(inputs), expected, rtol=0, atol=1e-5)
 
 
+@LAYOUTS
+def test_long_recordings_are_heard_as_the_library_could(
+    fusion: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published extractor, its dice loaded to fall on the middle."""
+    from transformers import ClapFeatureExtractor
+
+    raw = sound(12.3, rate=48_000)
+    mine = clap(fusion, 0, published_size=True)["audio"].preprocess([raw])
+    extractor = ClapFeatureExtractor.from_pretrained(checkpoint(fusion, published_size=True))
+    monkeypatch.setattr(np.random, "choice", lambda places: places[len(places) // 2])
+    monkeypatch.setattr(np.random, "randint", lambda low, high: (low + high - 1) // 2)
+    theirs = extractor(raw.samples, sampling_rate=48_000, return_tensors="pt")
+    assert theirs["is_longer"].tolist() == mine["longer"].tolist() == [[True]]
+    torch.testing.assert_close(mine["x"], theirs["input_features"].float())
+
+
 def test_captions_give_the_librarys_embedding() -> None:
     model, processor = library(False)
     raws = [caption(number) for number in range(3)]
