@@ -203,7 +203,7 @@ def test_the_last_block_of_a_mean_pooled_tower_is_not() -> None:
 
 def test_a_gate_without_strength_is_m2ib() -> None:
     side = make_side()
-    shared = {"mask": "token", "antithetic": False, "standardise": False}
+    shared = {"mask": "token", "antithetic": False, "standardise": False, "beta": 0.1}
     same = explain(CAM2IB.build(strength=0.0, **shared), side)
     assert torch.equal(same.scores, explain(M2IB.build(mask="token"), side).scores)
     none = explain(CAM2IB.build(guidance="none", **shared), side)

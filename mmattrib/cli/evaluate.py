@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from mmattrib.cli.attribute import checked_device, parse_options
+from mmattrib.cli.attribute import checked_device, parse_layers, parse_options
 from mmattrib.cli.outputs import check_outputs
 from mmattrib.errors import OptionError
 from mmattrib.plugins import default_plugins
 
 SUFFIXES = (".md", ".json")
+MODALITIES = ("image", "audio", "text")  # what scenes hold
 
 
 @click.command()
@@ -36,6 +37,13 @@ SUFFIXES = (".md", ".json")
 )
 @click.option("--scene-seed", type=int, default=0, show_default=True, help="Which scenes.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the methods' noise.")
+@click.option(
+    "--layer",
+    multiple=True,
+    metavar="[MODALITY=]N",
+    help="Layer to explain, e.g. image=1, or 1 for all; -1 is the embedding output. "
+    "Default: each encoder's own choice.",
+)
 @click.option(
     "--resume",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -65,6 +73,7 @@ def evaluate(
     n: int,
     scene_seed: int,
     seed: int,
+    layer: tuple[str, ...],
     resume: Path | None,
     jobs: int,
     out: tuple[Path, ...],
@@ -77,6 +86,7 @@ def evaluate(
     check_outputs(out, suffixes=SUFFIXES)
     options = parse_options(backbone_option, "--backbone-option")
     pairs = [_pair(text) for text in pair]
+    layers = parse_layers(layer, MODALITIES)
     registry = default_plugins().registry
     registry.require("backbone", backbone)
     for name in method:
@@ -96,6 +106,7 @@ def evaluate(
         methods=method or "all",
         metrics=metric or "all",
         pairs=pairs or PAIRS,
+        layer=layers,
         seed=seed,
         resume=resume,
         jobs=jobs,

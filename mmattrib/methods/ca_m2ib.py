@@ -18,6 +18,8 @@ class CAM2IBOptions(BottleneckOptions):
     """Options of ``ca-m2ib``; those not named here are as in :class:`BottleneckOptions`.
 
     Attributes:
+        beta: 1, as M2IB's published demonstration on radiographs. At M2IB's other value, 0.1, one λ
+            per token shuts out too little of what does not match.
         mask: one λ per token. A mask per channel too lets the optimiser steer the embedding far
             above the clean cosine by picking channels, and the map then ignores the guide.
         standardise: scale tokens by the input's own root mean square per channel, so that noise
@@ -28,6 +30,7 @@ class CAM2IBOptions(BottleneckOptions):
         temperature: of the attention between token embeddings.
     """
 
+    beta: float = 1.0
     mask: str = "token"
     standardise: bool = True
     antithetic: bool = True
