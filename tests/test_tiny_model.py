@@ -9,6 +9,7 @@ from torch.nn import functional as nnf
 
 from mmattrib.backbones.tiny import batches, retrieval, train
 from mmattrib.backbones.tiny.checkpoint import (
+    WEIGHTS,
     TinyInfo,
     count_parameters,
     load_tiny,
@@ -213,3 +214,30 @@ def test_checkpoint_round_trip_and_refusals(model: TinyModel, tmp_path: Path) ->
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="not a checkpoint of tiny"):
         load_tiny(path)
+
+
+#: Single-object retrieval of the shipped weights on one set of held-out renderings.
+SHIPPED = {"image-text": 0.939, "audio-text": 0.9878, "image-audio": 0.9268}
+
+
+def test_the_shipped_weights_fit_and_reproduce_their_figures() -> None:
+    model, info = load_tiny()
+    assert WEIGHTS.stat().st_size <= 16 * 1024**2
+    assert info.vocabulary == vocabulary()
+    assert info.class_names == assets.class_names()
+    assert not model.training
+    tokenizer = WordTokenizer(info.vocabulary, info.config.max_tokens)
+    figures = retrieval.single_object(model, tokenizer, "heldout", draws=1)
+    # A near tie may fall the other way on another machine: two queries of 82.
+    assert figures == pytest.approx(SHIPPED, abs=2 / 82 + 1e-6)
+
+
+def test_the_oracle_of_the_shipped_weights_finds_what_is_shared() -> None:
+    model, info = load_tiny()
+    tokenizer = WordTokenizer(info.vocabulary, info.config.max_tokens)
+    found = retrieval.occlusion_oracle(model, tokenizer, "heldout", n=12)
+    assert set(found) == {f"{a}|{b}" for a in TOWERS for b in TOWERS if a != b}
+    assert min(found.values()) >= 0.8
+    blind = TinyModel(info.config).eval()
+    guessed = retrieval.occlusion_oracle(blind, tokenizer, "heldout", n=12)
+    assert sum(guessed.values()) < sum(found.values()) - 1

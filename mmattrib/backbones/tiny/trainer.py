@@ -187,7 +187,8 @@ class Worker:
             self._alone("audio", 60 * minutes * (1 - self.recipe.text_share))
         else:
             self._alone("image", 60 * minutes)
-        self.save("1 end")
+        if not self.steps2:
+            self.save("1 end")
 
     def _alone(self, name: TowerName, budget: float) -> None:
         learner, recipe = self.learners[name], self.recipe
