@@ -173,7 +173,8 @@ class TowerEncoder(BlockEncoder):
                 "first argument"
             )
         call = caught[0][0][1:], caught[0][1]
-        if not self.call_depends_on_input:
+        shared = not any(isinstance(value, Tensor) for value in (*call[0], *call[1].values()))
+        if shared and not self.call_depends_on_input:
             self._call = call
         return call
 

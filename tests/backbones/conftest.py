@@ -10,19 +10,28 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _quiet_libraries() -> None:
-    """Model libraries are imported once, with whatever their own dependencies warn about."""
+@pytest.fixture(scope="session")
+def quiet_transformers() -> None:
+    """transformers, imported with whatever its own dependencies warn about; skips without it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         transformers = pytest.importorskip("transformers")
-        pytest.importorskip("open_clip")
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Any, Any]]:
+def quiet_open_clip(quiet_transformers: None) -> None:
+    """The same for open_clip."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("open_clip")
+
+
+@pytest.fixture(scope="session")
+def written(
+    quiet_transformers: None, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, Any, Any]]:
     """Folder, model and processor of a family's checkpoint, written once."""
     import checkpoints
 

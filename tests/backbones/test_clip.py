@@ -29,7 +29,10 @@ from mmattrib.types import RawText
 Written = Callable[[str], tuple[Path, Any, Any]]
 
 # Random weights need not give maps worth trusting; that is not what is tested here.
-pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
+pytestmark = [
+    pytest.mark.usefixtures("quiet_transformers"),
+    pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning"),
+]
 
 families = pytest.mark.parametrize("kind", list(checkpoints.FAMILIES))
 

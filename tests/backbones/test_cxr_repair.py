@@ -24,13 +24,16 @@ from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawImage
 
 # Random weights need not give maps worth trusting; that is not what is tested here.
-pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
+pytestmark = [
+    pytest.mark.usefixtures("quiet_open_clip"),
+    pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning"),
+]
 
 SIDE = 32
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
+def model(quiet_open_clip: None) -> Any:
     """A small ViT of open_clip's with quick-gelu, whose state dict is in OpenAI's format."""
     import open_clip
 

@@ -26,12 +26,15 @@ from mmattrib.types import RawText
 Written = Callable[[str], tuple[Path, Any]]
 
 # Random weights need not give maps worth trusting; that is not what is tested here.
-pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
+pytestmark = [
+    pytest.mark.usefixtures("quiet_open_clip"),
+    pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning"),
+]
 kinds = pytest.mark.parametrize("kind", list(open_clip_models.CONFIGS))
 
 
 @pytest.fixture(scope="module")
-def written_models(tmp_path_factory: pytest.TempPathFactory) -> Written:
+def written_models(quiet_open_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Written:
     folder = tmp_path_factory.mktemp("open_clip")
     made: dict[str, tuple[Path, Any]] = {}
 
@@ -235,6 +238,26 @@ def test_a_folder_without_weights(tmp_path: Path, written_models: Written) -> No
 def test_towers_of_another_kind(name: str) -> None:
     with pytest.raises(WeightsError, match=r"tower is .*accepted: architectures"):
         load(name, "openai")
+
+
+def test_a_repository_of_another_kind_is_refused_before_its_weights_are_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    commit = "0123456789" * 4
+    repository = tmp_path / "models--someone--siglip"
+    for folder in ("refs", f"snapshots/{commit}"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    vision = {"timm_model_name": "vit_base_patch16_siglip_224"}
+    described = {"model_cfg": {"embed_dim": 8, "vision_cfg": vision, "text_cfg": {}}}
+    config = repository / "snapshots" / commit / "open_clip_config.json"
+    config.write_text(json.dumps(described))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="tower is timm's vit_base_patch16_siglip_224"):
+        load("hf-hub:someone/siglip")
 
 
 def _without(path: Path, written_models: Written) -> None:

@@ -53,7 +53,9 @@ def load(
         else:
             made = _of_architecture(model, pretrained, forced)
         try:
-            tokenizer = open_clip.get_tokenizer(model)
+            tokenizer = open_clip.get_tokenizer(
+                model if model.startswith(_SCHEMES) else model.replace("/", "-")
+            )
         except Exception as error:  # the library's, the hub's or transformers' own
             raise explain(error, f"the tokenizer of {model}") from error
     provenance: dict[str, JSONValue] = {
@@ -191,15 +193,29 @@ def _of_scheme(model: str, pretrained: str | None, forced: dict[str, Any]) -> nn
                 f"{rest} holds no weights; accepted: a .safetensors, .bin or .pth file beside "
                 "open_clip_config.json"
             )
-    elif not _cached(rest) and not hub_reachable():
-        raise unreachable(model)
+    else:
+        if not _cached(rest) and not hub_reachable():
+            raise unreachable(model)
+        _refuse_other_configurations(_described(model))
     return _created(model, None, forced)
+
+
+def _described(model: str) -> Mapping[str, Any]:
+    """The configuration of a hub repository; its weights are left where they are."""
+    import open_clip
+
+    try:
+        described: Mapping[str, Any] = open_clip.get_model_config(model)
+    except Exception as error:  # the hub's and the library's own kinds
+        raise explain(error, model) from error
+    return described
 
 
 def _of_architecture(name: str, pretrained: str | None, forced: dict[str, Any]) -> nn.Module:
     """An architecture that open_clip knows, with weights of a tag or a file."""
     import open_clip
 
+    name = name.replace("/", "-")  # OpenAI writes ViT-B/32
     described = open_clip.get_model_config(name)
     if described is None:
         near = difflib.get_close_matches(name, open_clip.list_models(), n=3)
