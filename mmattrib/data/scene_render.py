@@ -112,16 +112,16 @@ def draw_image(spec: SceneSpec) -> ImageLayout:
 def render_image(layout: ImageLayout, skip: int | None = None) -> U8:
     """The picture (96, 96, 3) uint8, without placement `skip` if one is given."""
     canvas = _background(layout.split, layout.background)[:: -1 if layout.flips[0] else 1]
-    canvas = canvas[:, :: -1 if layout.flips[1] else 1] * np.float32(layout.gain)
+    canvas = canvas[:, :: -1 if layout.flips[1] else 1] * np.asarray(layout.gain, np.float32)
     for k, placement in enumerate(layout.placements):
         if k == skip:
             continue
         box, sprite = _clipped(placement, layout.split)
         alpha = sprite[..., 3:]
         canvas[box] = canvas[box] * (1 - alpha / 255) + np.minimum(
-            sprite[..., :3] * np.float32(placement.gain), alpha
+            sprite[..., :3] * np.asarray(placement.gain, np.float32), alpha
         )
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(canvas + 0.5, 0, 255), np.uint8)
 
 
 def image_masks(layout: ImageLayout) -> tuple[list[Bool], list[int]]:
@@ -181,7 +181,7 @@ def render_audio(layout: AudioLayout, skip: int | None = None) -> F32:
     scale = peak_scale(full)
     if skip is not None:
         full = full - parts[skip]
-    return (full * scale).astype(np.float32)
+    return np.asarray(full * scale, np.float32)
 
 
 def peak_scale(mix: F32) -> np.float32:
