@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmattrib.api import attribute, attribute_many, load_backbone, load_method
     from mmattrib.backbone import Backbone
+    from mmattrib.backbones.clip import wrap
     from mmattrib.benchmark import Evaluation, evaluate
     from mmattrib.data.scenes import Scene, scenes
     from mmattrib.encoder import BlockEncoder, Encoder
@@ -44,6 +45,7 @@ _HOME = {
     "load_backbone": "api",
     "load_method": "api",
     "scenes": "data.scenes",
+    "wrap": "backbones.clip",
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "load_backbone",
     "load_method",
     "scenes",
+    "wrap",
 ]
 
 
