@@ -76,6 +76,7 @@ def measure(name: str, options: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     import mmattrib as mm
+    from mmattrib.preprocess import load_image, load_text
 
     start = time.perf_counter()
     backbone = mm.load_backbone(name, **options)
@@ -83,19 +84,39 @@ def measure(name: str, options: dict[str, Any]) -> dict[str, Any]:
     found["threads"] = torch.get_num_threads()
     found["loaded_mb"] = _peak_mb()
     picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    found["suffix_gap"] = max(
+        _suffix_gap(backbone["image"], load_image(picture)),
+        _suffix_gap(backbone["text"], load_text(CAPTION)),
+    )
     backbone.weights_hash()  # once per backbone, not per pair
     warnings.simplefilter("ignore", mm_trust_warning())
     for method in METHODS:
-        seconds = []
+        seconds, busy = [], []
         for _ in range(3):
-            start = time.perf_counter()
+            start, spent = time.perf_counter(), time.process_time()
             explained = mm.attribute(backbone, image=picture, text=CAPTION, method=method)
             seconds.append(time.perf_counter() - start)
+            busy.append(time.process_time() - spent)
         assert explained["image"].scores.shape == (480, 640)
         found[f"{method}_s"] = round(sorted(seconds)[1], 2)
+        found[f"{method}_cpu_s"] = round(sorted(busy)[1], 2)
         found[f"{method}_layers"] = dict(explained.provenance["layers"])
     found["peak_mb"] = _peak_mb()
     return found
+
+
+def _suffix_gap(encoder: Any, raw: Any) -> float:
+    """The largest difference of ``suffix(prefix(x, layer))`` from ``embed(x)``, at any layer."""
+    import torch
+
+    with encoder.frozen(), torch.no_grad():
+        inputs = encoder.preprocess([raw])
+        embedding = encoder.embed(inputs)
+        gaps = [
+            (encoder.suffix(encoder.prefix(inputs, layer), layer, inputs) - embedding).abs().max()
+            for layer in range(-1, encoder.num_layers)
+        ]
+    return float(f"{max(map(float, gaps)):.1e}")
 
 
 def mm_trust_warning() -> type[Warning]:
