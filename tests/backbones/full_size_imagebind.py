@@ -82,14 +82,19 @@ def measured(name: str) -> Iterator[None]:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     try:
         yield
     finally:
         seconds = time.perf_counter() - start
         ended.set()
         watcher.join()
-        facts = {"what": name, "seconds": round(seconds, 1), "threads": torch.get_num_threads()}
+        facts = {
+            "what": name,
+            "seconds": round(seconds, 1),
+            "processor_seconds": round(time.process_time() - busy, 1),
+            "threads": torch.get_num_threads(),
+        }
         sizes = {f"{key}_GB": round(value * 1024 / 1e9, 2) for key, value in peak.items()}
         print(json.dumps({**facts, **sizes}), flush=True)
 
