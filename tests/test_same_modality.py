@@ -91,12 +91,12 @@ def test_which_input_comes_first_changes_no_map(untrained: mm.Backbone) -> None:
 
 
 def test_the_guide_matters(untrained: mm.Backbone) -> None:
-    scenes = mm.scenes(3, seed=5)
+    one, *others = (scene.image for scene in mm.scenes(3, seed=5))
     maps = [
-        attribute(untrained, image=scenes[0].image, inputs={"image_2": other.image})["image"]
-        for other in scenes[1:]
+        mm.attribute(untrained, image=one, inputs={"image_2": other}, samples=2)["image"].scores
+        for other in others
     ]
-    assert np.abs(maps[0].scores - maps[1].scores).max() > 1e-3
+    assert np.abs(maps[0] - maps[1]).max() > 0.01 * maps[0].max()
 
 
 def test_captions_too(untrained: mm.Backbone) -> None:
