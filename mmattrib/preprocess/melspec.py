@@ -22,7 +22,7 @@ def hz_to_mel(hz: float) -> float:
 
 def mel_to_hz(mel: float) -> float:
     """Mel -> Hz, the inverse of `hz_to_mel`."""
-    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    return 700.0 * (math.pow(10.0, mel / 2595.0) - 1.0)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class MelSpec:
         """Wave (B, T) in [-1, 1] -> mel power (B, n_mels, T // hop), Hann window, float32."""
         # A few waves at a time: their spectra fit the cache, which is four times as quick.
         if len(wave) > _CHUNK and wave.device.type == "cpu":
-            return torch.cat([self.power(part) for part in wave.split(_CHUNK)])
+            return torch.cat([self.power(part) for part in torch.split(wave, _CHUNK)])
         window = _hann(self.n_fft).to(wave.device)
         spectrum = torch.stft(
             wave.float(),
