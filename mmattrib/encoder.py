@@ -13,15 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from mmattrib.errors import EncoderError, OptionError
+from mmattrib.errors import EncoderError, InputError, OptionError
 from mmattrib.grid import TokenGrid
-from mmattrib.types import Modality, RawInput
+from mmattrib.types import Modality, RawArray, RawAudio, RawImage, RawInput, RawText
+
+_Raw = TypeVar("_Raw", RawImage, RawAudio, RawText, RawArray)
 
 
 class _Rows(Mapping[str, Tensor]):
@@ -93,6 +95,21 @@ class TokenEmbeddings:
 
     values: Tensor
     valid: Tensor
+
+
+def expect(raw: RawInput, kind: type[_Raw]) -> _Raw:
+    """The raw input, once it is sure to be of this kind.
+
+    Args:
+        raw: a decoded input.
+        kind: ``RawImage``, ``RawAudio``, ``RawText`` or ``RawArray``.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    if not isinstance(raw, kind):
+        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes {kind.__name__}")
+    return raw
 
 
 class Encoder(ABC):

@@ -20,8 +20,7 @@ from mmattrib.backbones._towers import (
     relative_layer,
 )
 from mmattrib.backbones.clip.tokens import CaptionTokenizer
-from mmattrib.encoder import EncoderInputs
-from mmattrib.errors import InputError
+from mmattrib.encoder import EncoderInputs, expect
 from mmattrib.grid import TextGrid, TokenGrid
 from mmattrib.types import RawImage, RawInput, RawText
 
@@ -69,7 +68,7 @@ class _ImageEncoder(TowerEncoder):
         self.last = pre_norm(blocks[-1])
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
-        pictures = [_picture(raw) for raw in raws]
+        pictures = [expect(raw, RawImage) for raw in raws]
         pixels, boxes = stacked(pictures, self.recipe)
         return EncoderInputs(
             {"pixel_values": pixels.to(self.device, self.dtype), "boxes": boxes}, tuple(raws)
@@ -79,7 +78,7 @@ class _ImageEncoder(TowerEncoder):
         return pooled_output(self.model.get_image_features(pixel_values=inputs["pixel_values"]))
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        pictures = [_picture(raw) for raw in inputs.raw]
+        pictures = [expect(raw, RawImage) for raw in inputs.raw]
         patch = (self.patch, self.patch)
         return patch_grid(pictures, self.recipe, inputs["boxes"], patch, self.prefix_tokens)
 
@@ -139,7 +138,7 @@ class _TextEncoder(TowerEncoder):
         self.model, self.tower, self.tokenizer = model, model.text_model, tokenizer
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
-        captions = [self.tokenizer(_caption(raw)) for raw in raws]
+        captions = [self.tokenizer(expect(raw, RawText)) for raw in raws]
         ids, real = self.tokenizer.padded(captions)
         tensors = {"input_ids": ids.to(self.device), "real": real.to(self.device)}
         return EncoderInputs(tensors, tuple(raws))
@@ -153,10 +152,10 @@ class _TextEncoder(TowerEncoder):
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         valid = self.valid(inputs).cpu()
-        captions: list[Caption] = [self.tokenizer(_caption(raw)) for raw in inputs.raw]
+        captions: list[Caption] = [self.tokenizer(expect(raw, RawText)) for raw in inputs.raw]
         count = valid.shape[1]
         spans = [[*found.spans, *[None] * (count - len(found.spans))] for found in captions]
-        return TextGrid.from_spans([_caption(raw).text for raw in inputs.raw], spans, valid)
+        return TextGrid.from_spans([expect(raw, RawText).text for raw in inputs.raw], spans, valid)
 
 
 class ClipTextEncoder(_TextEncoder):
@@ -244,15 +243,3 @@ class BertTextEncoder(_TextEncoder):
         attention, output = block.attention.self, block.attention.output
         mixed = output.LayerNorm(output.dense(attention.value(tokens)))
         return self.to_joint(block.output(block.intermediate(mixed), mixed))
-
-
-def _picture(raw: RawInput) -> RawImage:
-    if not isinstance(raw, RawImage):
-        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes RawImage")
-    return raw
-
-
-def _caption(raw: RawInput) -> RawText:
-    if not isinstance(raw, RawText):
-        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes RawText")
-    return raw

@@ -21,8 +21,7 @@ from mmattrib.backbones._towers import (
     relative_layer,
 )
 from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
-from mmattrib.encoder import EncoderInputs
-from mmattrib.errors import InputError
+from mmattrib.encoder import EncoderInputs, expect
 from mmattrib.grid import TextGrid, TokenGrid
 from mmattrib.types import RawImage, RawInput, RawText
 
@@ -85,7 +84,7 @@ class OpenClipImageEncoder(TowerEncoder):
         self.last = pre_norm(blocks[-1])
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
-        pixels, boxes = stacked([_picture(raw) for raw in raws], self.recipe)
+        pixels, boxes = stacked([expect(raw, RawImage) for raw in raws], self.recipe)
         return EncoderInputs(
             {"pixels": pixels.to(self.device, self.dtype), "boxes": boxes}, tuple(raws)
         )
@@ -114,7 +113,7 @@ class OpenClipImageEncoder(TowerEncoder):
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         height, width = self.visual.patch_size
-        pictures = [_picture(raw) for raw in inputs.raw]
+        pictures = [expect(raw, RawImage) for raw in inputs.raw]
         return patch_grid(pictures, self.recipe, inputs["boxes"], (height, width), prefix=1)
 
     def _head(self, pooled: Tensor) -> Tensor:
@@ -167,7 +166,7 @@ class OpenClipTextEncoder(TowerEncoder):
         self.last = last if simple else replace(last, attend=None)
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
-        captions = [self.tokenizer(_caption(raw)) for raw in raws]
+        captions = [self.tokenizer(expect(raw, RawText)) for raw in raws]
         ids = torch.tensor([caption.ids for caption in captions])
         return EncoderInputs({"ids": ids.to(self.device)}, tuple(raws))
 
@@ -200,23 +199,11 @@ class OpenClipTextEncoder(TowerEncoder):
         return joint
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        captions = [self.tokenizer(_caption(raw)) for raw in inputs.raw]
+        captions = [self.tokenizer(expect(raw, RawText)) for raw in inputs.raw]
         count = inputs["ids"].shape[1] + self.extra
         spans = [[*found.spans, *[None] * self.extra] for found in captions]
         if self.stops_at_end:
             valid = causal_keys(self.pooled_index(inputs).cpu(), count)
         else:
             valid = torch.ones(len(captions), count, dtype=torch.bool)
-        return TextGrid.from_spans([_caption(raw).text for raw in inputs.raw], spans, valid)
-
-
-def _picture(raw: RawInput) -> RawImage:
-    if not isinstance(raw, RawImage):
-        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes RawImage")
-    return raw
-
-
-def _caption(raw: RawInput) -> RawText:
-    if not isinstance(raw, RawText):
-        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes RawText")
-    return raw
+        return TextGrid.from_spans([expect(raw, RawText).text for raw in inputs.raw], spans, valid)

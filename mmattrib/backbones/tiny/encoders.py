@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import einops
 import numpy as np
@@ -24,15 +24,13 @@ from mmattrib.backbones.tiny.model import (
     normalise_log_mel,
 )
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
-from mmattrib.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings, expect
 from mmattrib.errors import EncoderError, InputError
 from mmattrib.grid import Box, ImageGrid, Layout, SpectrogramGrid, TextGrid, TokenGrid
 from mmattrib.preprocess.audio import resample
 from mmattrib.preprocess.image import stretch
 from mmattrib.preprocess.melspec import MelSpec
 from mmattrib.types import JSONValue, RawAudio, RawImage, RawInput, RawText
-
-_Raw = TypeVar("_Raw", RawImage, RawAudio, RawText)
 
 MAX_CLIPS: Final = 24
 """Longest recording, in clips of 2.56 s: about a minute. Bounds memory."""
@@ -87,13 +85,13 @@ class TinyImageEncoder(_TinyEncoder):
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         size = self.config.image_size
-        pixels = [stretch(_of(raw, RawImage), (size, size))[0] for raw in raws]
+        pixels = [stretch(expect(raw, RawImage), (size, size))[0] for raw in raws]
         x = normalise_image(torch.from_numpy(np.stack(pixels)))
         return EncoderInputs({"x": x.to(self.device)}, tuple(raws))
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         side = self.config.image_grid
-        sizes = [_of(raw, RawImage).pixels.shape[:2] for raw in inputs.raw]
+        sizes = [expect(raw, RawImage).pixels.shape[:2] for raw in inputs.raw]
         layout = Layout("h w", "h w", {"h": side, "w": side})
         return ImageGrid(layout, [(int(h), int(w)) for h, w in sizes], prefix=1)
 
@@ -110,7 +108,7 @@ class TinyTextEncoder(_TinyEncoder):
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         ids = []
         for raw in raws:
-            tokens = self.tokenizer(_of(raw, RawText).text)
+            tokens = self.tokenizer(expect(raw, RawText).text)
             room = self.config.max_tokens - 1
             if tokens.truncated:
                 raise InputError(
@@ -127,7 +125,7 @@ class TinyTextEncoder(_TinyEncoder):
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         valid = inputs["x"] != 0
-        texts = [_of(raw, RawText).text for raw in inputs.raw]
+        texts = [expect(raw, RawText).text for raw in inputs.raw]
         spans: list[list[tuple[int, int] | None]] = []
         for text in texts:
             found = self.tokenizer(text).spans
@@ -153,7 +151,7 @@ class TinyAudioEncoder(_TinyEncoder):
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         waves = []
         for raw in raws:
-            wave = resample(_of(raw, RawAudio), self.spec.sample_rate).samples
+            wave = resample(expect(raw, RawAudio), self.spec.sample_rate).samples
             if len(wave) > MAX_CLIPS * self.clip_samples:
                 limit = MAX_CLIPS * self.clip_samples / self.spec.sample_rate
                 raise InputError(
@@ -194,7 +192,7 @@ class TinyAudioEncoder(_TinyEncoder):
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         rows, columns = self.config.audio_grid
         batch, clips = inputs["x"].shape[:2]
-        frames = [self.frames(_of(raw, RawAudio)) for raw in inputs.raw]
+        frames = [self.frames(expect(raw, RawAudio)) for raw in inputs.raw]
         laid = torch.ones(batch, clips, self._per_clip, dtype=torch.bool)
         laid[:, :, 0] = False
         used = torch.arange(clips)[None] < inputs["clips"].cpu()[:, None]
@@ -248,9 +246,3 @@ def wrap(
     )
     encoders = {"image": image, "audio": audio, "text": text}
     return Backbone(encoders, "tiny", provenance)
-
-
-def _of(raw: RawInput, kind: type[_Raw]) -> _Raw:
-    if not isinstance(raw, kind):
-        raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes {kind.__name__}")
-    return raw
