@@ -16,7 +16,7 @@ from mmattrib.methods import Method, Side, SideScores
 SMALL = {"steps": 3, "samples": 2}
 """A budget that is quick; what these tests say holds for any."""
 
-METHODS = ("m2ib", "ca-m2ib", "ca-m2ib-literal", "nib", "gradient-x-input", "random")
+METHODS = ("m2ib", "ca-m2ib", "ca-m2ib-literal", "nib", "gradient-x-input", "grad-cam", "random")
 
 IMAGE = object()
 """Stands for a scene's picture in parametrised cases."""

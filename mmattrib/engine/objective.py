@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
@@ -37,3 +40,25 @@ def fit(embedding: Tensor, target: Tensor) -> Tensor:
         ``(B, S)`` cosines.
     """
     return nnf.cosine_similarity(embedding, target.to(embedding.dtype), dim=-1)
+
+
+def cosine_gradient(
+    points: Tensor, suffix: Callable[[Tensor, Tensor], Tensor], row: int, goal: Tensor
+) -> Tensor:
+    """∂cos(f(h), e′)/∂h at some tokens of one input.
+
+    Args:
+        points: values of h, ``(R, N, C)``.
+        suffix: f; ``(R, N, C)`` tokens and ``(R,)`` row numbers -> ``(R, D)`` embeddings.
+        row: number of the input in its batch.
+        goal: e′, ``(D,)``.
+
+    Returns:
+        ``(R, N, C)`` float32.
+    """
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        rows = torch.full((len(points),), row, dtype=torch.long)
+        cosine = fit(suffix(points, rows).float()[None], goal[None, None]).sum()
+        (gradient,) = torch.autograd.grad(cosine, points)
+    return gradient.float()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mmattrib.engine.objective import fit
+from mmattrib.engine.objective import cosine_gradient
 
 
 def path_attribution(
@@ -42,11 +42,7 @@ def path_attribution(
         total = torch.zeros(h.shape, dtype=torch.float32, device=h.device)
         scales = torch.arange(1, steps + 1, dtype=torch.float32, device=h.device) / steps
         for some in torch.split(scales, max_rows):
-            with torch.enable_grad():
-                points = (some[:, None, None] * h.float()).to(h.dtype).requires_grad_()
-                rows = torch.full((len(some),), pair, dtype=torch.long)
-                cosine = fit(suffix(points, rows).float()[None], goal[None, None]).sum()
-                (gradient,) = torch.autograd.grad(cosine, points)
-            total += gradient.float().sum(0)
+            points = (some[:, None, None] * h.float()).to(h.dtype)
+            total += cosine_gradient(points, suffix, pair, goal).sum(0)
         maps.append((total * h.float() / steps).sum(-1))
     return torch.stack(maps)

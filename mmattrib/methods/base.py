@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmattrib.encoder import Encoder, EncoderInputs
 from mmattrib.engine import Guide
+from mmattrib.engine.objective import fit
 from mmattrib.errors import EncoderError, OptionError
 from mmattrib.grid import TokenGrid
 
@@ -67,6 +68,15 @@ class Side:
     def suffix(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """``(R, N, C)`` tokens of inputs ``rows`` -> ``(R, D)`` embeddings."""
         return self.encoder.suffix(tokens, self.layer, self.inputs.select(rows))
+
+    def cosines(self, tokens: Tensor) -> Tensor:
+        """``(B, N, C)`` tokens -> ``(B,)`` cosines with each input's guide, one by one."""
+        with torch.no_grad():
+            embeddings = torch.cat(
+                [self.suffix(tokens[i : i + 1], torch.tensor([i])) for i in range(len(self))]
+            )
+            target = self.guide.embedding.to(embeddings.device)
+            return fit(embeddings.float()[:, None], target[:, None])[:, 0]
 
     def _one_by_one(self) -> list[EncoderInputs]:
         return [self.inputs.select([row]) for row in range(len(self))]

@@ -24,6 +24,7 @@ _METHODS = (
     ("m2ib", "m2ib:M2IB", "M2IB as published (Wang et al. 2023)"),
     ("nib", "nib:NIB", "gradients integrated from zero at a layer (ICLR 2025)"),
     ("gradient-x-input", "nib:GradientTimesInput", "gradient x tokens at a layer"),
+    ("grad-cam", "gradcam:GradCAM", "channels weighted by their mean gradient (ICCV 2017)"),
     ("random", "random:Random", "noise, the floor for every comparison"),
 )
 

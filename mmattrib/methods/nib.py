@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from mmattrib.engine import path_attribution
-from mmattrib.engine.objective import fit
 from mmattrib.errors import OptionError
 from mmattrib.methods.base import Method, MethodOptions, Side, SideScores
 
@@ -68,7 +66,7 @@ def _along_path(side: Side, steps: int, max_rows: int) -> SideScores:
     scores = path_attribution(tokens, side.suffix, target, steps=steps, max_rows=max_rows)
     valid = side.grid().valid.to(scores.device)
     scores = scores.where(valid, scores.new_zeros(()))
-    clean, zero = _cosines(side, tokens), _cosines(side, torch.zeros_like(tokens))
+    clean, zero = side.cosines(tokens), side.cosines(torch.zeros_like(tokens))
     diagnostics = tuple(
         {
             "clean_cosine": float(clean[row]),
@@ -79,13 +77,3 @@ def _along_path(side: Side, steps: int, max_rows: int) -> SideScores:
         for row in range(len(scores))
     )
     return SideScores(scores, "cosine", diagnostics)
-
-
-def _cosines(side: Side, tokens: Tensor) -> Tensor:
-    """``(B,)`` cosines of each input's embedding with its guide."""
-    with torch.no_grad():
-        embeddings = torch.cat(
-            [side.suffix(tokens[row : row + 1], torch.tensor([row])) for row in range(len(tokens))]
-        )
-        target = side.guide.embedding.to(embeddings.device)
-        return fit(embeddings.float()[:, None], target[:, None])[:, 0]

@@ -1,0 +1,63 @@
+"""Grad-CAM: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
+Gradient-based Localization", ICCV 2017, on the tokens of a tower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from mmattrib.engine.objective import cosine_gradient
+from mmattrib.methods.base import Method, MethodOptions, Side, SideScores
+
+
+@dataclass(frozen=True)
+class GradCAMOptions(MethodOptions):
+    """Options of ``grad-cam``.
+
+    Attributes:
+        rectify: keep positive scores only, as published (2); False for the signed map.
+    """
+
+    rectify: bool = True
+
+
+class GradCAM(Method):
+    """A_n = relu(Σ_c w_c h_nc), w_c the mean of ∂cos(f(h), e′)/∂h_nc over content tokens.
+
+    Eq. (1) and (2) with the cosine for the class score and the content tokens for the places of a
+    feature map; other tokens score 0. In cosine.
+
+    Published for the last convolutions. On a ViT, pytorch-grad-cam takes the first norm of the last
+    block, which reads layer ``num_layers - 2``; an encoder's default layer may lie far earlier.
+
+    Diagnostics: ``clean_cosine``.
+    """
+
+    name = "grad-cam"
+    unit = "cosine"
+    Options: ClassVar[type[Any]] = GradCAMOptions
+    options: GradCAMOptions
+
+    def explain(self, side: Side) -> SideScores:
+        tokens = side.tokens()
+        target = side.guide.embedding.to(tokens.device)
+        content = side.grid().content.to(tokens.device)
+        scores = torch.zeros(content.shape, device=tokens.device)
+        diagnostics = []
+        for row, cosine in enumerate(side.cosines(tokens).tolist()):
+            # One pair a call: its sums then have the same shapes in any batch.
+            gradient = cosine_gradient(tokens[row : row + 1], side.suffix, row, target[row])[0]
+            weights = gradient[content[row]].mean(0)
+            signed = (tokens[row, content[row]].float() * weights).sum(-1)
+            scores[row, content[row]] = signed.relu() if self.options.rectify else signed
+            warnings = []
+            if self.options.rectify and not scores[row].any():
+                warnings.append(
+                    "no content token scores above 0, so the rectified map is 0 everywhere; "
+                    "rectify=False gives the signed map"
+                )
+            diagnostics.append({"clean_cosine": cosine, "warnings": warnings})
+        return SideScores(scores, self.unit, tuple(diagnostics))
