@@ -3,16 +3,21 @@
 Each has a split: ``train``, ``heldout``, or ``both`` for the only drawing of a class. A drawing
 or sound without a class is a distractor, which exists in one modality only. Sources and licences
 are in ``assets/NOTICE``; :mod:`mmattrib.data.build_assets` makes the bank.
+
+The environment variable ``MMATTRIB_ASSETS`` names a folder with another bank: a ``catalog.json``
+of the same form and the files that it lists. It is read when the bank is first used.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -24,6 +29,8 @@ from mmattrib.errors import InputError, OptionError
 Split = Literal["train", "heldout"]
 SAMPLE_RATE = 16_000
 """Sample rate of every sound, in Hz."""
+ENVIRONMENT = "MMATTRIB_ASSETS"
+"""Environment variable that names the folder of another bank."""
 
 _VERSION = 1
 
@@ -67,12 +74,24 @@ class Sound:
 
 
 @dataclass(frozen=True)
+class Wording:
+    """How captions name a class: ``words`` to choose from, and whether "a" may precede them."""
+
+    words: tuple[str, ...]
+    article: bool = True
+
+
+@dataclass(frozen=True)
 class Catalog:
-    """Everything in the bank; the order of ``classes`` is fixed."""
+    """Everything in the bank; the order of ``classes`` is fixed.
+
+    ``phrases`` holds the classes that the bank names in words of its own.
+    """
 
     classes: tuple[str, ...]
     sprites: tuple[Sprite, ...]
     sounds: tuple[Sound, ...]
+    phrases: Mapping[str, Wording]
 
 
 class _Asset(Protocol):
@@ -90,9 +109,37 @@ def read_bytes(file: str) -> bytes:
     """Read a file of the bank by its path in the catalogue, such as ``"NOTICE"``.
 
     Raises:
-        FileNotFoundError: if the installation lacks it.
+        FileNotFoundError: if the installation, or another bank's folder, lacks it.
+        InputError: if the path leads out of the bank, or ``MMATTRIB_ASSETS`` names no bank.
     """
-    return resources.files("mmattrib").joinpath("data", "assets", *file.split("/")).read_bytes()
+    parts = file.split("/")
+    if {"", ".", ".."} & set(parts) or "\\" in file or ":" in file:
+        raise InputError(f"asset {file!r}: a path below the bank's folder is accepted, with '/'")
+    folder = bank_folder()
+    if folder is None:
+        return resources.files("mmattrib").joinpath("data", "assets", *parts).read_bytes()
+    path = folder.joinpath(*parts).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise InputError(f"asset {file!r} is a link out of {folder}: put the file itself there")
+    return path.read_bytes()
+
+
+def bank_folder() -> Path | None:
+    """Return the folder that ``MMATTRIB_ASSETS`` names, or None for the shipped bank.
+
+    Raises:
+        InputError: if it holds no ``catalog.json``.
+    """
+    named = os.environ.get(ENVIRONMENT)
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if not (folder / "catalog.json").is_file():
+        raise InputError(
+            f"{ENVIRONMENT}={named}: a folder with a catalog.json is accepted, and this one has "
+            "none or is missing; unset it to use the drawings and sounds of the package"
+        )
+    return folder
 
 
 @lru_cache(maxsize=1)
@@ -101,20 +148,46 @@ def catalog() -> Catalog:
 
     Raises:
         FileNotFoundError: if the installation lacks the assets.
-        InputError: if the catalogue is of another version than this code reads.
+        InputError: if the catalogue is broken, or of another version than this code reads.
     """
-    raw: dict[str, Any] = json.loads(read_bytes("catalog.json"))
-    if raw.get("version") != _VERSION:
+    place = bank_folder() or "assets"
+    data = read_bytes("catalog.json")
+    try:
+        raw: dict[str, Any] = json.loads(data)
+        version = raw.get("version")
+        bank = _parsed(raw) if version == _VERSION else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"assets/catalog.json has version {raw.get('version')!r}, this code reads {_VERSION}: "
-            "reinstall mmattrib"
+            f"{place}/catalog.json is not a catalogue ({error!r}): its form is that of the one "
+            "in mmattrib/data/assets"
+        ) from error
+    if bank is None:
+        raise InputError(
+            f"{place}/catalog.json has version {version!r}, this code reads {_VERSION}: "
+            "reinstall mmattrib, or build that bank again"
         )
+    for name in (*bank.classes, None):
+        for kind, rows in (("drawing", bank.sprites), ("sound", bank.sounds)):
+            own = {row.split for row in rows if row.class_name == name}
+            if not own >= {"train", "heldout"} and "both" not in own:
+                raise InputError(
+                    f"{place}/catalog.json: {name or 'what belongs to no class'} needs a {kind} "
+                    f"for train and one for heldout, or one for both; it has {sorted(own)}"
+                )
+    return bank
+
+
+def _parsed(raw: dict[str, Any]) -> Catalog:
     return Catalog(
         classes=tuple(raw["classes"]),
         sprites=tuple(Sprite(**_fields(row)) for row in raw["sprites"]),
         sounds=tuple(
             Sound(**{**_fields(row), "keys": tuple(row["keys"])}) for row in raw["sounds"]
         ),
+        phrases={
+            name: Wording(tuple(row.get("words", ())) or (name,), bool(row.get("article", True)))
+            for name, row in raw.get("phrases", {}).items()
+        },
     )
 
 

@@ -123,8 +123,15 @@ class CaptionPlan:
 
 
 def words_of(class_name: str) -> tuple[str, ...]:
-    """The words that a caption may use for a class."""
-    return SYNONYMS.get(class_name, (class_name,))
+    """The words that a caption may use for a class: the bank's own, or those of this module."""
+    own = assets.catalog().phrases.get(class_name)
+    return own.words if own else SYNONYMS.get(class_name, (class_name,))
+
+
+def takes_article(class_name: str) -> bool:
+    """Whether "a" or "an" may stand before a class."""
+    own = assets.catalog().phrases.get(class_name)
+    return own.article if own else class_name not in NO_ARTICLE
 
 
 def draw_caption(classes: Sequence[str], rng: random.Random) -> CaptionPlan:
@@ -133,7 +140,7 @@ def draw_caption(classes: Sequence[str], rng: random.Random) -> CaptionPlan:
     for name in classes:
         adjective = rng.choice(ADJECTIVES) if rng.random() < 0.35 else ""
         article = rng.choice(("a", "the"))
-        if name in NO_ARTICLE and article == "a":
+        if article == "a" and not takes_article(name):
             article = ""
         phrases.append(Phrase(name, article, adjective, rng.choice(words_of(name))))
     template, place = rng.choice(TEMPLATES), rng.choice(PLACES)

@@ -96,11 +96,16 @@ def _compose(key: str, split: Split, options: SceneOptions, rng: random.Random) 
     names = list(assets.class_names())
     rng.shuffle(names)
     count = options.shared if options.shared is not None else rng.choice((1, 2))
-    shared, rest = names[:count], iter(names[count:])
+    shared, rest = names[:count], names[count:]
 
     def modality(bounds: tuple[int, int]) -> list[str]:
         extra = min(rng.randint(*bounds), MAX_OBJECTS - count)
-        members = shared + [next(rest) for _ in range(extra)]
+        if len(shared) < count or len(rest) < extra:
+            raise OptionError(
+                f"{options} can take more classes than the {len(names)} of this bank: "
+                "ask for fewer distractors."
+            )
+        members = shared + [rest.pop(0) for _ in range(extra)]
         rng.shuffle(members)
         return members
 
