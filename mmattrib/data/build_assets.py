@@ -401,14 +401,27 @@ def build(packages: Path, out: Path, seed: int) -> None:
         shutil.rmtree(out / folder, ignore_errors=True)
     sprites = write_sprites(packages, out)
     sounds = write_sounds(packages, out, seed)
+    write_catalog(out, [recipe.name for recipe in CLASSES], sprites, sounds)
+    (out / "NOTICE").write_text(notice(sprites, sounds), encoding="utf-8")
+
+
+def write_catalog(
+    out: Path,
+    classes: list[str],
+    sprites: list[Sprite],
+    sounds: list[Sound],
+    phrases: dict[str, dict[str, Any]] | None = None,
+) -> None:
+    """Write ``catalog.json`` below ``out``; ``phrases`` says how captions name some classes."""
     rows = {
         "version": 1,
-        "classes": [recipe.name for recipe in CLASSES],
+        "classes": classes,
         "sprites": [_row(sprite) for sprite in sprites],
         "sounds": [_row(sound) for sound in sounds],
     }
+    if phrases:
+        rows["phrases"] = phrases
     (out / "catalog.json").write_text(_dump(rows), encoding="utf-8")
-    (out / "NOTICE").write_text(notice(sprites, sounds), encoding="utf-8")
 
 
 def _row(asset: Sprite | Sound) -> dict[str, Any]:
