@@ -226,7 +226,9 @@ def load(checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
     """Load `tiny`; see :func:`mmattrib.backbones.tiny.load`."""
     path = WEIGHTS if checkpoint is None else Path(checkpoint)
     model, info = load_tiny(path)
-    provenance = {"checkpoint": path.name, "licence": "Apache-2.0", "training": info.training}
+    provenance: dict[str, JSONValue] = {"checkpoint": path.name, "training": info.training}
+    if checkpoint is None:  # what others trained is theirs to license
+        provenance["licence"] = "Apache-2.0"
     return wrap(model.to(device), info.vocabulary, provenance)
 
 

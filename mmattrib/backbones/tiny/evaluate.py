@@ -18,7 +18,9 @@ from mmattrib.backbones.tiny.retrieval import (
     single_object,
 )
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
+from mmattrib.data import assets
 from mmattrib.data.scene_specs import SPLITS, Split
+from mmattrib.errors import WeightsError
 
 
 def evaluate(
@@ -27,9 +29,17 @@ def evaluate(
     """Retrieval accuracies and the occlusion oracle of one checkpoint, each from 0 to 1.
 
     `draws` sets of renderings for single objects, `pools` pools of 64 for several, `n` scenes for
-    the oracle. Raises WeightsError for a checkpoint that cannot be read.
+    the oracle. Raises WeightsError for a checkpoint that cannot be read, or that was trained on
+    other classes than the bank in use has.
     """
     model, info = load_tiny(path)
+    if info.class_names != assets.class_names():
+        raise WeightsError(
+            f"{path} was trained on {len(info.class_names)} classes ({info.class_names[0]}, ...), "
+            f"the drawings and sounds in use have {len(assets.class_names())} "
+            f"({assets.class_names()[0]}, ...): name the bank that it was trained on in "
+            f"{assets.ENVIRONMENT}"
+        )
     tokenizer = WordTokenizer(info.vocabulary, info.config.max_tokens)
     return {
         "single": single_object(model, tokenizer, split, draws),
