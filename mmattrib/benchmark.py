@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -99,13 +100,7 @@ class Evaluation:
             Mean difference, lower bound, upper bound.
         """
         paired = self.values[direction, method, metric] - self.values[direction, other, metric]
-        paired = paired[~np.isnan(paired)]
-        if paired.size == 0:
-            return float("nan"), float("nan"), float("nan")
-        rng = np.random.default_rng(seed)
-        means = np.array([rng.choice(paired, paired.size).mean() for _ in range(draws)])
-        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-        return float(paired.mean()), float(low), float(high)
+        return bootstrap_interval(paired, level=level, draws=draws, seed=seed)
 
     def table(self) -> str:
         """A Markdown table per direction: mean ± standard error in percent, seconds per pair."""
@@ -131,6 +126,42 @@ class Evaluation:
             for (d, m, k), row in self.values.items()
         ]
         return json.dumps({"provenance": dict(self.provenance), "values": values}, indent=1)
+
+
+def bootstrap_interval(
+    values: Floats, *, level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of some values with a percentile bootstrap interval.
+
+    Args:
+        values: ``(n,)``, one per resampled unit; NaN is left out.
+        level: coverage of the interval.
+        draws: resamples.
+        seed: of the resampling.
+
+    Returns:
+        Mean, lower bound, upper bound; NaN where no value is left.
+    """
+    values = values[~np.isnan(values)]
+    if values.size == 0:
+        return float("nan"), float("nan"), float("nan")
+    means = _resamples(values.size, draws, seed) @ values / values.size
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(values.mean()), float(low), float(high)
+
+
+@lru_cache(maxsize=4)
+def _resamples(size: int, draws: int, seed: int) -> Floats:
+    """How often each of ``size`` values is in each resample: ``(draws, size)``.
+
+    Kept, since a table compares many columns of the same length.
+    """
+    rng = np.random.default_rng(seed)
+    rows = [
+        np.bincount(rng.integers(0, size, size), minlength=size).astype(np.float64)
+        for _ in range(draws)
+    ]
+    return np.stack(rows)
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -344,27 +375,38 @@ def scene_truth(scene: Scene, attribution: Attribution) -> Truth:
     Raises:
         InputError: scenes have no such modality.
     """
-    shape, words = attribution.scores.shape, attribution.words
-    if attribution.modality == "image":
-        parts = [(part.class_name, part.mask) for part in scene.objects]
-    elif attribution.modality == "audio":
-        parts = [(part.class_name, part.mask) for part in scene.events]
-    elif attribution.modality == "text":
-        parts = [
-            (
-                part.class_name,
-                np.array([w.start < part.span[1] and part.span[0] < w.end for w in words]),
-            )
+    modality, words = attribution.modality, attribution.words
+    names = part_names(scene, modality)
+    if modality == "image":
+        masks = [part.mask for part in scene.objects]
+    elif modality == "audio":
+        masks = [part.mask for part in scene.events]
+    else:
+        masks = [
+            np.array([w.start < part.span[1] and part.span[0] < w.end for w in words])
             for part in scene.mentions
         ]
-    else:
-        raise InputError(f"scenes hold image, audio and text, not {attribution.modality!r}")
-    shared = tuple(name in scene.shared for name, _ in parts)
-    mask = np.zeros(shape, dtype=bool)
-    for (_, part), yes in zip(parts, shared, strict=True):
+    shared = tuple(name in scene.shared for name in names)
+    mask = np.zeros(attribution.scores.shape, dtype=bool)
+    for part, yes in zip(masks, shared, strict=True):
         if yes:
             mask |= part
-    return Truth(mask, tuple(part for _, part in parts), shared)
+    return Truth(mask, tuple(masks), shared)
+
+
+def part_names(scene: Scene, modality: str) -> tuple[str | None, ...]:
+    """The class of every object, sound or mention of one modality, None where it has none.
+
+    Raises:
+        InputError: scenes have no such modality.
+    """
+    if modality == "image":
+        return tuple(part.class_name for part in scene.objects)
+    if modality == "audio":
+        return tuple(part.class_name for part in scene.events)
+    if modality == "text":
+        return tuple(part.class_name for part in scene.mentions)
+    raise InputError(f"scenes hold image, audio and text, not {modality!r}")
 
 
 def _scenes_hash(scenes: Sequence[Scene]) -> str:

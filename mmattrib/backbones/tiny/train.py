@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -104,20 +104,41 @@ def assemble(out: Path, target: Path | None = None) -> Path:
     return target
 
 
+def sized_recipe(seed: int, minutes: float, batch: int = 64, alone: float = 0.55) -> Recipe:
+    """The recipe for a budget: batches of both stages in proportion, rates as their square root."""
+    size = batch / Recipe.stage1_batch
+    return Recipe(
+        seed=seed,
+        stage1_minutes=minutes * alone,
+        stage2_minutes=minutes * (1 - alone),
+        stage1_batch=batch,
+        stage2_batch=round(size * Recipe.stage2_batch),
+        stage1_lr=Recipe.stage1_lr * size**0.5,
+        stage2_lr=Recipe.stage2_lr * size**0.5,
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m mmattrib.backbones.tiny.train")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=72.0, help="wall time, both stages")
+    parser.add_argument("--batch", type=int, default=64, help="scenes per step of stage 1")
+    parser.add_argument("--alone", type=float, default=0.55, help="stage 1's share of the time")
+    parser.add_argument(
+        "--image-from", help="weights whose image tower lends its lower half as a start"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from OUT's checkpoints")
     parser.add_argument("--assemble-only", action="store_true", help="only write the weights")
     args = parser.parse_args(argv)
     if args.assemble_only:
         sys.stdout.write(f"{assemble(args.out)}\n")
         return 0
-    recipe = Recipe(seed=args.seed, stage1_minutes=args.minutes * 0.55,
-                    stage2_minutes=args.minutes * 0.45)  # fmt: skip
+    if args.batch < 2 or not 0 < args.alone < 1:
+        parser.error("--batch must be at least 2, and --alone between 0 and 1")
+    recipe = sized_recipe(args.seed, args.minutes, args.batch, args.alone)
+    recipe = replace(recipe, image_from=args.image_from)
     started = time.monotonic()
     path = train(args.out, recipe, args.resume)
     minutes = (time.monotonic() - started) / 60
