@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby, islice
 from typing import Any, Literal, TypeAlias
@@ -258,8 +258,8 @@ def _explain_batch(
             stack.enter_context(encoder.frozen())
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in sides}
         guides = {side: _guide(encoders[side], inputs[side]) for side in sides}
-        for side, other in (sides, sides[::-1]):
-            given = Side(
+        given = {
+            side: Side(
                 encoder=encoders[side],
                 inputs=EncoderInputs.cat(inputs[side]),
                 layer=layers[side],
@@ -269,7 +269,11 @@ def _explain_batch(
                     for key, pair in zip(keys, pairs, strict=True)
                 ),
             )
-            columns[side] = _attributions(given, method(given))
+            for side, other in (sides, sides[::-1])
+        }
+        for side, other in (sides, sides[::-1]):
+            explained = replace(given[side], other=given[other])
+            columns[side] = _attributions(explained, method(explained))
     cosines = (guides[sides[0]].embedding * guides[sides[1]].embedding).sum(-1).tolist()
     seconds = (time.perf_counter() - start) / len(pairs)
     provenance = _provenance(backbone, method, layers)

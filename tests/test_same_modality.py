@@ -17,8 +17,9 @@ from mmattrib.grid import Layout, TokenGrid
 from mmattrib.placed_grid import PlacedGrid, Placement
 from mmattrib.types import Axis, RawArray, RawInput
 
-# Few steps: these tests are about which inputs meet, not about how good a map is.
-attribute = functools.partial(mm.attribute, steps=2, samples=2)
+# Few rates: these tests are about which inputs meet, not about how good a map is.
+QUICK = {"points": 2, "guide_points": 2, "draws_behind": 2}
+attribute = functools.partial(mm.attribute, **QUICK)
 
 
 class LineEncoder(BlockEncoder):
@@ -93,7 +94,7 @@ def test_which_input_comes_first_changes_no_map(untrained: mm.Backbone) -> None:
 def test_the_guide_matters(untrained: mm.Backbone) -> None:
     one, *others = (scene.image for scene in mm.scenes(3, seed=5))
     maps = [
-        mm.attribute(untrained, image=one, inputs={"image_2": other}, samples=2)["image"].scores
+        mm.attribute(untrained, image=one, inputs={"image_2": other}, points=8)["image"].scores
         for other in others
     ]
     assert np.abs(maps[0] - maps[1]).max() > 0.01 * maps[0].max()
@@ -111,7 +112,7 @@ def test_a_stream_may_mix_pairs_of_one_and_of_two_modalities(untrained: mm.Backb
         {"image": scenes[0].image, "text": scenes[0].caption},
         {"image": scenes[1].image, "image_2": scenes[0].image},
     ]
-    many = list(mm.attribute_many(untrained, pairs, progress=False, steps=2, samples=2))
+    many = list(mm.attribute_many(untrained, pairs, progress=False, **QUICK))
     for pair, found in zip(pairs, many, strict=True):
         alone = attribute(untrained, inputs=pair)
         for side in pair:

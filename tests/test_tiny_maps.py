@@ -7,6 +7,7 @@ import pytest
 
 import mmattrib as mm
 from mmattrib.benchmark import raw_input
+from mmattrib.data.scenes import SceneOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
 
@@ -26,7 +27,7 @@ def _agreement(one: mm.Explanation, two: mm.Explanation, side: str) -> float:
     return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
 
 
-def test_the_working_variant_finds_what_is_shared(tiny: mm.Backbone) -> None:
+def test_ca_m2ib_finds_what_is_shared(tiny: mm.Backbone) -> None:
     scenes = mm.scenes(12, seed=31)
     found = mm.evaluate(
         tiny,
@@ -43,7 +44,7 @@ def test_the_working_variant_finds_what_is_shared(tiny: mm.Backbone) -> None:
         assert low > 0.1
 
 
-def test_the_working_variant_follows_the_guide_more_than_m2ib_does(tiny: mm.Backbone) -> None:
+def test_ca_m2ib_follows_the_guide_more_than_m2ib_does(tiny: mm.Backbone) -> None:
     agreement = {"ca-m2ib": 0.0, "m2ib": 0.0}
     scenes = mm.scenes(6, seed=32)
     for method in agreement:
@@ -55,6 +56,39 @@ def test_the_working_variant_follows_the_guide_more_than_m2ib_does(tiny: mm.Back
             )
             agreement[method] += _agreement(right, wrong, "image") / len(scenes)
     assert agreement["ca-m2ib"] < agreement["m2ib"] - 0.2
+
+
+def _bits(tiny: mm.Backbone, scenes: list[mm.Scene]) -> dict[str, float]:
+    """What ``ca-m2ib`` spends on each side, summed over scenes."""
+    total = {"image": 0.0, "text": 0.0}
+    for scene in scenes:
+        found = mm.attribute(tiny, image=raw_input(scene, "image"), text=scene.caption)
+        for side in total:
+            bits = float(np.nansum(found[side].token_scores))
+            assert bits == pytest.approx(found[side].diagnostics["capacity_bits"], rel=1e-4)
+            total[side] += bits
+    return total
+
+
+def test_nothing_shared_buys_next_to_no_information(tiny: mm.Backbone) -> None:
+    one, none = (_bits(tiny, mm.scenes(6, 34, options=SceneOptions(shared=n))) for n in (1, 0))
+    for side in one:
+        assert one[side] > 3 * none[side]
+
+
+def test_the_guide_as_the_input_attends_to_it_is_nearer_to_the_input(tiny: mm.Backbone) -> None:
+    nearer = {"image": 0, "text": 0}
+    for scene in mm.scenes(4, seed=35):
+        found = mm.attribute(tiny, image=raw_input(scene, "image"), text=scene.caption)
+        plain = mm.attribute(
+            tiny, image=raw_input(scene, "image"), text=scene.caption, guidance="none", points=2
+        )
+        for side in nearer:
+            told = found[side].diagnostics
+            assert told["clean_cosine"] == pytest.approx(found.similarity, abs=1e-5)
+            assert plain[side].diagnostics["fit_clean"] == plain[side].diagnostics["clean_cosine"]
+            nearer[side] += told["fit_clean"] >= told["clean_cosine"]
+    assert min(nearer.values()) >= 3
 
 
 def test_recordings_from_elsewhere_are_taken(tiny: mm.Backbone) -> None:

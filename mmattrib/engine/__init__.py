@@ -1,9 +1,10 @@
 """The engine: a per-input information bottleneck, guided by the other modality.
 
 Pure torch. It knows tokens ``(B, N, C)``, a suffix that turns them into embeddings, and a guide;
-it knows no modality, no encoder and no registry. Equation numbers are those of CA-M2IB
-(Bourigault et al., "Multi-Modal Information Bottleneck Attribution with Cross-Attention
-Guidance") unless another paper is named.
+it knows no modality, no encoder and no registry. A bottleneck is fitted by descent
+(:func:`fit_bottleneck`) or solved from slopes (:func:`channel_slopes`, :func:`closed_mask`).
+Equation numbers are those of CA-M2IB (Bourigault et al., "Multi-Modal Information Bottleneck
+Attribution with Cross-Attention Guidance") unless another paper is named.
 """
 
 from __future__ import annotations
@@ -12,6 +13,13 @@ from mmattrib.engine.guidance import GUIDANCES, Context, Guidance, Guide, Steeri
 from mmattrib.engine.optimise import BottleneckResult, fit_bottleneck
 from mmattrib.engine.options import BottleneckOptions
 from mmattrib.engine.path import path_attribution
+from mmattrib.engine.rate import (
+    channel_slopes,
+    closed_mask,
+    expected_embedding,
+    pooled,
+    rectified_attention,
+)
 from mmattrib.engine.statistics import TokenStatistics
 
 __all__ = [
@@ -23,6 +31,11 @@ __all__ = [
     "Guide",
     "Steering",
     "TokenStatistics",
+    "channel_slopes",
+    "closed_mask",
+    "expected_embedding",
     "fit_bottleneck",
     "path_attribution",
+    "pooled",
+    "rectified_attention",
 ]

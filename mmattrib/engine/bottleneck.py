@@ -18,7 +18,10 @@ from mmattrib.errors import OptionError
 BITS_PER_NAT = 1.0 / math.log(2.0)
 
 MaskShape = Callable[[int, int], tuple[int, int]]
-"""``(N, C)`` of the tokens -> shape of one input's α, which broadcasts against ``(N, C)``."""
+"""``(N, C)`` of the tokens -> ``(N, G)``, the shape of one input's α; G divides C."""
+
+GROUPS = 8
+"""Most groups of channels of the mask ``"group"``: between its neighbours, 1 and C."""
 
 
 def token_mask(tokens: int, channels: int) -> tuple[int, int]:
@@ -31,7 +34,16 @@ def token_channel_mask(tokens: int, channels: int) -> tuple[int, int]:
     return tokens, channels
 
 
-MASKS: dict[str, MaskShape] = {"token": token_mask, "token_channel": token_channel_mask}
+def group_mask(tokens: int, channels: int) -> tuple[int, int]:
+    """One λ per token and group of contiguous channels, as many groups as divide C, 8 at most."""
+    return tokens, max(g for g in range(1, GROUPS + 1) if channels % g == 0)
+
+
+MASKS: dict[str, MaskShape] = {
+    "token": token_mask,
+    "group": group_mask,
+    "token_channel": token_channel_mask,
+}
 """Masks by name. A new mask is one function and one entry."""
 
 
@@ -52,13 +64,24 @@ def mask(alpha: Tensor) -> Tensor:
     return torch.sigmoid(alpha)
 
 
+def per_channel(alpha: Tensor, tokens: Tensor) -> Tensor:
+    """α ``(..., N, G)`` of G groups of channels, repeated to ``(..., N, C)``.
+
+    What broadcasts against ``tokens``, ``(..., N, C)``, comes back as it is.
+    """
+    groups, channels = (x.shape[-1] if x.dim() else 1 for x in (alpha, tokens))
+    if 1 < groups < channels and channels % groups == 0:
+        return alpha.repeat_interleave(channels // groups, dim=-1)
+    return alpha
+
+
 def blend(alpha: Tensor, tokens: Tensor, noise: Tensor, sigma: float) -> Tensor:
     """Eq. (5): Z = λ ⊙ R + σ (1 − λ) ⊙ ε.
 
     Where λ rounds to one (α above 17 in float32) the tokens come back bit for bit.
 
     Args:
-        alpha: mask logits, broadcastable to ``tokens``.
+        alpha: mask logits, ``(..., N, G)`` with G a divisor of C, or broadcastable to ``tokens``.
         tokens: R, ``(..., N, C)``.
         noise: ε, broadcastable to ``tokens``, standard normal.
         sigma: σ_m > 0, the noise's standard deviation in a token that is shut.
@@ -66,7 +89,7 @@ def blend(alpha: Tensor, tokens: Tensor, noise: Tensor, sigma: float) -> Tensor:
     Returns:
         Z, in the broadcast shape.
     """
-    kept = mask(alpha)
+    kept = mask(per_channel(alpha, tokens))
     return kept * tokens + sigma * (1.0 - kept) * noise
 
 
@@ -77,7 +100,7 @@ def kl(alpha: Tensor, tokens: Tensor, sigma: float) -> Tensor:
     is finite, with a finite gradient, at any α that the float type holds.
 
     Args:
-        alpha: mask logits, broadcastable to ``tokens``.
+        alpha: mask logits, ``(..., N, G)`` with G a divisor of C, or broadcastable to ``tokens``.
         tokens: r, ``(..., N, C)``. Half precision is computed in float32.
         sigma: σ_m > 0.
 
@@ -85,7 +108,7 @@ def kl(alpha: Tensor, tokens: Tensor, sigma: float) -> Tensor:
         nats in the broadcast shape, float32 or wider, never below zero but for rounding.
     """
     wide = torch.promote_types(torch.promote_types(alpha.dtype, tokens.dtype), torch.float32)
-    alpha, tokens = alpha.to(wide), tokens.to(wide)
+    alpha, tokens = per_channel(alpha, tokens).to(wide), tokens.to(wide)
     mean = mask(alpha) * tokens
     deviation = sigma * torch.sigmoid(-alpha)
     log_deviation = math.log(sigma) + nnf.logsigmoid(-alpha)
@@ -96,7 +119,7 @@ def capacity(alpha: Tensor, tokens: Tensor, sigma: float) -> Tensor:
     """Information that each token lets pass: KL summed over channels, in bits.
 
     Args:
-        alpha: mask logits, broadcastable to ``tokens``.
+        alpha: mask logits, as for :func:`kl`.
         tokens: ``(B, N, C)``.
         sigma: σ_m > 0.
 

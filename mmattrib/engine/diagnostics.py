@@ -29,7 +29,8 @@ class Step:
         fit: mean over noise samples of cos(Ẽ_m′, g(Z)).
         cosine: mean over noise samples of cos(e′, g(Z)).
         nats: mean KL over valid tokens and channels, without any factor per token.
-        loss: what the optimiser minimises, β · KL − γ · fit.
+        loss: what the optimiser minimises, β · KL − γ · fit, where the fit is capped and less the
+            contrast if the options ask for it.
     """
 
     fit: Tensor

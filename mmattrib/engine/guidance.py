@@ -33,19 +33,26 @@ class Guide:
         embedding: e′, ``(B, D)``, L2-normalised.
         tokens: E_m′, ``(B, M, D)`` token embeddings, each L2-normalised.
         valid: ``(B, M)`` bool, tokens that may be attended to.
+        neutral: ē, ``(B, D)``, embeddings of a guide that says nothing (an empty caption, a blank
+            picture, silence), or None.
     """
 
     embedding: Tensor
     tokens: Tensor
     valid: Tensor
+    neutral: Tensor | None = None
 
     def select(self, rows: Tensor) -> Guide:
         """The guides of these rows."""
-        return Guide(*(x[rows.to(x.device)] for x in (self.embedding, self.tokens, self.valid)))
+        return self._each(lambda x: x[rows.to(x.device)])
 
     def to(self, device: torch.device) -> Guide:
         """The same guides on another device; the two encoders may live on different ones."""
-        return Guide(*(x.to(device) for x in (self.embedding, self.tokens, self.valid)))
+        return self._each(lambda x: x.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Guide:
+        neutral = None if self.neutral is None else change(self.neutral)
+        return Guide(change(self.embedding), change(self.tokens), change(self.valid), neutral)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ class Context:
         keys: the pairs' names, for random starts.
         seed: the user's seed.
         embed: the suffix, ``(b, s, N, C)`` tokens -> ``(b, s, D)``.
+        relevance: ``(b, N)``, how much each token matters to the guide by another account (a map of
+            another method, in any unit), or None.
     """
 
     tokens: Tensor
@@ -73,6 +82,7 @@ class Context:
     keys: tuple[str, ...]
     seed: int
     embed: Callable[[Tensor], Tensor]
+    relevance: Tensor | None = None
 
 
 Target = Callable[[Tensor, Tensor], Tensor]
@@ -209,17 +219,55 @@ class RelevanceGate(Guidance):
         strength: nats of log β per standard deviation of relevance.
         temperature: of the attention.
         bound: standardised relevance is clipped to ± this, so that one token cannot take all.
+        source: ``"attention"``, or ``"given"`` for :attr:`Context.relevance` in its place.
     """
 
     name: ClassVar[str] = "gate"
     strength: float = 0.8
     temperature: float = TEMPERATURE
     bound: float = 2.5
+    source: str = "attention"
+
+    def __post_init__(self) -> None:
+        _check_source(self.source)
 
     def prepare(self, context: Context) -> Steering:
-        relevance = token_relevance(context, self.temperature)
+        relevance = sourced_relevance(context, self.source, self.temperature)
         z = standardised(relevance, context.content).clamp(-self.bound, self.bound)
         return Steering(fixed(context.guide.embedding), beta_scale=torch.exp(-self.strength * z))
+
+
+@dataclass(frozen=True)
+class StartGuidance(Guidance):
+    """Relevance as the start of α: α_n = alpha_init · (2 σ(slope · z_n) − 1); β stays.
+
+    z is relevance standardised over the content tokens, as in :class:`RelevanceGate`. What the
+    guide looks for starts open and the rest shut, but every token pays the same for what it lets
+    pass, so that the optimisation can undo the start. Tokens that stand for no part of the input
+    (CLS, end of text) start at ``alpha_init``.
+
+    Attributes:
+        alpha_init: largest magnitude of α at the start.
+        slope: at 1.5, one standard deviation of relevance starts at 0.64 of the bound.
+        temperature: of the attention.
+        source: ``"attention"``, or ``"given"`` for :attr:`Context.relevance` in its place.
+    """
+
+    name: ClassVar[str] = "start"
+    alpha_init: float = 5.0
+    slope: float = 1.5
+    temperature: float = TEMPERATURE
+    source: str = "attention"
+
+    def __post_init__(self) -> None:
+        _check_source(self.source)
+
+    def prepare(self, context: Context) -> Steering:
+        relevance = sourced_relevance(context, self.source, self.temperature)
+        z = standardised(relevance, context.content)
+        spread = 2.0 * torch.sigmoid(self.slope * z) - 1.0
+        spread = spread.where(context.content, torch.ones_like(spread))
+        return Steering(fixed(context.guide.embedding), alpha_init=self.alpha_init * spread)
 
 
 @dataclass(frozen=True)
@@ -264,9 +312,41 @@ class SelfQuery(Guidance):
 
 GUIDANCES: dict[str, type[Guidance]] = {
     guidance.name: guidance
-    for guidance in (NoGuidance, LiteralAttention, RelevanceGate, ResidualAttention, SelfQuery)
+    for guidance in (
+        NoGuidance,
+        LiteralAttention,
+        RelevanceGate,
+        StartGuidance,
+        ResidualAttention,
+        SelfQuery,
+    )
 }
 """Guidances by name."""
+
+SOURCES = ("attention", "given")
+"""Where relevance may come from."""
+
+
+def _check_source(source: str) -> None:
+    if source not in SOURCES:
+        raise OptionError(f"unknown source {source!r}; accepted: {', '.join(SOURCES)}")
+
+
+def sourced_relevance(context: Context, source: str, temperature: float) -> Tensor:
+    """Relevance of each explained token, ``(b, N)``: :func:`token_relevance`, or what was given.
+
+    Raises:
+        OptionError: it should have been given and was not, or nothing is there to attend with.
+    """
+    if source == "attention":
+        return token_relevance(context, temperature)
+    if context.relevance is None:
+        raise OptionError(
+            "source 'given' needs a relevance of the explained tokens, and got none; pass "
+            "relevance= to fit_bottleneck(), or use source 'attention'"
+        )
+    # where(), since a product with zero keeps what is not finite at padding.
+    return context.relevance.where(context.content, context.relevance.new_zeros(()))
 
 
 def token_relevance(context: Context, temperature: float) -> Tensor:

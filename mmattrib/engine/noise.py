@@ -39,6 +39,7 @@ class PairNoise:
         *,
         seed: int = 0,
         antithetic: bool = False,
+        purpose: str = "noise",
     ) -> None:
         """Prepare one stream per pair.
 
@@ -49,8 +50,9 @@ class PairNoise:
             samples: S.
             seed: the user's seed.
             antithetic: draw ε and −ε together.
+            purpose: keeps independent streams of one pair apart.
         """
-        self._generators = [pair_generator(seed, key) for key in keys]
+        self._generators = [pair_generator(seed, key, purpose) for key in keys]
         self._valid = valid.to("cpu")
         self._channels, self._samples, self._antithetic = channels, samples, antithetic
 

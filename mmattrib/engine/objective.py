@@ -42,6 +42,26 @@ def fit(embedding: Tensor, target: Tensor) -> Tensor:
     return nnf.cosine_similarity(embedding, target.to(embedding.dtype), dim=-1)
 
 
+def contrasted(
+    embedding: Tensor, target: Tensor, neutral: Tensor | None, contrast: float
+) -> Tensor:
+    """The fit less what any guide would earn: cos(g(Z), Ẽ_m′) − contrast · cos(g(Z), ē).
+
+    Args:
+        embedding: g_m(Z), ``(B, S, D)``.
+        target: Ẽ_m′, broadcastable to it.
+        neutral: ē, ``(B, D)``, the embedding of a guide that says nothing; unused at contrast 0.
+        contrast: 0 or more; 0 is :func:`fit`.
+
+    Returns:
+        ``(B, S)``, in units of the cosine.
+    """
+    found = fit(embedding, target)
+    if contrast == 0 or neutral is None:
+        return found
+    return found - contrast * fit(embedding, neutral[:, None])
+
+
 def cosine_gradient(
     points: Tensor, suffix: Callable[[Tensor, Tensor], Tensor], row: int, goal: Tensor
 ) -> Tensor:

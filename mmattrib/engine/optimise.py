@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from mmattrib.engine.bottleneck import blend, capacity, kl, mask_shape
 from mmattrib.engine.diagnostics import Step, summarise
 from mmattrib.engine.guidance import Context, Guidance, Guide, Steering
 from mmattrib.engine.noise import PairNoise
-from mmattrib.engine.objective import compression, fit
+from mmattrib.engine.objective import compression, contrasted, fit
 from mmattrib.engine.options import BottleneckOptions
 from mmattrib.engine.statistics import TokenStatistics
 from mmattrib.errors import EncoderError, OptionError
@@ -35,7 +37,7 @@ class BottleneckResult:
 
     Attributes:
         capacity: ``(B, N)`` float32 bits per token, summed over channels; 0 at padding.
-        alpha: ``(B, N, C)`` or ``(B, N, 1)`` float32, as the capacity was read.
+        alpha: ``(B, N, G)`` float32, as the capacity was read; G is C, 1 or between, by the mask.
         diagnostics: one mapping of JSON values per pair: ``clean_cosine``, ``cosine_start``,
             ``cosine_end``, ``fit_start``, ``fit_end``, ``capacity_bits`` (over valid tokens),
             ``losses`` (one per step) and ``warnings`` (sentences).
@@ -58,6 +60,8 @@ def fit_bottleneck(
     *,
     explained_tokens: Tensor | None = None,
     statistics: TokenStatistics | None = None,
+    relevance: Tensor | None = None,
+    deeper: Sequence[tuple[Tensor, Suffix]] = (),
 ) -> BottleneckResult:
     """Fit one bottleneck per pair, eq. (11), and read off its capacity.
 
@@ -77,6 +81,11 @@ def fit_bottleneck(
             some guidances need them.
         statistics: used when ``options.standardise``; by default
             :meth:`TokenStatistics.of_inputs`.
+        relevance: ``(B, N)``, any unit; see :attr:`Context.relevance`.
+        deeper: tokens ``(B, N, C_l)`` and suffixes of further layers that share the mask, which
+            must be one λ per token (CoIBA, Hong et al., CVPR 2025). The fit is then the mean over
+            layers of that with the bottleneck at this layer alone; the compression and the
+            capacity are the first layer's. Each is standardised by its own inputs.
 
     Raises:
         OptionError: shapes do not fit each other, or the guidance lacks what it needs.
@@ -84,29 +93,23 @@ def fit_bottleneck(
         torch.OutOfMemoryError: not even one row fits.
     """
     _check(tokens, guide, valid, content, keys)
-
-    def fit_rows(rows: Tensor, limit: int) -> _Fitted:
-        group = _Group(
-            rows=rows,
-            tokens=tokens[rows],
-            suffix=suffix,
-            guide=guide.select(rows).to(tokens.device),
-            valid=valid[rows],
-            content=content[rows],
-            keys=tuple(keys[row] for row in rows.tolist()),
-            explained=None if own is None else own[rows],
-            statistics=scaling.select(rows),
-            limit=limit,
-        )
-        return _fit_group(group, options, guidance)
-
+    _check_extras(tokens, guide, content, options, relevance, deeper)
     # Tensors made under inference_mode cannot be saved for a gradient: copies are made outside.
     with torch.inference_mode(False):
-        tokens = tokens.detach().clone()
+        places = [(tokens, suffix, statistics), *((*place, None) for place in deeper)]
         valid, content = valid.to(tokens.device), content.to(tokens.device)
-        own = None if explained_tokens is None else explained_tokens.detach().to(tokens.device)
-        scaling = _scaling(tokens, valid, options, statistics)
-        parts = list(_with_backoff(len(tokens), options, fit_rows))
+        whole = _Group(
+            rows=torch.arange(len(tokens)),
+            layers=tuple(_layer(*place, valid, options) for place in places),
+            guide=guide,
+            valid=valid,
+            content=content,
+            keys=tuple(keys),
+            explained=_moved(explained_tokens, tokens),
+            relevance=_moved(relevance, tokens),
+            limit=options.max_rows,
+        )
+        parts = list(_with_backoff(whole, options, guidance))
     return BottleneckResult(
         torch.cat([part.capacity for part in parts]),
         torch.cat([part.alpha for part in parts]),
@@ -124,25 +127,17 @@ class _Fitted:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """b pairs that are optimised together; fields as in :func:`fit_bottleneck`."""
+class _Layer:
+    """One place of the bottleneck in the tower: ``(b, N, C)`` tokens and what follows them."""
 
-    rows: Tensor
     tokens: Tensor
     suffix: Suffix
-    guide: Guide
-    valid: Tensor
-    content: Tensor
-    keys: tuple[str, ...]
-    explained: Tensor | None
     statistics: TokenStatistics
-    limit: int
 
-    def embed(self, z: Tensor) -> Tensor:
-        """``(b, s, N, C)`` tokens, in the encoder's scale -> ``(b, s, D)``, float32 or wider."""
-        rows = self.rows.repeat_interleave(z.shape[1])
-        flat = z.flatten(0, 1).to(self.tokens.dtype)
-        return _wide(self.suffix(flat, rows)).reshape(*z.shape[:2], -1)
+    @cached_property
+    def scaled(self) -> Tensor:
+        """The tokens in the bottleneck's scale, float32 or wider."""
+        return self.statistics.standardise(_wide(self.tokens))
 
     def restore(self, z: Tensor) -> Tensor:
         """Standardised ``(b, s, N, C)`` tokens back to the encoder's scale."""
@@ -152,15 +147,70 @@ class _Group:
         return TokenStatistics(mean, std).restore(z)
 
 
-def _scaling(
-    tokens: Tensor, valid: Tensor, options: BottleneckOptions, given: TokenStatistics | None
-) -> TokenStatistics:
-    """The statistics that the options ask for."""
+@dataclass(frozen=True)
+class _Group:
+    """b pairs that are optimised together; fields as in :func:`fit_bottleneck`.
+
+    The first layer is the explained one.
+    """
+
+    rows: Tensor
+    layers: tuple[_Layer, ...]
+    guide: Guide
+    valid: Tensor
+    content: Tensor
+    keys: tuple[str, ...]
+    explained: Tensor | None
+    relevance: Tensor | None
+    limit: int
+
+    def select(self, rows: Tensor, limit: int) -> _Group:
+        """Some of the pairs."""
+        first = self.layers[0].tokens
+        return _Group(
+            rows=self.rows[rows],
+            layers=tuple(
+                _Layer(layer.tokens[rows], layer.suffix, layer.statistics.select(rows))
+                for layer in self.layers
+            ),
+            guide=self.guide.select(rows).to(first.device),
+            valid=self.valid[rows],
+            content=self.content[rows],
+            keys=tuple(self.keys[row] for row in rows.tolist()),
+            explained=None if self.explained is None else self.explained[rows],
+            relevance=None if self.relevance is None else self.relevance[rows],
+            limit=limit,
+        )
+
+    def embed(self, z: Tensor, layer: int = 0) -> Tensor:
+        """``(b, s, N, C)`` tokens, in the encoder's scale -> ``(b, s, D)``, float32 or wider."""
+        place = self.layers[layer]
+        rows = self.rows.repeat_interleave(z.shape[1])
+        flat = z.flatten(0, 1).to(place.tokens.dtype)
+        return _wide(place.suffix(flat, rows)).reshape(*z.shape[:2], -1)
+
+
+def _layer(
+    tokens: Tensor,
+    suffix: Suffix,
+    given: TokenStatistics | None,
+    valid: Tensor,
+    options: BottleneckOptions,
+) -> _Layer:
+    """A place of the bottleneck, with the statistics that the options ask for."""
+    tokens = tokens.detach().clone()
     if not options.standardise:
-        return TokenStatistics.identity(tokens)
-    if given is None:
-        return TokenStatistics.of_inputs(tokens, valid)
-    return TokenStatistics(given.mean.to(tokens).clone(), given.std.to(tokens).clone())
+        statistics = TokenStatistics.identity(tokens)
+    elif given is None:
+        statistics = TokenStatistics.of_inputs(tokens, valid)
+    else:
+        statistics = TokenStatistics(given.mean.to(tokens).clone(), given.std.to(tokens).clone())
+    return _Layer(tokens, suffix, statistics)
+
+
+def _moved(x: Tensor | None, tokens: Tensor) -> Tensor | None:
+    """``x`` without gradients, where the tokens are."""
+    return None if x is None else x.detach().to(tokens.device)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -169,16 +219,16 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _with_backoff(
-    count: int, options: BottleneckOptions, fit_rows: Callable[[Tensor, int], _Fitted]
+    whole: _Group, options: BottleneckOptions, guidance: Guidance
 ) -> Iterator[_Fitted]:
-    """Go through ``count`` pairs in groups; halve the group, then the chunk, when memory is out."""
-    size = max(1, min(options.pairs_at_once, options.max_rows // options.samples))
+    """Go through the pairs in groups; halve the group, then the chunk, when memory is out."""
+    size = max(1, min(options.pairs_at_once, options.max_rows // options.draws))
     limit, start = options.max_rows, 0
-    while start < count:
-        rows = torch.arange(start, min(start + size, count))
+    while start < len(whole.rows):
+        rows = whole.rows[start : start + size]
         fitted = None
         try:
-            fitted = fit_rows(rows, limit)
+            fitted = _fit_group(whole.select(rows, limit), options, guidance)
         except torch.OutOfMemoryError:
             if len(rows) == 1 and limit == 1:
                 raise
@@ -192,28 +242,21 @@ def _with_backoff(
         if len(rows) > 1:
             size = len(rows) // 2
         else:
-            limit = max(1, min(limit, options.samples) // 2)
+            limit = max(1, min(limit, options.draws) // 2)
 
 
 def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) -> _Fitted:
     """Optimise the pairs of one group from the start."""
-    tokens = group.statistics.standardise(_wide(group.tokens))
+    tokens = group.layers[0].scaled
     with torch.no_grad():
-        clean = group.embed(group.tokens[:, None])[:, 0]
-        steering = guidance.prepare(
-            Context(
-                tokens=group.tokens,
-                embedding=clean,
-                token_embeddings=group.explained,
-                valid=group.valid,
-                content=group.content,
-                guide=group.guide,
-                keys=group.keys,
-                seed=options.seed,
-                embed=group.embed,
-            )
+        clean = group.embed(group.layers[0].tokens[:, None])
+        steering = guidance.prepare(_context(group, clean[:, 0], options))
+        clean_cosine = fit(clean, group.guide.embedding[:, None])[:, 0]
+    if steering.parameters and len(group.layers) > 1:
+        raise OptionError(
+            f"guidance {guidance.name!r} trains an attention over one layer's tokens, and deeper "
+            "layers were given; use a guidance without parameters, or deeper=()"
         )
-        clean_cosine = fit(clean[:, None], group.guide.embedding[:, None])[:, 0]
     alpha = _start(tokens, options, steering).requires_grad_()
     optimiser = torch.optim.Adam(
         [
@@ -221,20 +264,10 @@ def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) ->
             {"params": list(steering.parameters), "lr": options.attention_learning_rate},
         ]
     )
-    noise = PairNoise(
-        group.keys,
-        group.valid,
-        tokens.shape[-1],
-        options.samples,
-        seed=options.seed,
-        antithetic=options.antithetic,
-    )
     trace: list[Step] = []
-    for number in range(options.steps):
+    for number, noises in zip(range(options.steps), _noise(group, options), strict=False):
         learn = number < options.steps - 1
-        step, gradients = _evaluate(
-            group, tokens, alpha, noise.draw().to(tokens), options, steering, learn
-        )
+        step, gradients = _evaluate(group, clean, alpha, noises, options, steering, learn)
         trace.append(step)
         if learn:
             _update(optimiser, alpha, steering.parameters, gradients, step.loss)
@@ -245,6 +278,45 @@ def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) ->
         for pair in range(len(bits))
     ]
     return _Fitted(bits, alpha.detach(), diagnostics)
+
+
+def _context(group: _Group, embedding: Tensor, options: BottleneckOptions) -> Context:
+    """What a guidance may look at; ``embedding`` is the clean one, ``(b, D)``."""
+    return Context(
+        tokens=group.layers[0].tokens,
+        embedding=embedding,
+        token_embeddings=group.explained,
+        valid=group.valid,
+        content=group.content,
+        guide=group.guide,
+        keys=group.keys,
+        seed=options.seed,
+        embed=group.embed,
+        relevance=group.relevance,
+    )
+
+
+def _noise(group: _Group, options: BottleneckOptions) -> Iterator[list[Tensor]]:
+    """Step after step the noise of each layer, ``(b, s, N, C)``, from streams of their own."""
+    if options.noise == "mean":
+        yield from repeat([torch.zeros_like(layer.scaled[:, None]) for layer in group.layers])
+    streams = [
+        PairNoise(
+            group.keys,
+            group.valid,
+            layer.tokens.shape[-1],
+            options.samples,
+            seed=options.seed,
+            antithetic=options.antithetic,
+            purpose=f"noise of deeper layer {number}" if number else "noise",
+        )
+        for number, layer in enumerate(group.layers)
+    ]
+    while True:
+        yield [
+            stream.draw().to(layer.scaled)
+            for stream, layer in zip(streams, group.layers, strict=True)
+        ]
 
 
 def _start(tokens: Tensor, options: BottleneckOptions, steering: Steering) -> Tensor:
@@ -258,9 +330,9 @@ def _start(tokens: Tensor, options: BottleneckOptions, steering: Steering) -> Te
 
 def _evaluate(
     group: _Group,
-    tokens: Tensor,
+    clean: Tensor,
     alpha: Tensor,
-    noise: Tensor,
+    noises: Sequence[Tensor],
     options: BottleneckOptions,
     steering: Steering,
     learn: bool,
@@ -268,7 +340,7 @@ def _evaluate(
     """One forward pass and, to learn, the loss's gradients by α and Θ_A.
 
     Samples go through the suffix in chunks of at most ``group.limit`` rows; the gradient of their
-    mean is the sum over chunks.
+    mean is the sum over chunks. ``clean`` is the clean embedding, ``(b, 1, D)``.
     """
     parameters = [alpha, *steering.parameters]
     gradients = [torch.zeros_like(parameter) for parameter in parameters] if learn else []
@@ -281,27 +353,51 @@ def _evaluate(
                     total += part
 
     with torch.set_grad_enabled(learn):
+        tokens = group.layers[0].scaled
         nats = kl(alpha, tokens, options.sigma).expand(tokens.shape)
         cost = options.beta * compression(nats, group.valid, steering.beta_scale)
         add(cost.sum())
-        fits, cosines = [], []
-        samples = noise.shape[1]
-        for chunk in torch.split(noise, max(1, group.limit // len(tokens)), dim=1):
-            z = group.restore(blend(alpha[:, None], tokens[:, None], chunk, options.sigma))
-            embedding = group.embed(z)
-            fitted = fit(embedding, steering.target(z, embedding))
-            add(-options.gamma * fitted.sum() / samples)
-            fits.append(fitted.detach())
+        priced = [gradient.clone() for gradient in gradients]
+        fits, cosines, gains, caps = [], [], [], []
+        rows = sum(noise.shape[1] for noise in noises)
+        for z, embedding in _passes(group, alpha, noises, options.sigma):
+            target = steering.target(z, embedding)
+            against = (target, group.guide.neutral, options.contrast)
+            gained = contrasted(embedding, *against)
+            add(-options.gamma * gained.sum() / rows)
+            gains.append(gained.detach())
+            caps.append(contrasted(clean, *against).detach().expand_as(gained))
+            fits.append(fit(embedding, target).detach())
             cosines.append(fit(embedding.detach(), group.guide.embedding[:, None]))
     with torch.no_grad():
-        mean_fit = torch.cat(fits, 1).mean(1)
+        gain = torch.cat(gains, 1).mean(1)
+        if options.target == "capped":
+            cap = torch.cat(caps, 1).mean(1)
+            below, gain = gain < cap, torch.minimum(gain, cap)
+            gradients = [_pick(below, *both) for both in zip(gradients, priced, strict=True)]
         step = Step(
-            fit=mean_fit.cpu(),
+            fit=torch.cat(fits, 1).mean(1).cpu(),
             cosine=torch.cat(cosines, 1).mean(1).cpu(),
             nats=compression(nats, group.valid).cpu(),
-            loss=(cost - options.gamma * mean_fit).cpu(),
+            loss=(cost - options.gamma * gain).cpu(),
         )
     return step, gradients
+
+
+def _passes(
+    group: _Group, alpha: Tensor, noises: Sequence[Tensor], sigma: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Z and g(Z) chunk by chunk, with the bottleneck at one layer at a time."""
+    size = max(1, group.limit // len(alpha))
+    for number, (layer, noise) in enumerate(zip(group.layers, noises, strict=True)):
+        for chunk in torch.split(noise, size, dim=1):
+            z = layer.restore(blend(alpha[:, None], layer.scaled[:, None], chunk, sigma))
+            yield z, group.embed(z, number)
+
+
+def _pick(chosen: Tensor, x: Tensor, other: Tensor) -> Tensor:
+    """``x`` for the pairs ``chosen``, ``(b,)`` bool, and ``other`` for the rest."""
+    return torch.where(chosen.view(-1, *[1] * (x.dim() - 1)), x, other)
 
 
 def _update(
@@ -313,15 +409,12 @@ def _update(
 ) -> None:
     """One Adam step; a pair whose loss or gradient is not finite keeps its α."""
     good = torch.isfinite(loss).to(alpha.device) & torch.isfinite(gradients[0]).all(-1).all(-1)
-    keep = good[:, None, None]
     before = alpha.detach().clone()
     for parameter, gradient in zip((alpha, *others), gradients, strict=True):
-        parameter.grad = torch.where(
-            good.view(-1, *[1] * (gradient.dim() - 1)), gradient, torch.zeros_like(gradient)
-        )
+        parameter.grad = _pick(good, gradient, torch.zeros_like(gradient))
     optimiser.step()
     with torch.no_grad():
-        alpha.copy_(torch.where(keep, alpha, before))
+        alpha.copy_(_pick(good, alpha, before))
 
 
 def _check(
@@ -349,3 +442,36 @@ def _check(
             )
         if not torch.isfinite(guide.embedding[pair]).all():
             raise EncoderError(f"the guide's embedding of pair {key!r} is not finite")
+
+
+def _check_extras(
+    tokens: Tensor,
+    guide: Guide,
+    content: Tensor,
+    options: BottleneckOptions,
+    relevance: Tensor | None,
+    deeper: Sequence[tuple[Tensor, Suffix]],
+) -> None:
+    if options.contrast > 0 and (guide.neutral is None or len(guide.neutral) != len(tokens)):
+        raise OptionError(
+            f"contrast {options.contrast:g} needs the embedding of a neutral guide for each of the "
+            f"{len(tokens)} pairs (Guide.neutral); give one, or contrast 0"
+        )
+    if relevance is not None and (
+        relevance.shape != tokens.shape[:2]
+        or not torch.isfinite(relevance[content.to(relevance.device)]).all()
+    ):
+        raise OptionError(
+            f"relevance must be {tuple(tokens.shape[:2])} and finite at content tokens, got "
+            f"{tuple(relevance.shape)}"
+        )
+    if deeper and options.mask != "token":
+        raise OptionError(
+            f"deeper layers share one λ per token: mask must be 'token', got {options.mask!r}"
+        )
+    for number, (further, _) in enumerate(deeper):
+        if further.dim() != 3 or further.shape[:2] != tokens.shape[:2]:
+            raise OptionError(
+                f"tokens of deeper layer {number} must be {(*tokens.shape[:2], 'C')}, got "
+                f"{tuple(further.shape)}"
+            )

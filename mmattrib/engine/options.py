@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from mmattrib.engine.bottleneck import mask_shape
 from mmattrib.errors import OptionError
 
+NOISES = ("sampled", "mean")
+TARGETS = ("embedding", "capped")
+
 
 @dataclass(frozen=True)
 class BottleneckOptions:
@@ -34,6 +37,13 @@ class BottleneckOptions:
             whatever its batch, so that its map is the same to the last bit. More is faster on a
             GPU; maps then differ by float noise, which Adam's first steps (rate times the
             gradient's sign) enlarge where a gradient is nearly zero.
+        noise: ``"sampled"``, or ``"mean"``: the suffix sees E[Z] = λ ⊙ R, which is exact to zeroth
+            order in the noise, in one row per step whatever ``samples`` says. The compression is
+            that of the noisy bottleneck all the same.
+        target: ``"embedding"``, the guidance's own, or ``"capped"``: a pair's mean fit counts up to
+            that of its clean embedding, so that steering above it earns nothing.
+        contrast: weight of cos(g(Z), ē), subtracted from the fit; ē is the embedding of a guide
+            that says nothing (:attr:`mmattrib.engine.guidance.Guide.neutral`).
     """
 
     beta: float = 0.1
@@ -50,13 +60,16 @@ class BottleneckOptions:
     seed: int = 0
     max_rows: int = 64
     pairs_at_once: int = 1
+    noise: str = "sampled"
+    target: str = "embedding"
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         mask_shape(self.mask)
         for name in ("sigma", "learning_rate", "attention_learning_rate"):
             value = _number(self, name)
             _require(value > 0, name, "above 0", value)
-        for name in ("beta", "gamma"):
+        for name in ("beta", "gamma", "contrast"):
             value = _number(self, name)
             _require(value >= 0, name, "0 or more", value)
         value = _number(self, "alpha_init")
@@ -65,6 +78,14 @@ class BottleneckOptions:
         for name in ("steps", "samples", "max_rows", "pairs_at_once"):
             count = _whole(self, name)
             _require(count >= 1, name, "1 or more", count)
+        for name, accepted in (("noise", NOISES), ("target", TARGETS)):
+            value = getattr(self, name)
+            _require(value in accepted, name, " or ".join(map(repr, accepted)), value)
+
+    @property
+    def draws(self) -> int:
+        """Rows per pair and step."""
+        return 1 if self.noise == "mean" else self.samples
 
 
 def _number(options: BottleneckOptions, name: str) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -34,6 +34,8 @@ class Side:
         layer: whose output is explained.
         guide: the other side of each pair.
         keys: one name per pair and side; noise follows from it and the seed.
+        other: the guides as a side of their own, for methods that look into the guide's encoder;
+            its own ``other`` is None.
     """
 
     encoder: Encoder
@@ -41,6 +43,7 @@ class Side:
     layer: int
     guide: Guide
     keys: tuple[str, ...]
+    other: Side | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -48,6 +51,10 @@ class Side:
     def grid(self) -> TokenGrid:
         """Where the tokens lie, and which are valid and content."""
         return self.encoder.grid(self.inputs, self.layer)
+
+    def at(self, layer: int) -> Side:
+        """The same side at another layer."""
+        return replace(self, layer=self.encoder.check_layer(layer))
 
     def tokens(self) -> Tensor:
         """``(B, N, C)`` at the explained layer, without gradients.

@@ -315,7 +315,12 @@ def test_any_two_modalities_can_be_explained(first: str, second: str) -> None:
     one, other = raws(first)[0], raws(second)[1]
     sides = (first, second if second != first else f"{second}_2")
     found = mm.attribute(
-        backbone(), inputs=dict(zip(sides, (one, other), strict=True)), steps=2, samples=1, layer=0
+        backbone(),
+        inputs=dict(zip(sides, (one, other), strict=True)),
+        method="m2ib",
+        steps=2,
+        samples=1,
+        layer=0,
     )
     assert tuple(found) == sides
     for side in sides:
@@ -336,7 +341,7 @@ def test_neither_batch_nor_padding_changes_a_map() -> None:
     sounds = [sound(4.0), sound(1.5, seed=1), sound(5.0, seed=2)]
     captions = ["rain", "a dog barks at the red car near the old house today", "rain on a roof"]
     pairs = [{"audio": a, "text": t} for a, t in zip(sounds, captions, strict=True)]
-    options = {"steps": 2, "samples": 2, "layer": 0}
+    options = {"points": 2, "guide_points": 2, "layer": 0}
     many = list(mm.attribute_many(backbone(), pairs, progress=False, **options))
     for pair, found in zip(pairs, many, strict=True):
         alone = mm.attribute(backbone(), inputs=pair, **options)
@@ -358,5 +363,5 @@ def test_half_precision(dtype: str) -> None:
         assert found.dtype == torch.float32
         assert float((found * expected).sum()) > 0.99
         assert float((again * expected).sum()) > 0.99
-    one = mm.attribute(half, image=raws("image")[0], text="a dog", steps=2, samples=1, layer=0)
+    one = mm.attribute(half, image=raws("image")[0], text="a dog", points=2, layer=0)
     assert one["image"].scores.max() > 0

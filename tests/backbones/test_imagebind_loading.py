@@ -109,7 +109,7 @@ def test_a_live_model_is_wrapped_and_left_as_it_is() -> None:
     assert wrapped.modalities == backbone().modalities
     inputs = backbone()["depth"].preprocess(raws("depth"))
     found = mm.attribute(
-        wrapped, inputs={"depth": raws("depth")[0], "text": "a dog"}, steps=2, samples=1, layer=0
+        wrapped, inputs={"depth": raws("depth")[0], "text": "a dog"}, method="nib", layer=0
     )
     assert found["depth"].scores.max() > 0
     assert {n: (p.data_ptr(), p.requires_grad) for n, p in live.named_parameters()} == before

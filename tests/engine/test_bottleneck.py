@@ -87,9 +87,27 @@ def test_capacity_is_kl_summed_over_channels_in_bits() -> None:
     assert BITS_PER_NAT * math.log(2) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(1, 1), (6, 6), (8, 8), (11, 1), (20, 5), (768, 8)]
+)
+def test_groups_are_the_most_that_divide_the_channels(channels: int, groups: int) -> None:
+    assert mask_shape("group")(5, channels) == (5, groups)
+
+
+def test_a_group_is_a_run_of_channels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens, noise, alpha = (torch.randn(2, 5, c, generator=generator) for c in (12, 12, 4))
+    each = torch.stack([alpha[..., c // 3] for c in range(12)], -1)
+    assert torch.equal(blend(alpha, tokens, noise, 0.7), blend(each, tokens, noise, 0.7))
+    assert torch.equal(kl(alpha, tokens, 0.7), kl(each, tokens, 0.7))
+    assert torch.equal(capacity(alpha, tokens, 0.7), capacity(each, tokens, 0.7))
+
+
 def test_masks_broadcast_and_unknown_ones_are_named() -> None:
     shapes = {name: shape(5, 3) for name, shape in MASKS.items()}
-    assert shapes == {"token": (5, 1), "token_channel": (5, 3)}
+    assert shapes == {"token": (5, 1), "group": (5, 3), "token_channel": (5, 3)}
     assert torch.equal(mask(torch.zeros(2)), torch.full((2,), 0.5))
-    with pytest.raises(OptionError, match="unknown mask 'chanel'; accepted: token, token_channel"):
+    with pytest.raises(
+        OptionError, match="unknown mask 'chanel'; accepted: token, group, token_channel"
+    ):
         mask_shape("chanel")

@@ -14,6 +14,7 @@ from mmattrib.engine.guidance import (
     RelevanceGate,
     ResidualAttention,
     SelfQuery,
+    StartGuidance,
     attend,
     standardised,
     token_relevance,
@@ -128,6 +129,52 @@ def test_gate_does_not_take_the_emptiest_token_for_the_most_relevant() -> None:
     assert (relevance[:, 5] < relevance[:, 3] - 0.3).all()
 
 
+@pytest.mark.parametrize("guidance", [RelevanceGate, StartGuidance])
+def test_relevance_may_be_given(guidance: type[RelevanceGate | StartGuidance]) -> None:
+    context = matched(words=6)
+    own = guidance().prepare(context)
+    same = replace(context, relevance=token_relevance(context, 14.0), token_embeddings=None)
+    given = guidance(source="given").prepare(same)
+    scaled = guidance(source="given").prepare(replace(same, relevance=3 + 40 * same.relevance))
+    turned = guidance(source="given").prepare(replace(same, relevance=-same.relevance))
+    for field in ("beta_scale", "alpha_init"):
+        values = [getattr(steering, field) for steering in (own, given, scaled, turned)]
+        if values[0] is None:
+            assert values == [None] * 4
+        else:
+            assert torch.equal(values[1], values[0])
+            assert torch.allclose(values[2], values[0], rtol=1e-4)
+            assert not torch.allclose(values[3], values[0], rtol=0.1)
+    with pytest.raises(OptionError, match="'given' needs a relevance"):
+        guidance(source="given").prepare(context)
+    with pytest.raises(OptionError, match="unknown source 'map'; accepted: attention, given"):
+        guidance(source="map")
+
+
+def test_start_is_a_bounded_rising_map_of_relevance() -> None:
+    context = make_context()
+    relevance = torch.tensor([[9.0, -400.0, 1.0, 2.0, 3.0, 500.0], [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
+    given = replace(context, relevance=relevance)
+    steering = StartGuidance(alpha_init=4.0, source="given").prepare(given)
+    start = steering.alpha_init
+    assert start is not None
+    assert steering.beta_scale is None
+    assert torch.equal(start[:, 0], torch.full((2,), 4.0))  # CLS starts open
+    assert (start[0, 1:].diff() > 0).all()
+    assert float(start.abs().max()) <= 4.0
+    assert torch.equal(start[1, 1:], torch.zeros(5))  # nothing tells the tokens apart
+    z = standardised(relevance, context.content)
+    assert torch.allclose(start[0, 1:], 4.0 * torch.tanh(0.75 * z[0, 1:]), atol=1e-5)
+
+
+def test_a_neutral_guide_follows_its_pair() -> None:
+    guide = replace(make_context().guide, neutral=torch.eye(2))
+    turned = guide.select(torch.tensor([1, 0])).to(torch.device("cpu"))
+    assert turned.neutral is not None
+    assert torch.equal(turned.neutral, torch.eye(2).flip(0))
+    assert torch.equal(turned.embedding, guide.embedding.flip(0))
+
+
 @pytest.mark.parametrize("words", [0, 1])
 def test_gate_is_finite_where_there_is_little_to_attend_to(words: int) -> None:
     context = matched(6)
@@ -189,7 +236,7 @@ def test_self_query_follows_the_embedding() -> None:
 
 
 def test_every_guidance_is_listed_under_its_name() -> None:
-    assert set(GUIDANCES) == {"none", "literal", "gate", "residual", "self_query"}
+    assert set(GUIDANCES) == {"none", "literal", "gate", "start", "residual", "self_query"}
     for name, guidance in GUIDANCES.items():
         assert guidance.name == name
         steering = guidance().prepare(make_context())

@@ -19,6 +19,8 @@ def test_noise_belongs_to_seed_and_pair() -> None:
     assert not torch.equal(batch[0], batch[1])
     assert not torch.equal(batch[0, 0], batch[0, 1])  # another step, other noise
     assert not torch.equal(batch, draws(["a", "b", "c"], valid, seed=1))
+    assert torch.equal(batch, draws(["a", "b", "c"], valid, purpose="noise"))
+    assert not torch.equal(batch, draws(["a", "b", "c"], valid, purpose="other"))
 
 
 @pytest.mark.parametrize("antithetic", [False, True])

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 from naive_m2ib import naive_m2ib
 from torch import Tensor
 from torch.nn import functional as nnf
-from toy_tower import Problem, make_problem
+from toy_tower import Pool, Problem, make_problem, relative, run
 
 from mmattrib.engine import (
     BottleneckOptions,
-    BottleneckResult,
     Context,
     Guidance,
     Guide,
@@ -33,32 +31,6 @@ from mmattrib.engine.noise import PairNoise
 from mmattrib.errors import EncoderError, OptionError
 
 MASKS = ["token", "token_channel"]
-
-
-def run(
-    problem: Problem,
-    guidance: Guidance | None = None,
-    *,
-    suffix: Callable[[Tensor, Tensor], Tensor] | None = None,
-    statistics: TokenStatistics | None = None,
-    **options: object,
-) -> BottleneckResult:
-    return fit_bottleneck(
-        problem.tokens(),
-        suffix or problem.suffix,
-        problem.guide,
-        problem.valid,
-        problem.content,
-        problem.keys,
-        BottleneckOptions(**options),  # type: ignore[arg-type]
-        guidance or NoGuidance(),
-        explained_tokens=problem.own_tokens(),
-        statistics=statistics,
-    )
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float(((found - expected).abs() / expected.abs().clamp_min(1e-6)).max())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -236,21 +208,6 @@ def test_works_inside_inference_mode() -> None:
     with torch.inference_mode():
         inside = run(problem)
     assert torch.equal(inside.capacity, run(problem).capacity)
-
-
-class Pool:
-    """A suffix that does not know the order of its content tokens: CLS plus their mean."""
-
-    def __init__(self, valid: Tensor, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.up = torch.randn(16, 24, generator=generator)
-        self.down = torch.randn(24, 12, generator=generator)
-        self.valid = valid
-
-    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        hidden = torch.tanh(tokens @ self.up.to(tokens)) @ self.down.to(tokens)
-        weight = self.valid[rows].to(tokens)[..., None]
-        return nnf.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
 
 
 @pytest.mark.parametrize("name", ["none", "gate", "literal"])

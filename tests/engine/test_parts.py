@@ -10,7 +10,7 @@ from torch import Tensor
 from toy_tower import make_problem
 
 from mmattrib.engine import BottleneckOptions, TokenStatistics, path_attribution
-from mmattrib.engine.objective import compression, fit
+from mmattrib.engine.objective import compression, contrasted, fit
 from mmattrib.errors import OptionError
 
 
@@ -26,6 +26,16 @@ def test_compression_is_a_mean_over_valid_tokens_and_channels() -> None:
 def test_fit_is_the_cosine() -> None:
     embedding = torch.tensor([[[3.0, 4.0], [1.0, 0.0]]])
     assert torch.allclose(fit(embedding, torch.tensor([[[1.0, 0.0]]])), torch.tensor([[0.6, 1.0]]))
+
+
+def test_contrast_takes_away_what_a_neutral_guide_earns() -> None:
+    embedding, target = torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[1.0, 0.0]]])
+    neutral = torch.tensor([[0.0, 1.0]])
+    assert torch.allclose(
+        contrasted(embedding, target, neutral, 0.5), torch.tensor([[0.6 - 0.5 * 0.8]])
+    )
+    for unused in (None, neutral):
+        assert torch.equal(contrasted(embedding, target, unused, 0.0), fit(embedding, target))
 
 
 @pytest.mark.parametrize("kind", ["inputs", "corpus", "identity"])
@@ -76,6 +86,9 @@ def test_a_constant_channel_does_not_divide_by_zero() -> None:
         ("learning_rate", 0.0),
         ("alpha_init", 81.0),
         ("mask", "channel"),
+        ("noise", "none"),
+        ("target", "cap"),
+        ("contrast", -1.0),
         ("seed", "x"),
     ],
 )

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from mmattrib.engine import Guide
+from mmattrib.engine import (
+    BottleneckOptions,
+    BottleneckResult,
+    Guidance,
+    Guide,
+    TokenStatistics,
+    fit_bottleneck,
+)
+from mmattrib.engine.guidance import NoGuidance
+
+Suffix = Callable[[Tensor, Tensor], Tensor]
 
 
 class Block(nn.Module):
@@ -130,3 +141,48 @@ def make_problem(
     )
     keys = tuple(f"pair {row}" for row in range(pairs))
     return Problem(tower, draw(pairs, count, width), layer, guide, valid, keys)
+
+
+def run(
+    problem: Problem,
+    guidance: Guidance | None = None,
+    *,
+    suffix: Suffix | None = None,
+    statistics: TokenStatistics | None = None,
+    relevance: Tensor | None = None,
+    deeper: Sequence[tuple[Tensor, Suffix]] = (),
+    **options: object,
+) -> BottleneckResult:
+    return fit_bottleneck(
+        problem.tokens(),
+        suffix or problem.suffix,
+        problem.guide,
+        problem.valid,
+        problem.content,
+        problem.keys,
+        BottleneckOptions(**options),  # type: ignore[arg-type]
+        guidance or NoGuidance(),
+        explained_tokens=problem.own_tokens(),
+        statistics=statistics,
+        relevance=relevance,
+        deeper=deeper,
+    )
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float(((found - expected).abs() / expected.abs().clamp_min(1e-6)).max())
+
+
+class Pool:
+    """A suffix that does not know the order of its content tokens: CLS plus their mean."""
+
+    def __init__(self, valid: Tensor, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.up = torch.randn(16, 24, generator=generator)
+        self.down = torch.randn(24, 12, generator=generator)
+        self.valid = valid
+
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        hidden = torch.tanh(tokens @ self.up.to(tokens)) @ self.down.to(tokens)
+        weight = self.valid[rows].to(tokens)[..., None]
+        return nnf.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)

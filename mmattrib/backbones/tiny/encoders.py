@@ -232,7 +232,7 @@ def load(checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
     return wrap(model.to(device), info.vocabulary, provenance)
 
 
-DEFAULT_LAYERS: Final = {"image": -1, "audio": -1, "text": -1}
+DEFAULT_LAYERS: Final = {"image": 0, "audio": 0, "text": -1}
 
 
 def wrap(

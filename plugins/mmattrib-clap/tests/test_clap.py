@@ -215,7 +215,7 @@ def test_attribution_is_the_same_alone_and_in_a_batch(fusion: bool) -> None:
         {"audio": sound(seconds, seed=number), "text": caption(number)}
         for number, seconds in enumerate((2.0, 0.7, 3.0))
     ]
-    options = {"steps": 2, "samples": 2}
+    options = {"method": "m2ib", "steps": 2, "samples": 2}
     many = list(mm.attribute_many(clap(fusion), pairs, progress=False, **options))
     for pair, found in zip(pairs, many, strict=True):
         alone = mm.attribute(clap(fusion), **pair, **options)
@@ -261,7 +261,7 @@ def test_half_precision(dtype: str) -> None:
             again = half[modality].suffix(half[modality].prefix(inputs, 0), 0, inputs)
             assert float((found * full[modality].embed(inputs)).sum()) > 0.98
             assert float((again * found).sum()) > 0.98
-    found = mm.attribute(half, audio=sound(), text=caption(), steps=2, samples=1)
+    found = mm.attribute(half, audio=sound(), text=caption(), method="m2ib", steps=2, samples=1)
     assert np.isfinite(found["audio"].scores).all()
 
 

@@ -196,7 +196,7 @@ def test_token_embeddings_ignore_the_other_tokens_of_the_last_block() -> None:
 
 def test_attribution_is_the_same_alone_and_in_a_batch() -> None:
     pairs = [{"image": picture(number), "text": caption(number)} for number in range(3)]
-    options = {"steps": 2, "samples": 2}
+    options = {"method": "m2ib", "steps": 2, "samples": 2}
     many = list(mm.attribute_many(flava(), pairs, progress=False, **options))
     for pair, found in zip(pairs, many, strict=True):
         alone = mm.attribute(flava(), **pair, **options)
@@ -215,7 +215,7 @@ def test_half_precision() -> None:
             assert float((half[modality].embed(inputs) * flava()[modality].embed(inputs)).sum()) > (
                 0.98
             )
-    found = mm.attribute(half, image=picture(), text=caption(), steps=2, samples=1)
+    found = mm.attribute(half, image=picture(), text=caption(), method="m2ib", steps=2, samples=1)
     assert np.isfinite(found["image"].scores).all()
 
 

@@ -1,0 +1,206 @@
+"""The bottleneck solved in closed form: slopes of the fit along the channel, and the mask they buy.
+
+Eq. (11) asks for the mask that maximises γ · fit(λ) − β · KL(λ). Descending it from one start sees
+the fit's slope where the descent happens to be. Here the slope of each token is averaged over every
+rate of the channel, from pure noise to the clean tokens, and the objective with the fit replaced by
+``const + Σ λ_n slope_n`` is solved exactly: it is strictly concave and separates over tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from mmattrib.engine.noise import PairNoise
+from mmattrib.engine.objective import cosine_gradient
+from mmattrib.engine.statistics import TokenStatistics
+
+Suffix = Callable[[Tensor, Tensor], Tensor]
+
+
+def channel_slopes(
+    tokens: Tensor,
+    suffix: Suffix,
+    target: Tensor,
+    valid: Tensor,
+    keys: Sequence[str],
+    *,
+    points: int,
+    sigma: float = 1.0,
+    seed: int = 0,
+    shared_noise: bool = True,
+    noise_too: bool = False,
+    max_rows: int = 64,
+) -> Tensor:
+    """How fast the fit rises with each token's λ, averaged over all rates of the channel.
+
+    At rate t every token is Z_n = t r_n + σ (1 − t) s ⊙ ε_n, eq. (5) with one λ = t for all, where
+    s is the root mean square of each channel (:meth:`TokenStatistics.of_inputs`). The slope is
+    E_t E_ε [⟨∂cos(target, g(Z)) / ∂Z_n, ∂Z_n/∂λ_n⟩], with ∂Z_n/∂λ_n = r_n, what the signal adds,
+    or r_n − σ s ⊙ ε_n, which also counts the noise that goes.
+
+    With ``shared_noise`` every token gets the same ε. Each token's channel is then still that of
+    eq. (5), but attention is not scrambled: what all keys have in common cancels in a softmax. The
+    slopes vary less from draw to draw, and maps locate better.
+
+    With ``noise_too`` the slopes of all valid tokens sum to fit(clean) − fit(noise) as ``points``
+    grows: integrated gradients (Sundararajan et al. 2017) along the channel, from noise instead of
+    from a point. Rates are the midpoints of ``points`` equal steps; neighbours share a draw of
+    noise, ε at one and −ε at the other.
+
+    Args:
+        tokens: R, ``(B, N, C)``.
+        suffix: ``(R, N, C)`` tokens and ``(R,)`` row numbers -> ``(R, D)`` embeddings.
+        target: ``(B, D)``.
+        valid: ``(B, N)`` bool.
+        keys: one name per pair; the noise follows from it and ``seed``.
+        points: rates, one row of the suffix each.
+        sigma: σ_m.
+        seed: the user's.
+        shared_noise: see above.
+        noise_too: see above.
+        max_rows: most rows in one call of the suffix; bounds memory.
+
+    Returns:
+        ``(B, N)`` float32, in units of the cosine; 0 at padding.
+    """
+    spread = sigma * TokenStatistics.of_inputs(tokens, valid).std
+    drawn_for = valid.new_ones(len(valid), 1) if shared_noise else valid
+    drawn = PairNoise(keys, drawn_for, tokens.shape[-1], points, seed=seed, antithetic=True,
+                      purpose="slopes").draw()  # fmt: skip
+    half = (points + 1) // 2
+    order = torch.arange(points)
+    rates = (torch.where(order < half, 2 * order, 2 * (order - half) + 1) + 0.5) / points
+    slopes = []
+    for pair in range(len(tokens)):
+        # One pair a call: its rows then have the same shapes in any batch.
+        signal = tokens[pair].detach().float()
+        goal = target[pair].to(signal.device)
+        total = torch.zeros(signal.shape[0], device=signal.device)
+        for some in torch.split(order, max_rows):
+            rate = rates[some].to(signal)[:, None, None]
+            scaled = drawn[pair, some].to(signal) * spread[pair]
+            points_ = (rate * signal + (1 - rate) * scaled).to(tokens.dtype)
+            gradient = cosine_gradient(points_, suffix, pair, goal)
+            direction = signal - scaled if noise_too else signal
+            total += (gradient * direction).sum(-1).sum(0)
+        slopes.append(total / points)
+    return torch.stack(slopes).where(valid.to(tokens.device), torch.zeros((), device=tokens.device))
+
+
+def closed_mask(slopes: Tensor, power: Tensor, valid: Tensor, price: Tensor | float) -> Tensor:
+    """The mask that maximises Σ_n λ_n slope_n − price · mean KL, in closed form.
+
+    Per token, with u = N · slope / price and ρ the token's mean squared channel, the stationary
+    point of u λ − KL(λ), KL = ½ (λ² ρ + (1 − λ)² − 1) − log(1 − λ), solves
+    (1 + ρ) s² + (u − ρ) s − 1 = 0 for s = 1 − λ. KL is strictly convex with slope 0 at λ = 0, so
+    this is the maximum, λ grows with u, and λ = 0 exactly where u ≤ 0.
+
+    Args:
+        slopes: ``(B, N)``, units of the cosine.
+        power: ρ, ``(B, N)``, of tokens in units of the noise.
+        valid: ``(B, N)`` bool; N counts these.
+        price: β / γ, a number or ``(B, N)``.
+
+    Returns:
+        α = logit λ, ``(B, N, 1)`` float64, −∞ where a token is shut.
+    """
+    count = valid.sum(-1, keepdim=True).to(torch.float64).clamp_min(1.0)
+    worth = (slopes.double() * count / price).clamp_min(0.0)
+    rho = power.double()
+    gap = worth - rho
+    root = (gap.square() + 4 * (1 + rho)).sqrt()
+    # 1 − λ in the two forms of one root, and λ in a third, each without cancellation.
+    noise = torch.where(gap > 0, 2 / (root + gap.clamp_min(0.0)), (root - gap) / (2 * (1 + rho)))
+    kept = torch.where(valid, 2 * worth / (2 + rho + worth + root), torch.zeros_like(worth))
+    return (kept.log() - noise.log())[..., None]
+
+
+def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperature: float) -> Tensor:
+    """Scores averaged over look-alike tokens: attention of one side's tokens among themselves.
+
+    softmax(temperature · cos(x_n, x_k)) over content tokens k, with token embeddings x less their
+    mean; as affinity refines class activation maps in CLIP-ES (Lin et al., CVPR 2023). Rows sum to
+    one. An infinite temperature changes nothing; other tokens keep their scores.
+
+    Args:
+        scores: ``(B, N)``.
+        token_embeddings: ``(B, N, D)`` in the joint space.
+        content: ``(B, N)`` bool.
+        temperature: above 0.
+    """
+    content = content.to(scores.device)
+    weight = content.to(torch.float32)[..., None]
+    own = token_embeddings.to(scores.device, torch.float32)
+    mean = (own * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1.0)
+    own = nnf.normalize(own - mean, dim=-1)
+    logits = temperature * own @ own.transpose(1, 2)
+    logits = logits.masked_fill(~content[:, None, :], torch.finfo(logits.dtype).min)
+    spread = (logits.softmax(-1) @ scores.float()[..., None])[..., 0]
+    return spread.where(content, scores.float())
+
+
+def rectified_attention(slopes: Tensor, content: Tensor) -> Tensor:
+    """Weights in [0, 1] with which an embedding attends to the other side's tokens.
+
+    The positive part of the slopes over their largest: what raises the match counts by how much,
+    what lowers it not at all. 1 for tokens that stand for no part of the input (CLS, end of text),
+    and 1 everywhere where no token raises the match: nothing is then told apart.
+
+    Args:
+        slopes: ``(B, M)``, units of the cosine.
+        content: ``(B, M)`` bool.
+
+    Returns:
+        ``(B, M)``.
+    """
+    content = content.to(slopes.device)
+    raised = slopes.clamp_min(0.0).where(content, slopes.new_zeros(()))
+    top = raised.amax(-1, keepdim=True)
+    weights = raised / top.clamp_min(torch.finfo(raised.dtype).tiny)
+    return torch.where(content & (top > 0), weights, torch.ones_like(weights))
+
+
+def expected_embedding(
+    tokens: Tensor,
+    suffix: Suffix,
+    kept: Tensor,
+    valid: Tensor,
+    keys: Sequence[str],
+    *,
+    samples: int,
+    sigma: float = 1.0,
+    seed: int = 0,
+    purpose: str = "embedding",
+) -> Tensor:
+    """The mean embedding behind the channel at mask λ, ``(B, D)``.
+
+    A mean of unit vectors: its norm is 1 where noise changes nothing, and falls with what the mask
+    leaves to noise. Its product with a unit vector is the mean cosine.
+
+    Args:
+        tokens: ``(B, N, C)``.
+        suffix: as in :func:`channel_slopes`.
+        kept: λ, ``(B, N)``.
+        valid: ``(B, N)`` bool.
+        keys: one name per pair.
+        samples: draws of noise, in antithetic pairs.
+        sigma: σ_m.
+        seed: the user's.
+        purpose: keeps this noise apart from other noise of the pair.
+    """
+    spread = sigma * TokenStatistics.of_inputs(tokens, valid).std
+    drawn = PairNoise(keys, valid, tokens.shape[-1], samples, seed=seed, antithetic=True,
+                      purpose=purpose).draw()  # fmt: skip
+    embeddings = []
+    with torch.no_grad():
+        for pair in range(len(tokens)):
+            share = kept[pair, :, None].to(tokens.device, torch.float32)
+            noise = drawn[pair].to(tokens.device) * spread[pair]
+            z = share * tokens[pair].float() + (1 - share) * noise
+            rows = torch.full((samples,), pair, dtype=torch.long)
+            embeddings.append(suffix(z.to(tokens.dtype), rows).float().mean(0))
+    return torch.stack(embeddings)
