@@ -101,6 +101,13 @@ def measure(name: str, options: dict[str, Any]) -> dict[str, Any]:
         found[f"{method}_s"] = round(sorted(seconds)[1], 2)
         found[f"{method}_cpu_s"] = round(sorted(busy)[1], 2)
         found[f"{method}_layers"] = dict(explained.provenance["layers"])
+        again = mm.attribute(backbone, image=picture, text=CAPTION, method=method, seed=1)
+        for side in ("image", "text"):
+            maps = [ex[side].token_scores for ex in (explained, again)]
+            shown = np.isfinite(maps[0])  # NaN at padding
+            assert all(np.isfinite(m[shown]).all() for m in maps)
+            found[f"{method}_{side}_bits"] = round(float(maps[0][shown].sum()), 1)
+            found[f"{method}_{side}_stability"] = _rank_correlation(*(m[shown] for m in maps))
     found["peak_mb"] = _peak_mb()
     return found
 
@@ -117,6 +124,19 @@ def _suffix_gap(encoder: Any, raw: Any) -> float:
             for layer in range(-1, encoder.num_layers)
         ]
     return float(f"{max(map(float, gaps)):.1e}")
+
+
+def _rank_correlation(one: np.ndarray, two: np.ndarray) -> float:
+    """Spearman's, ties at their mean rank; NaN where a map is constant."""
+
+    def ranks(values: np.ndarray) -> np.ndarray:
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+    a, b = ranks(one), ranks(two)
+    if a.std() == 0 or b.std() == 0:
+        return float("nan")
+    return round(float(np.corrcoef(a, b)[0, 1]), 3)
 
 
 def mm_trust_warning() -> type[Warning]:

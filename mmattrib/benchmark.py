@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -297,9 +299,26 @@ def _run(
 _worker_backbone: Backbone | None = None
 
 
+def end_with_parent() -> None:
+    """End this worker process when the one that started it is gone.
+
+    A process that is killed cannot stop its workers, and they would wait for work for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _start_worker(backbone: Backbone) -> None:
     """What a worker process needs; one thread each, or they would fight for the cores."""
     global _worker_backbone
+    end_with_parent()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", TrustWarning)  # diagnostics keep them
     _worker_backbone = backbone

@@ -78,10 +78,15 @@ def warnings_for(numbers: dict[str, float], losses: Sequence[float]) -> list[str
             f"the guidance moved its own target: the fit rose by {rise:.2f} while the cosine with "
             f"the guide's embedding changed by {gain:+.2f}; the map need not depend on the guide"
         )
+    return found + steering_warnings(numbers)
+
+
+def steering_warnings(numbers: dict[str, float]) -> list[str]:
+    """The warning that a mask steers the embedding, if it does: see :data:`STEERING_MARGIN`."""
     excess = numbers["cosine_end"] - numbers["clean_cosine"]
-    if excess > STEERING_MARGIN:
-        found.append(
-            f"the bottleneck steered the embedding: its cosine with the guide ended {excess:.2f} "
-            f"above the clean {numbers['clean_cosine']:.2f}; the map need not depend on the guide"
-        )
-    return found
+    if excess <= STEERING_MARGIN:
+        return []
+    return [
+        f"the bottleneck steered the embedding: its cosine with the guide ended {excess:.2f} "
+        f"above the clean {numbers['clean_cosine']:.2f}; the map need not depend on the guide"
+    ]

@@ -35,12 +35,19 @@ class Guide:
         valid: ``(B, M)`` bool, tokens that may be attended to.
         neutral: ē, ``(B, D)``, embeddings of a guide that says nothing (an empty caption, a blank
             picture, silence), or None.
+        attended: Ẽ_m′, ``(B, D)``, where attention found a target before the fit, or None for e′.
     """
 
     embedding: Tensor
     tokens: Tensor
     valid: Tensor
     neutral: Tensor | None = None
+    attended: Tensor | None = None
+
+    @property
+    def target(self) -> Tensor:
+        """Ẽ_m′ as it is known before the fit, ``(B, D)``: ``attended``, or else e′."""
+        return self.embedding if self.attended is None else self.attended
 
     def select(self, rows: Tensor) -> Guide:
         """The guides of these rows."""
@@ -51,8 +58,16 @@ class Guide:
         return self._each(lambda x: x.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Guide:
-        neutral = None if self.neutral is None else change(self.neutral)
-        return Guide(change(self.embedding), change(self.tokens), change(self.valid), neutral)
+        def maybe(x: Tensor | None) -> Tensor | None:
+            return None if x is None else change(x)
+
+        return Guide(
+            change(self.embedding),
+            change(self.tokens),
+            change(self.valid),
+            maybe(self.neutral),
+            maybe(self.attended),
+        )
 
 
 @dataclass(frozen=True)
@@ -145,12 +160,12 @@ def fixed(target: Tensor) -> Target:
 
 
 class NoGuidance(Guidance):
-    """Ẽ_m′ = e′: M2IB, eq. (3)."""
+    """Ẽ_m′ = e′: M2IB, eq. (3); or a target that was found before, :attr:`Guide.target`."""
 
     name = "none"
 
     def prepare(self, context: Context) -> Steering:
-        return Steering(fixed(context.guide.embedding))
+        return Steering(fixed(context.guide.target))
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ _METHODS = (
     (
         "ca-m2ib",
         "ca_m2ib:CAM2IB",
-        "bottleneck with one mask per token, gated by cross-attention to the other input; "
-        "its target cannot move",
+        "bottleneck with one mask per token, in closed form, towards the other input as attended "
+        "to; nothing in it can collapse",
     ),
     ("ca-m2ib-literal", "ca_m2ib:CAM2IBLiteral", "CA-M2IB as published (learned Q, K, V)"),
     ("m2ib", "m2ib:M2IB", "M2IB as published (Wang et al. 2023)"),

@@ -19,7 +19,7 @@ from mmattrib.engine import (
     fit_bottleneck,
 )
 from mmattrib.engine.bottleneck import capacity
-from mmattrib.engine.diagnostics import warnings_for
+from mmattrib.engine.diagnostics import steering_warnings
 from mmattrib.engine.guidance import LiteralAttention, RelevanceGate, StartGuidance
 from mmattrib.engine.rate import (
     channel_slopes,
@@ -256,13 +256,13 @@ class CAM2IB(BottleneckMethod):
             dict(zip(columns, values, strict=True))
             for values in zip(*columns.values(), strict=True)
         ]
-        return tuple({**row, "warnings": warnings_for(row, ())} for row in rows)
+        return tuple({**row, "warnings": _closed_warnings(row)} for row in rows)
 
     def _descend(self, side: Side, target: Tensor) -> SideScores:
         """Eq. (11) by Adam, as the papers fit it."""
         options, grid = self.options, side.grid()
         first, *deeper = _layers(side, options.depth)
-        guide = replace(side.guide, embedding=target)
+        guide = replace(side.guide, attended=target)
         if options.contrast > 0 and side.other is not None:
             shut = ~side.other.grid().content  # the guide with nothing in it
             guide = replace(guide, neutral=nnf.normalize(self._behind(side.other, shut), dim=-1))
@@ -286,6 +286,17 @@ class CAM2IB(BottleneckMethod):
             deeper=[(at.tokens(), at.suffix) for at in deeper],
         )
         return SideScores(fitted.capacity, self.unit, fitted.diagnostics)
+
+
+def _closed_warnings(numbers: dict[str, float]) -> list[str]:
+    """Reasons not to trust a map of the closed solver, whose target cannot move."""
+    found = steering_warnings(numbers)
+    if numbers["capacity_bits"] == 0:
+        found.append(
+            "no part of the input raises its match with the guide, so that the map is 0 bits "
+            "everywhere"
+        )
+    return found
 
 
 def _layers(side: Side, depth: int) -> list[Side]:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 import mmattrib
 from mmattrib.api import load_backbone
 from mmattrib.backbone import Backbone
-from mmattrib.benchmark import CHUNK, PAIRS
+from mmattrib.benchmark import CHUNK, PAIRS, end_with_parent
 from mmattrib.errors import OptionError, TrustWarning, WeightsError
 from mmattrib.study.measure import Row, Variant, measure_chunk
 from mmattrib.study.oracle import reference_rows
@@ -332,6 +332,12 @@ def _load(backbone: str, file: str | None) -> Backbone:
 
 
 def _start_worker() -> None:
+    """What a worker process needs."""
+    end_with_parent()
+    _settle()
+
+
+def _settle() -> None:
     """One thread each, or processes would fight for the cores."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", TrustWarning)  # diagnostics keep them
@@ -339,11 +345,11 @@ def _start_worker() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What :func:`_start_worker` sets, in this process and for a while."""
+    """What :func:`_settle` sets, in this process and for a while."""
     threads = torch.get_num_threads()
     with warnings.catch_warnings():
         try:
-            _start_worker()
+            _settle()
             yield
         finally:
             torch.set_num_threads(threads)
