@@ -15,7 +15,7 @@ from mmattrib.study.plan import choose, read_plan
 from mmattrib.study.protocol import FINAL_SCENES, SEARCH_SCENES, Kind, Split
 from mmattrib.study.results import load_results
 from mmattrib.study.sweep import Checkpoint, Scope, sweep
-from mmattrib.study.table import View, markdown
+from mmattrib.study.table import View, against, markdown
 
 
 class _Group(click.Group):
@@ -142,6 +142,20 @@ def _measure(
 def table_command(folder: Path, **given: Any) -> None:
     """Print the results of DIR as Markdown."""
     click.echo(markdown(load_results(folder), View(**given)), nl=False)
+
+
+@main.command("against")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--variant", default="ca-m2ib", show_default=True, help="The one that is compared.")
+@click.option("--rival", "rivals", multiple=True, help="With which; repeated. Default: all.")
+@click.option("--metric", "metrics", multiple=True, help="Repeated. Default: those that decide.")
+@click.option("--checkpoint", "checkpoints", multiple=True, metavar="LABEL",
+              help="Average over these alone; repeated. Default: all.")  # fmt: skip
+@click.option("--split", type=click.Choice(get_args(Split)), default="search", show_default=True)
+@click.option("--kind", type=click.Choice(get_args(Kind)), default="one", show_default=True)
+def against_command(folder: Path, variant: str, rivals: tuple[str, ...], **given: Any) -> None:
+    """Print how far one variant leads the others, direction by direction."""
+    click.echo(against(load_results(folder), variant, rivals, View(**given)), nl=False)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 from mmattrib.benchmark import Floats
 from mmattrib.errors import OptionError
 from mmattrib.study.compare import Difference, compare
-from mmattrib.study.protocol import DIRECTIONS, METRICS, PROBES, RANKED, Kind, Split
+from mmattrib.study.protocol import DECIDING, DIRECTIONS, METRICS, PROBES, RANKED, Kind, Split
 from mmattrib.study.results import CHANCE, ORACLE, Results
 
 #: Not fractions: given as they are, with so many decimals.
@@ -205,6 +205,51 @@ def difference(
     return compare(sides[0], sides[1], comparisons=comparisons, draws=draws)
 
 
+def against(
+    results: Results, variant: str, rivals: Sequence[str] = (), view: View | None = None
+) -> str:
+    """One table of how far a variant leads its rivals, a row for each rival and metric.
+
+    A cell is the paired difference ``variant - rival`` in a direction, in percent, with its 95 %
+    interval; ``*`` where the interval, corrected for all comparisons of the table, leaves out zero.
+    Behind the rival's name stands on how many scenes it was compared.
+
+    Args:
+        results: from :func:`mmattrib.study.load_results`.
+        variant: the one that is compared.
+        rivals: with which; all others if empty.
+        view: directions, metrics (default: those that decide), checkpoints,
+            split and kind.
+
+    Raises:
+        OptionError: no such variant, direction, metric or checkpoint.
+    """
+    view = view or View()
+    others = rivals or [v for v in results.variants if v not in (variant, CHANCE, ORACLE)]
+    directions = view.directions or DIRECTIONS
+    metrics = view.metrics or DECIDING
+    comparisons = len(others) * len(directions) * len(metrics)
+    lines = [_row(["rival", "metric", *directions]), _row(["---"] * (2 + len(directions)))]
+    for rival in others:
+        for metric in metrics:
+            found = [
+                difference(
+                    results, variant, rival, metric, [d], checkpoints=view.checkpoints,
+                    split=view.split, kind=view.kind, comparisons=comparisons, draws=view.draws,
+                )
+                for d in directions
+            ]  # fmt: skip
+            cells = [
+                f"{100 * d.mean:+.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}]"
+                f"{'*' if d.clear else ''}"
+                if d.scenes
+                else ""
+                for d in found
+            ]
+            lines.append(_row([f"{rival} ({max(d.scenes for d in found)})", metric, *cells]))
+    return "\n".join(lines) + "\n"
+
+
 def _cell(values: Floats, metric: str) -> str:
     values = values[~np.isnan(values)]
     if values.size == 0:
@@ -219,4 +264,4 @@ def _cell(values: Floats, metric: str) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -17,7 +17,7 @@ from mmattrib.study.measure import Row, Variant
 from mmattrib.study.plan import choose, parse_plan, read_plan
 from mmattrib.study.results import FILE, Results
 from mmattrib.study.sweep import Checkpoint, Outcome, Scope, definition_id
-from mmattrib.study.table import View, difference, markdown
+from mmattrib.study.table import View, against, difference, markdown
 
 PAIR = ("image", "text")
 SCOPE = Scope(n=3, pairs=[PAIR])
@@ -321,3 +321,16 @@ def test_the_command_line(tmp_path: Path) -> None:
     bad = CliRunner().invoke(main, ["table", str(out), "--metric", "uoi"])
     assert bad.exit_code == 2
     assert "accepted are" in bad.output
+
+
+def test_a_lead_is_given_direction_by_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(monkeypatch)
+    sweep_quietly(QUICK, [Checkpoint("a", "tiny", None, "a")], SCOPE, tmp_path)
+    text = against(load_results(tmp_path), "nib", view=View(metrics=["iou"], draws=200))
+    head, _, row = text.splitlines()
+    assert head.startswith(r"| rival | metric | image\|text | ")
+    assert row.startswith("| random (3) | iou | +25.0 [25.0, 25.0]* | ")
+    turned = against(load_results(tmp_path), "random", ["nib"], View(metrics=["iou"], draws=200))
+    assert "-25.0 [-25.0, -25.0]*" in turned

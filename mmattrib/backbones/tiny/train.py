@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -126,9 +126,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=72.0, help="wall time, both stages")
     parser.add_argument("--batch", type=int, default=64, help="scenes per step of stage 1")
     parser.add_argument("--alone", type=float, default=0.55, help="stage 1's share of the time")
-    parser.add_argument(
-        "--image-from", help="weights whose image tower lends its lower half as a start"
-    )
     parser.add_argument("--resume", action="store_true", help="go on from OUT's checkpoints")
     parser.add_argument("--assemble-only", action="store_true", help="only write the weights")
     args = parser.parse_args(argv)
@@ -138,7 +135,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.batch < 2 or not 0 < args.alone < 1:
         parser.error("--batch must be at least 2, and --alone between 0 and 1")
     recipe = sized_recipe(args.seed, args.minutes, args.batch, args.alone)
-    recipe = replace(recipe, image_from=args.image_from)
     started = time.monotonic()
     path = train(args.out, recipe, args.resume)
     minutes = (time.monotonic() - started) / 60

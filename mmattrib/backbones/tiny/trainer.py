@@ -23,7 +23,6 @@ from mmattrib.backbones.tiny.batches import (
     multi_hot,
     text_batch,
 )
-from mmattrib.backbones.tiny.checkpoint import load_tiny
 from mmattrib.backbones.tiny.losses import PrototypeLoss, class_prototypes, contrastive_loss
 from mmattrib.backbones.tiny.model import TOWERS, TinyConfig, Tower, TowerName
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
@@ -38,9 +37,6 @@ class Recipe:
 
     Minutes are wall time; learning rates are peaks; `average` is the decay of the averaged
     weights, which are the ones evaluated and shipped; `text_share` is text's part of stage 1.
-    `image_from` is a file of weights whose image tower lends its lower half (stem, positions and
-    the first half of the blocks) as a start: a budget below some hours of a core per tower is
-    otherwise spent before that tower tells any classes apart.
     """
 
     seed: int = 0
@@ -56,26 +52,13 @@ class Recipe:
     average: float = 0.998
     prototype_weight: float = 0.5
     checkpoint_seconds: float = 120.0
-    image_from: str | None = None
 
 
 def fast_precision() -> torch.autocast:
-    """bfloat16 where the processor multiplies it; elsewhere float32, some 13 times faster there."""
+    """bfloat16 where the processor multiplies it; elsewhere it would be emulated, so float32."""
     can = torch.cpu.get_capabilities()
     fast = can.get("amx_bf16", False) or can.get("avx512_bf16", False)
     return torch.autocast("cpu", torch.bfloat16, enabled=bool(fast))
-
-
-def start_lower_half(tower: Tower, weights: Path) -> None:
-    """Copy what stands below the upper half of the blocks from a file of `tiny`'s weights."""
-    model, _ = load_tiny(weights)
-    upper = [f"blocks.{k}." for k in range(len(tower.blocks) // 2, len(tower.blocks))]
-    lower = {
-        key: value
-        for key, value in model.tower(tower.name).state_dict().items()
-        if not key.startswith(("norm.", "head.", *upper))
-    }
-    tower.load_state_dict(lower, strict=False)
 
 
 class Learner:
@@ -89,8 +72,6 @@ class Learner:
         self.tower = Tower(config, name)
         classes = len(assets.class_names())
         self.loss = PrototypeLoss(class_prototypes(classes, config.embed_dim))
-        if name == "image" and recipe.image_from is not None:
-            start_lower_half(self.tower, Path(recipe.image_from))
         self.average = Tower(config, name)
         self.average.load_state_dict(self.tower.state_dict())
         self.optimiser = self._optimiser()
