@@ -16,7 +16,7 @@ from mmattrib.benchmark import raw_input, scene_truth
 from mmattrib.metrics import auc
 from mmattrib.study.protocol import protocol_scenes
 
-SCENES, SHOWN = 48, 4
+SCENES, SHOWN = 16, 4
 DIRECTIONS = (("image", "text"), ("image", "audio"), ("audio", "text"), ("audio", "image"))
 
 
