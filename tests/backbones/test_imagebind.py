@@ -341,7 +341,7 @@ def test_neither_batch_nor_padding_changes_a_map() -> None:
     sounds = [sound(4.0), sound(1.5, seed=1), sound(5.0, seed=2)]
     captions = ["rain", "a dog barks at the red car near the old house today", "rain on a roof"]
     pairs = [{"audio": a, "text": t} for a, t in zip(sounds, captions, strict=True)]
-    options = {"points": 2, "guide_points": 2, "layer": 0}
+    options = {"method": "m2ib", "steps": 2, "samples": 2, "layer": 0}
     many = list(mm.attribute_many(backbone(), pairs, progress=False, **options))
     for pair, found in zip(pairs, many, strict=True):
         alone = mm.attribute(backbone(), inputs=pair, **options)
