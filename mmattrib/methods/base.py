@@ -10,6 +10,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -54,19 +55,32 @@ class Side:
 
     def at(self, layer: int) -> Side:
         """The same side at another layer."""
+        if layer == self.layer:
+            return self  # with what it keeps
         return replace(self, layer=self.encoder.check_layer(layer))
 
     def tokens(self) -> Tensor:
         """``(B, N, C)`` at the explained layer, without gradients.
 
         Inputs go through one by one: a tower's sums round differently in another batch size, and
-        a map must not depend on the batch. The prefix is a small part of the work.
+        a map must not depend on the batch. The prefix is a small part of the work. Not to be
+        changed in place: every call gives the same tensor.
         """
-        with torch.no_grad():
-            return torch.cat([self.encoder.prefix(one, self.layer) for one in self._one_by_one()])
+        return self._tokens
 
     def token_embeddings(self) -> Tensor:
         """The explained inputs' own tokens in the joint space, ``(B, N, D)``, one by one."""
+        return self._token_embeddings
+
+    # Kept: a method may ask for them several times, and each costs a pass through the tower.
+
+    @cached_property
+    def _tokens(self) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([self.encoder.prefix(one, self.layer) for one in self._one_by_one()])
+
+    @cached_property
+    def _token_embeddings(self) -> Tensor:
         with torch.no_grad():
             return torch.cat(
                 [self.encoder.token_embeddings(one).values for one in self._one_by_one()]
