@@ -77,6 +77,7 @@ def measure(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
     import mmattrib as mm
     from mmattrib.preprocess import load_image, load_text
+    from mmattrib.study.measure import rank_correlation
 
     start = time.perf_counter()
     backbone = mm.load_backbone(name, **options)
@@ -107,7 +108,9 @@ def measure(name: str, options: dict[str, Any]) -> dict[str, Any]:
             shown = np.isfinite(maps[0])  # NaN at padding
             assert all(np.isfinite(m[shown]).all() for m in maps)
             found[f"{method}_{side}_bits"] = round(float(maps[0][shown].sum()), 1)
-            found[f"{method}_{side}_stability"] = _rank_correlation(*(m[shown] for m in maps))
+            found[f"{method}_{side}_stability"] = round(
+                rank_correlation(*(m[shown] for m in maps)), 3
+            )
     found["peak_mb"] = _peak_mb()
     return found
 
@@ -124,19 +127,6 @@ def _suffix_gap(encoder: Any, raw: Any) -> float:
             for layer in range(-1, encoder.num_layers)
         ]
     return float(f"{max(map(float, gaps)):.1e}")
-
-
-def _rank_correlation(one: np.ndarray, two: np.ndarray) -> float:
-    """Spearman's, ties at their mean rank; NaN where a map is constant."""
-
-    def ranks(values: np.ndarray) -> np.ndarray:
-        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-    a, b = ranks(one), ranks(two)
-    if a.std() == 0 or b.std() == 0:
-        return float("nan")
-    return round(float(np.corrcoef(a, b)[0, 1]), 3)
 
 
 def mm_trust_warning() -> type[Warning]:

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from mmattrib.api import Layers, attribute_many, load_method
 from mmattrib.backbone import Backbone
-from mmattrib.data.scenes import Scene
+from mmattrib.data.scenes import Scene, part_names
 from mmattrib.errors import InputError, OptionError, TrustWarning
 from mmattrib.methods import Method
 from mmattrib.metrics import Metric, Truth
@@ -411,21 +411,6 @@ def scene_truth(scene: Scene, attribution: Attribution) -> Truth:
         if yes:
             mask |= part
     return Truth(mask, tuple(masks), shared)
-
-
-def part_names(scene: Scene, modality: str) -> tuple[str | None, ...]:
-    """The class of every object, sound or mention of one modality, None where it has none.
-
-    Raises:
-        InputError: scenes have no such modality.
-    """
-    if modality == "image":
-        return tuple(part.class_name for part in scene.objects)
-    if modality == "audio":
-        return tuple(part.class_name for part in scene.events)
-    if modality == "text":
-        return tuple(part.class_name for part in scene.mentions)
-    raise InputError(f"scenes hold image, audio and text, not {modality!r}")
 
 
 def _scenes_hash(scenes: Sequence[Scene]) -> str:

@@ -34,6 +34,7 @@ __all__ = [
     "SceneOptions",
     "SoundEvent",
     "generate",
+    "part_names",
     "scene_of",
     "scenes",
 ]
@@ -141,6 +142,21 @@ class Scene:
         quieter = replace(layout, takes=kept, level=layout.level * scale)
         left = draw.render_audio(layout, skip=k)
         return replace(self, audio=left, events=_events(quieter)[0], _audio=quieter)
+
+
+def part_names(scene: Scene, modality: str) -> tuple[str | None, ...]:
+    """The class of every object, sound or mention of one modality, None where it has none.
+
+    Raises:
+        InputError: scenes have no such modality.
+    """
+    if modality == "image":
+        return tuple(part.class_name for part in scene.objects)
+    if modality == "audio":
+        return tuple(part.class_name for part in scene.events)
+    if modality == "text":
+        return tuple(part.class_name for part in scene.mentions)
+    raise InputError(f"scenes hold image, audio and text, not {modality!r}")
 
 
 def generate(

@@ -382,17 +382,17 @@ def token_relevance(context: Context, temperature: float) -> Tensor:
             "guidance 'none', or an encoder that has token_embeddings()"
         )
     guide = context.guide
-    own = own - _mean(own, context.content)
+    own = own - mean_token(own, context.content)
     # The lone token of a one-word caption is all that the guide has: nothing is taken from it.
     several = guide.valid.sum(-1)[:, None, None] > 1
-    shared = _mean(guide.tokens, guide.valid) * several
+    shared = mean_token(guide.tokens, guide.valid) * several
     tokens, pooled = guide.tokens - shared, guide.embedding[:, None] - shared
     attended = attend(own, tokens, tokens, guide.valid, temperature)
     sought = nnf.normalize(attended, dim=-1) + nnf.normalize(pooled, dim=-1)
     return (own * sought).sum(-1)
 
 
-def _mean(tokens: Tensor, chosen: Tensor) -> Tensor:
+def mean_token(tokens: Tensor, chosen: Tensor) -> Tensor:
     """``(b, 1, D)`` mean of the chosen tokens."""
     weight = chosen.to(tokens.dtype)[..., None]
     return (tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1.0)

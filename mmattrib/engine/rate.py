@@ -8,17 +8,17 @@ rate of the channel, from pure noise to the clean tokens, and the objective with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from mmattrib.engine.guidance import attend, mean_token
 from mmattrib.engine.noise import PairNoise
 from mmattrib.engine.objective import cosine_gradient
+from mmattrib.engine.optimise import Suffix
 from mmattrib.engine.statistics import TokenStatistics
-
-Suffix = Callable[[Tensor, Tensor], Tensor]
 
 
 def channel_slopes(
@@ -133,13 +133,9 @@ def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperatur
         temperature: above 0.
     """
     content = content.to(scores.device)
-    weight = content.to(torch.float32)[..., None]
     own = token_embeddings.to(scores.device, torch.float32)
-    mean = (own * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1.0)
-    own = nnf.normalize(own - mean, dim=-1)
-    logits = temperature * own @ own.transpose(1, 2)
-    logits = logits.masked_fill(~content[:, None, :], torch.finfo(logits.dtype).min)
-    spread = (logits.softmax(-1) @ scores.float()[..., None])[..., 0]
+    own = nnf.normalize(own - mean_token(own, content), dim=-1)
+    spread = attend(own, own, scores.float()[..., None], content, temperature)[..., 0]
     return spread.where(content, scores.float())
 
 

@@ -20,7 +20,6 @@ class BottleneckMethod(Method):
     unit = "bits"
     Options: ClassVar[type[Any]] = BottleneckOptions
     options: BottleneckOptions
-    needs_token_embeddings: ClassVar[bool] = False
 
     def guidance(self) -> Guidance:
         """How the other modality enters."""
@@ -41,7 +40,6 @@ class BottleneckMethod(Method):
             side.keys,
             self.options,
             self.guidance(),
-            explained_tokens=side.token_embeddings() if self.needs_token_embeddings else None,
             statistics=self.statistics(side) if self.options.standardise else None,
         )
         return SideScores(fitted.capacity, self.unit, fitted.diagnostics)

@@ -13,8 +13,8 @@ import torch
 
 from mmattrib.api import Layers, attribute_many, load_method
 from mmattrib.backbone import Backbone
-from mmattrib.benchmark import part_names, raw_input, scene_truth
-from mmattrib.data.scenes import Scene
+from mmattrib.benchmark import raw_input, scene_truth
+from mmattrib.data.scenes import Scene, part_names
 from mmattrib.encoder import Encoder
 from mmattrib.errors import InputError
 from mmattrib.methods import Method, Side, SideScores

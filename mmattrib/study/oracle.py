@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmattrib.backbone import Backbone
-from mmattrib.benchmark import Floats, part_names, raw_input
-from mmattrib.data.scenes import Scene
+from mmattrib.benchmark import Floats, raw_input
+from mmattrib.data.scenes import Scene, part_names
 from mmattrib.metrics.base import BoolArray
 from mmattrib.preprocess import load as load_raw
 from mmattrib.study.measure import Row

@@ -13,8 +13,8 @@ from mmattrib.backbones.tiny.checkpoint import load_tiny
 from mmattrib.backbones.tiny.encoders import wrap
 from mmattrib.backbones.tiny.retrieval import occlusion_oracle
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
-from mmattrib.benchmark import PAIRS, part_names, raw_input
-from mmattrib.data.scenes import Scene, generate
+from mmattrib.benchmark import PAIRS, raw_input
+from mmattrib.data.scenes import Scene, generate, part_names
 from mmattrib.errors import InputError
 from mmattrib.methods import Method, Side, SideScores
 from mmattrib.study.confidence import PLACEHOLDER, confidence, masked_input

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmattrib.benchmark import part_names
+from mmattrib.data.scenes import part_names
 from mmattrib.errors import OptionError
 from mmattrib.study.protocol import DIRECTIONS, SEEDS, Kind, protocol_scenes
 

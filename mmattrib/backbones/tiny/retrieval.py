@@ -19,7 +19,7 @@ from mmattrib.backbones.tiny.model import TinyModel, normalise_image, normalise_
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
 from mmattrib.data import assets
 from mmattrib.data.scene_specs import SceneOptions, Split, draw_spec
-from mmattrib.data.scenes import MEL, Mention, Scene, SceneObject, SoundEvent, generate, scene_of
+from mmattrib.data.scenes import MEL, Scene, generate, part_names, scene_of
 
 PAIRS: Final = (("image", "text"), ("audio", "text"), ("image", "audio"))
 #: Two shared classes, and one class more on each side that the others lack.
@@ -166,16 +166,6 @@ def multi_object_ceiling(
 def classes_of(scene: Scene, modality: str) -> list[str]:
     """The named classes that one modality of a scene holds."""
     return [name for name in part_names(scene, modality) if name is not None]
-
-
-def part_names(scene: Scene, modality: str) -> list[str | None]:
-    """The class of every object, event or mention, None where it has none."""
-    parts: dict[str, Sequence[SceneObject | SoundEvent | Mention]] = {
-        "image": scene.objects,
-        "audio": scene.events,
-        "text": scene.mentions,
-    }
-    return [part.class_name for part in parts[modality]]
 
 
 def occlusion_oracle(
