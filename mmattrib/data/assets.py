@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -112,16 +113,21 @@ def read_bytes(file: str) -> bytes:
         FileNotFoundError: if the installation, or another bank's folder, lacks it.
         InputError: if the path leads out of the bank, or ``MMATTRIB_ASSETS`` names no bank.
     """
+    return _locate(file).read_bytes()
+
+
+def _locate(file: str) -> Traversable:
+    """Where a file of the bank lies; raises InputError as :func:`read_bytes` does."""
     parts = file.split("/")
     if {"", ".", ".."} & set(parts) or "\\" in file or ":" in file:
         raise InputError(f"asset {file!r}: a path below the bank's folder is accepted, with '/'")
     folder = bank_folder()
     if folder is None:
-        return resources.files("mmattrib").joinpath("data", "assets", *parts).read_bytes()
+        return resources.files("mmattrib").joinpath("data", "assets", *parts)
     path = folder.joinpath(*parts).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise InputError(f"asset {file!r} is a link out of {folder}: put the file itself there")
-    return path.read_bytes()
+    return path
 
 
 def bank_folder() -> Path | None:
@@ -234,7 +240,9 @@ def load_sound(sound: Sound) -> npt.NDArray[np.float32]:
     """
     import soundfile
 
-    samples, rate = soundfile.read(io.BytesIO(read_bytes(sound.file)), dtype="float32")
+    # From a path: a Python stream is read through callbacks, in which a Ctrl-C is lost.
+    with resources.as_file(_locate(sound.file)) as path:
+        samples, rate = soundfile.read(path, dtype="float32")
     if rate != SAMPLE_RATE or samples.ndim != 1:
         raise InputError(f"{sound.file}: {rate} Hz with shape {samples.shape}, want 16 kHz mono")
     out: npt.NDArray[np.float32] = np.asarray(samples, dtype=np.float32)

@@ -142,7 +142,9 @@ def _decode_file(path: Path) -> tuple[FloatArray, int]:
     import soundfile
 
     try:
-        with path.open("rb") as stream, soundfile.SoundFile(stream) as sound:
+        path.open("rb").close()  # says why, where it cannot be read
+        # From a path: a Python stream is read through callbacks, in which a Ctrl-C is lost.
+        with soundfile.SoundFile(path) as sound:
             rate, announced = _checked_rate(sound.samplerate, path), int(sound.frames)
             _check_length(announced, rate, path)
             samples = _read_mono(sound, rate, path)

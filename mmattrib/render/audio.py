@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -99,13 +100,14 @@ def encode_audio(samples: FloatArray, sample_rate: int) -> tuple[str, bytes]:
     peak = float(np.abs(clean).max(initial=0.0))
     if peak > 1.0:
         clean = clean / peak
-    for media, container in (("audio/flac", "FLAC"), ("audio/wav", "WAV")):
-        buffer = io.BytesIO()
-        try:
-            soundfile.write(buffer, clean, sample_rate, format=container, subtype="PCM_16")
-        except soundfile.LibsndfileError:
-            continue
-        return media, buffer.getvalue()
+    with tempfile.TemporaryDirectory() as folder:  # as a Ctrl-C is lost in writing to a stream
+        for media, container in (("audio/flac", "FLAC"), ("audio/wav", "WAV")):
+            path = Path(folder, container)
+            try:
+                soundfile.write(path, clean, sample_rate, format=container, subtype="PCM_16")
+            except soundfile.LibsndfileError:
+                continue
+            return media, path.read_bytes()
     raise OptionError(
         f"{sample_rate} Hz cannot be encoded: accepted is any rate that FLAC or WAV can hold."
     )

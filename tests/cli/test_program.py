@@ -117,22 +117,23 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as in POSIX")
 def test_ctrl_c_leaves_quietly_and_leaves_nothing(tmp_path: Path) -> None:
-    program = subprocess.Popen(
-        [sys.executable, "-m", "mmattrib", "scenes", "--out", tmp_path / "s", "--n", "100000"],
+    command = [sys.executable, "-m", "mmattrib", "scenes", "--out", tmp_path / "s", "--n", "100000"]
+    with subprocess.Popen(
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # a shell that runs the tests in the background makes its children ignore Ctrl-C
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        wait_for(
-            lambda: any(tmp_path.glob(".s.*/scene-*/truth.json")) or program.poll() is not None
-        )
-        program.send_signal(signal.SIGINT)
-        out, err = program.communicate(timeout=60)
-    finally:
-        program.kill()
+    ) as program:
+        try:
+            wait_for(
+                lambda: any(tmp_path.glob(".s.*/scene-*/truth.json")) or program.poll() is not None
+            )
+            program.send_signal(signal.SIGINT)
+            out, err = program.communicate(timeout=60)
+        finally:
+            program.kill()
     assert program.returncode == 130
     assert (out, err.strip()) == ("", "")
     assert list(tmp_path.iterdir()) == []
