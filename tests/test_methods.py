@@ -328,8 +328,8 @@ def test_ca_m2ib_scores_content_alone() -> None:
     "changed",
     [
         {"points": 8}, {"guide_points": 2}, {"evidence": 2.0}, {"sigma": 2.0},
-        {"shared_noise": False}, {"slope": "channel"}, {"pooling": 0.0}, {"depth": 2},
-        {"beta": 1.0}, {"gamma": 2.0},
+        {"shared_noise": False}, {"slope": "signal"}, {"rates": "uniform"}, {"pooling": 0.0},
+        {"depth": 2}, {"beta": 1.0}, {"gamma": 2.0},
     ],
 )  # fmt: skip
 def test_every_option_of_the_closed_solver_acts(changed: dict[str, Any]) -> None:
@@ -482,11 +482,11 @@ def test_options_are_parsed_checked_and_described() -> None:
     assert described["antithetic"] is False
     assert described["seed"] == 7
     assert set(described) >= {"sigma", "gamma", "learning_rate", "guidance", "strength", "solver"}
-    closed = CAM2IB.build(points="32", shared_noise="no", slope="channel", pooling="0").options
+    closed = CAM2IB.build(points="32", shared_noise="no", slope="signal", pooling="0").options
     assert (closed.points, closed.shared_noise, closed.slope, closed.pooling) == (
         32,
         False,
-        "channel",
+        "signal",
         0.0,
     )
 

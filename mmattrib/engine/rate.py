@@ -21,6 +21,20 @@ from mmattrib.engine.optimise import Suffix
 from mmattrib.engine.statistics import TokenStatistics
 
 
+def channel_rates(points: int, *, central: bool = False) -> Tensor:
+    """Rates of the channel at which slopes are taken, ``(points,)`` in (0, 1), rising.
+
+    Args:
+        points: how many.
+        central: quantiles of the density 6 t (1 − t) in place of evenly spread ones: fewer near
+            pure noise, where a slope is mostly noise, and near the clean tokens, where the fit is
+            saturated.
+    """
+    share = (torch.arange(points) + 0.5) / points
+    # The distribution function 3 t² − 2 t³ of that density, turned round.
+    return 0.5 - (torch.asin(1 - 2 * share) / 3).sin() if central else share
+
+
 def channel_slopes(
     tokens: Tensor,
     suffix: Suffix,
@@ -33,6 +47,7 @@ def channel_slopes(
     seed: int = 0,
     shared_noise: bool = True,
     noise_too: bool = False,
+    central: bool = False,
     max_rows: int = 64,
 ) -> Tensor:
     """How fast the fit rises with each token's λ, averaged over all rates of the channel.
@@ -40,16 +55,16 @@ def channel_slopes(
     At rate t every token is Z_n = t r_n + σ (1 − t) s ⊙ ε_n, eq. (5) with one λ = t for all, where
     s is the root mean square of each channel (:meth:`TokenStatistics.of_inputs`). The slope is
     E_t E_ε [⟨∂cos(target, g(Z)) / ∂Z_n, ∂Z_n/∂λ_n⟩], with ∂Z_n/∂λ_n = r_n, what the signal adds,
-    or r_n − σ s ⊙ ε_n, which also counts the noise that goes.
+    or r_n − σ s ⊙ ε_n, which also counts the noise that goes: the fit's own slope in λ_n.
 
     With ``shared_noise`` every token gets the same ε. Each token's channel is then still that of
     eq. (5), but attention is not scrambled: what all keys have in common cancels in a softmax. The
     slopes vary less from draw to draw, and maps locate better.
 
-    With ``noise_too`` the slopes of all valid tokens sum to fit(clean) − fit(noise) as ``points``
-    grows: integrated gradients (Sundararajan et al. 2017) along the channel, from noise instead of
-    from a point. Rates are the midpoints of ``points`` equal steps; neighbours share a draw of
-    noise, ε at one and −ε at the other.
+    With ``noise_too`` and evenly spread rates the slopes of all valid tokens sum to fit(clean) −
+    fit(noise) as ``points`` grows: integrated gradients (Sundararajan et al. 2017) along the
+    channel, from noise instead of from a point. Neighbouring rates share a draw of noise, ε at one
+    and −ε at the other.
 
     Args:
         tokens: R, ``(B, N, C)``.
@@ -62,6 +77,7 @@ def channel_slopes(
         seed: the user's.
         shared_noise: see above.
         noise_too: see above.
+        central: of :func:`channel_rates`.
         max_rows: most rows in one call of the suffix; bounds memory.
 
     Returns:
@@ -71,9 +87,9 @@ def channel_slopes(
     drawn_for = valid.new_ones(len(valid), 1) if shared_noise else valid
     drawn = PairNoise(keys, drawn_for, tokens.shape[-1], points, seed=seed, antithetic=True,
                       purpose="slopes").draw()  # fmt: skip
-    half = (points + 1) // 2
     order = torch.arange(points)
-    rates = (torch.where(order < half, 2 * order, 2 * (order - half) + 1) + 0.5) / points
+    rates = channel_rates(points, central=central)
+    rates = torch.cat([rates[0::2], rates[1::2]])  # a draw and its negative, side by side
     slopes = []
     for pair in range(len(tokens)):
         # One pair a call: its rows then have the same shapes in any batch.

@@ -34,6 +34,7 @@ from mmattrib.methods.m2ib import BottleneckMethod
 
 SOLVERS = ("closed", "descent")
 SLOPES = ("signal", "channel")
+RATES = ("central", "uniform")
 ATTENDED = "attended"
 
 
@@ -64,7 +65,10 @@ class CAM2IBOptions(BottleneckOptions):
             counts in full; below, in proportion.
         draws_behind: noise draws for an embedding behind a mask.
         shared_noise: at each rate, one draw of noise for all tokens instead of one for each.
-        slope: ``"signal"``: what a token adds; ``"channel"``: that and the noise it replaces.
+        slope: ``"channel"``: what a token adds and the noise it replaces; ``"signal"``: the
+            former alone.
+        rates: where along the channel slopes are taken; ``"central"`` or ``"uniform"``, see
+            :func:`mmattrib.engine.rate.channel_rates`.
         pooling: inverse temperature of the attention of the explained tokens among themselves
             that averages slopes over look-alike tokens; 0 for none.
         depth: layers, from the explained one on, whose slopes are averaged (descent: whose fits
@@ -86,8 +90,9 @@ class CAM2IBOptions(BottleneckOptions):
     evidence: float = 0.2
     draws_behind: int = 8
     shared_noise: bool = True
-    slope: str = "signal"
-    pooling: float = 14.0
+    slope: str = "channel"
+    rates: str = "central"
+    pooling: float = 20.0
     depth: int = 1
     relevance: str = "attention"
     strength: float = 0.8
@@ -101,6 +106,7 @@ class CAM2IBOptions(BottleneckOptions):
             ("solver", SOLVERS),
             ("guidance", accepted),
             ("slope", SLOPES),
+            ("rates", RATES),
             ("relevance", ("attention", "slopes")),
         ):
             value = getattr(self, name)
@@ -208,6 +214,7 @@ class CAM2IB(BottleneckMethod):
                     seed=options.seed,
                     shared_noise=options.shared_noise,
                     noise_too=options.slope == "channel",
+                    central=options.rates == "central",
                     max_rows=options.max_rows,
                 )
                 for at in _layers(side, options.depth)

@@ -12,8 +12,10 @@ from toy_tower import Pool, Suffix, make_problem
 
 from mmattrib.engine import TokenStatistics
 from mmattrib.engine.bottleneck import capacity, kl
+from mmattrib.engine.noise import PairNoise
 from mmattrib.engine.objective import compression
 from mmattrib.engine.rate import (
+    channel_rates,
     channel_slopes,
     closed_mask,
     expected_embedding,
@@ -249,6 +251,47 @@ def test_slopes_with_the_noise_that_goes_are_complete(shared: bool) -> None:
     assert found == pytest.approx(expected, abs=0.01)
     signal = float(slopes_of(tokens, suffix, target, **options).sum())
     assert abs(signal - expected) > 0.02  # what the noise took away is not in it
+
+
+@pytest.mark.parametrize("points", [1, 2, 7, 80])
+def test_central_rates_are_the_quantiles_of_their_density(points: int) -> None:
+    share = (torch.arange(points) + 0.5) / points
+    assert torch.equal(channel_rates(points), share)
+    rates = channel_rates(points, central=True)
+    assert torch.allclose(3 * rates**2 - 2 * rates**3, share, atol=1e-6)
+    assert bool(((rates > 0) & (rates < 1)).all())
+    assert bool((rates.diff() > 0).all())
+
+
+def test_central_rates_weigh_the_channel_by_their_density() -> None:
+    suffix, target = affine()
+    tokens, valid = seeded(1, 6, WIDTH), all_valid(1, 6)
+
+    def at(central: bool, points: int) -> Tensor:
+        return channel_slopes(
+            tokens, suffix, target, valid, ["a"], points=points, sigma=1e-9, central=central
+        )
+
+    rates = channel_rates(400)
+    rows = torch.zeros(400, dtype=torch.long)
+    path = (rates[:, None, None] * tokens).requires_grad_()
+    (gradient,) = torch.autograd.grad((suffix(path, rows) * target).sum(), path)
+    weights = 6 * rates * (1 - rates)
+    expected = ((gradient * tokens).sum(-1) * weights[:, None]).mean(0)
+    assert torch.allclose(at(True, 400)[0], expected, atol=1e-4)
+    assert not torch.allclose(at(False, 400)[0], expected, atol=1e-3)
+
+
+def test_with_the_noise_that_goes_it_is_the_fits_own_slope_in_the_mask() -> None:
+    suffix, target = affine()
+    tokens, valid = seeded(1, 6, WIDTH), all_valid(1, 6)
+    found = channel_slopes(tokens, suffix, target, valid, ["a"], points=1, noise_too=True)
+    drawn = PairNoise(["a"], all_valid(1, 1), WIDTH, 1, antithetic=True, purpose="slopes").draw()
+    noise = drawn[0, 0] * TokenStatistics.of_inputs(tokens, valid).std[0]
+    mask = torch.full((1, 6, 1), 0.5, requires_grad=True)
+    z = mask * tokens + (1 - mask) * noise  # eq. (5)
+    (gradient,) = torch.autograd.grad((suffix(z, torch.zeros(1)) * target).sum(), mask)
+    assert torch.allclose(found, gradient[..., 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("layer", [-1, 0])
