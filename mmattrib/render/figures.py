@@ -181,7 +181,7 @@ def _draw_side(
     else:
         _draw_planes(fig, panel, (low, high, total), width)
     bar = (_MARGIN + width + 0.15, low + 0.1, 0.14, high - low - 0.2)
-    _draw_bar(fig, panel, _inches(bar, total))
+    _draw_bar(fig, panel, _inches(bar, total), short=bar[3] < 1.5)
 
 
 def _draw_planes(
@@ -215,7 +215,9 @@ def _set_ticks(axes: Axes, panel: PlanePanel, first: bool) -> None:
         spine.set_visible(False)
 
 
-def _draw_bar(fig: Figure, panel: Panel, box: tuple[float, float, float, float]) -> None:
+def _draw_bar(
+    fig: Figure, panel: Panel, box: tuple[float, float, float, float], short: bool
+) -> None:
     heat = panel.heat
     axes = fig.add_axes(box)
     axes.imshow(
@@ -230,7 +232,8 @@ def _draw_bar(fig: Figure, panel: Panel, box: tuple[float, float, float, float])
     axes.yaxis.set_label_position("right")
     axes.tick_params(labelsize=8, length=2)
     unit = printable(panel.unit, 40)
-    axes.text(1.7, 0.5, unit, fontsize=8, rotation=90, va="center", parse_math=False)
+    beside = 4.2 if short else 1.7  # right of the numbers where it does not fit between them
+    axes.text(beside, 0.5, unit, fontsize=8, rotation=90, va="center", parse_math=False)
 
 
 def _draw_words(axes: Axes, panel: TextPanel, points: float) -> None:

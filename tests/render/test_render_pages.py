@@ -278,6 +278,17 @@ def test_no_text_runs_out_of_the_figure(explanation: Explanation) -> None:
         assert extent.x1 <= fig.bbox.width
 
 
+def test_a_colour_bars_unit_keeps_clear_of_its_numbers(explanation: Explanation) -> None:
+    fig = figure(explanation)
+    fig.canvas.draw()
+    bars = [axes for axes in fig.axes if axes.texts and axes.texts[0].get_text().startswith("bits")]
+    assert len(bars) == 2
+    for axes in bars:
+        unit = axes.texts[0].get_window_extent()
+        labels = [label.get_window_extent() for label in axes.get_yticklabels()]
+        assert not any(unit.overlaps(label) for label in labels)
+
+
 def test_figure_is_the_same_under_any_style_of_the_users() -> None:
     example = pair(image_side(), text_side())
     plain = png_bytes(example)
