@@ -186,7 +186,6 @@ def expected_embedding(
     samples: int,
     sigma: float = 1.0,
     seed: int = 0,
-    purpose: str = "embedding",
 ) -> Tensor:
     """The mean embedding behind the channel at mask λ, ``(B, D)``.
 
@@ -202,11 +201,10 @@ def expected_embedding(
         samples: draws of noise, in antithetic pairs.
         sigma: σ_m.
         seed: the user's.
-        purpose: keeps this noise apart from other noise of the pair.
     """
     spread = sigma * TokenStatistics.of_inputs(tokens, valid).std
     drawn = PairNoise(keys, valid, tokens.shape[-1], samples, seed=seed, antithetic=True,
-                      purpose=purpose).draw()  # fmt: skip
+                      purpose="embedding").draw()  # fmt: skip
     embeddings = []
     with torch.no_grad():
         for pair in range(len(tokens)):
