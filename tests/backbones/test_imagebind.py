@@ -363,5 +363,7 @@ def test_half_precision(dtype: str) -> None:
         assert found.dtype == torch.float32
         assert float((found * expected).sum()) > 0.99
         assert float((again * expected).sum()) > 0.99
-    one = mm.attribute(half, image=raws("image")[0], text="a dog", points=2, layer=0)
+    # on random weights the closed solver may rightly hold 0 bits
+    options = {"method": "m2ib", "steps": 2, "samples": 2, "layer": 0}
+    one = mm.attribute(half, image=raws("image")[0], text="a dog", **options)
     assert one["image"].scores.max() > 0
