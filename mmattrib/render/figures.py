@@ -181,7 +181,7 @@ def _draw_side(
     else:
         _draw_planes(fig, panel, (low, high, total), width)
     bar = (_MARGIN + width + 0.15, low + 0.1, 0.14, high - low - 0.2)
-    _draw_bar(fig, panel, _inches(bar, total), short=bar[3] < 1.5)
+    _draw_bar(fig, panel, _inches(bar, total))
 
 
 def _draw_planes(
@@ -215,9 +215,7 @@ def _set_ticks(axes: Axes, panel: PlanePanel, first: bool) -> None:
         spine.set_visible(False)
 
 
-def _draw_bar(
-    fig: Figure, panel: Panel, box: tuple[float, float, float, float], short: bool
-) -> None:
+def _draw_bar(fig: Figure, panel: Panel, box: tuple[float, float, float, float]) -> None:
     heat = panel.heat
     axes = fig.add_axes(box)
     axes.imshow(
@@ -232,7 +230,8 @@ def _draw_bar(
     axes.yaxis.set_label_position("right")
     axes.tick_params(labelsize=8, length=2)
     unit = printable(panel.unit, 40)
-    beside = 4.2 if short else 1.7  # right of the numbers where it does not fit between them
+    short = box[3] * fig.get_figheight() < 1.5  # the unit does not fit between the numbers
+    beside = 4.2 if short else 1.7
     axes.text(beside, 0.5, unit, fontsize=8, rotation=90, va="center", parse_math=False)
 
 
