@@ -12,9 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import mmattrib as mm
-from mmattrib.benchmark import raw_input, scene_truth
+from examples.study.protocol import protocol_scenes
+from mmattrib.evaluation.benchmark import raw_input, scene_truth
 from mmattrib.metrics import auc
-from mmattrib.study.protocol import protocol_scenes
 
 SCENES, SHOWN = 16, 4
 DIRECTIONS = (("image", "text"), ("image", "audio"), ("audio", "text"), ("audio", "image"))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import mmattrib as mm
-from mmattrib.study.protocol import Kind, protocol_scenes
+from examples.study.protocol import Kind, protocol_scenes
 
 PRICES = (0.03, 0.1, 0.3, 1.0, 3.0)
 

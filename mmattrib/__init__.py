@@ -17,34 +17,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmattrib.api import attribute, attribute_many, load_backbone, load_method
-    from mmattrib.backbone import Backbone
     from mmattrib.backbones.clip import wrap
-    from mmattrib.benchmark import Evaluation, evaluate
-    from mmattrib.data.scenes import Scene, scenes
-    from mmattrib.encoder import BlockEncoder, Encoder
-    from mmattrib.hookspecs import hookimpl
-    from mmattrib.render import load
+    from mmattrib.datasets.scenes.generator import Scene, scenes
+    from mmattrib.evaluation.benchmark import Evaluation, evaluate
+    from mmattrib.explain import attribute, attribute_many, load_backbone, load_method
+    from mmattrib.io.explanations import load
+    from mmattrib.models.backbone import Backbone
+    from mmattrib.models.encoder import BlockEncoder, Encoder
+    from mmattrib.plugins.hookspecs import hookimpl
     from mmattrib.types import Attribution, Explanation
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Attribution": "types",
-    "Backbone": "backbone",
-    "BlockEncoder": "encoder",
-    "Encoder": "encoder",
-    "Evaluation": "benchmark",
+    "Backbone": "models.backbone",
+    "BlockEncoder": "models.encoder",
+    "Encoder": "models.encoder",
+    "Evaluation": "evaluation.benchmark",
     "Explanation": "types",
-    "Scene": "data.scenes",
-    "attribute": "api",
-    "attribute_many": "api",
-    "evaluate": "benchmark",
-    "hookimpl": "hookspecs",
-    "load": "render",
-    "load_backbone": "api",
-    "load_method": "api",
-    "scenes": "data.scenes",
+    "Scene": "datasets.scenes.generator",
+    "attribute": "explain",
+    "attribute_many": "explain",
+    "evaluate": "evaluation.benchmark",
+    "hookimpl": "plugins.hookspecs",
+    "load": "io.explanations",
+    "load_backbone": "explain",
+    "load_method": "explain",
+    "scenes": "datasets.scenes.generator",
     "wrap": "backbones.clip",
 }
 

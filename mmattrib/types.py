@@ -184,25 +184,28 @@ class Explanation(Mapping[str, Attribution]):
     def __len__(self) -> int:
         return len(self.attributions)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, **options: JSONValue) -> Path:
         """Write the explanation; the suffix chooses the form.
 
         Args:
             path: ``.npz`` and ``.json`` hold everything and load again with
                 :func:`mmattrib.load`; ``.png`` is a figure, ``.html`` a self-contained page.
+                `mmattrib writers` lists what else plugins add.
+            **options: of that form, e.g. ``title=`` of a page.
 
         Returns:
             The path written. The file appears whole or not at all.
 
         Raises:
-            OptionError: the suffix is none of these.
+            OptionError: no form has this suffix, or an unknown option.
         """
-        from mmattrib.render import save
+        from mmattrib.plugins.saving import save
 
-        return save(self, Path(path))
+        return save(self, path, **options)
 
     def _repr_html_(self) -> str:
         """Show the explanation in a notebook."""
-        from mmattrib.render import notebook_html
+        from mmattrib.plugins.loading import default_plugins
 
-        return notebook_html(self)
+        shown: bytes = default_plugins().registry.create("writer", "notebook")(self)
+        return shown.decode("utf-8")

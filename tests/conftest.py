@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from render_examples import audio_side, image_side, pair, text_side
 
 import mmattrib as mm
 from mmattrib.backbones.tiny.encoders import wrap
 from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
-from mmattrib.data.captions import vocabulary
+from mmattrib.datasets.scenes.captions import vocabulary
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,3 +32,9 @@ def untrained() -> mm.Backbone:
 def three_scenes() -> list[mm.Scene]:
     """Three held-out scenes, each sharing one class."""
     return mm.scenes(3, seed=11)
+
+
+@pytest.fixture(params=["image-audio", "image-text", "audio-text"])
+def explanation(request: pytest.FixtureRequest) -> mm.Explanation:
+    makers = {"image": image_side, "audio": audio_side, "text": text_side}
+    return pair(*(makers[name]() for name in request.param.split("-")))

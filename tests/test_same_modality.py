@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import mmattrib as mm
-from mmattrib.encoder import BlockEncoder, EncoderInputs
 from mmattrib.errors import InputError
-from mmattrib.grid import Layout, TokenGrid
-from mmattrib.placed_grid import PlacedGrid, Placement
+from mmattrib.models.encoder import BlockEncoder, EncoderInputs
+from mmattrib.models.grids import Layout, TokenGrid
+from mmattrib.models.grids.placed import PlacedGrid, Placement
 from mmattrib.types import Axis, RawArray, RawInput
 
 # Few rates: these tests are about which inputs meet, not about how good a map is.

@@ -15,7 +15,7 @@ from mmattrib.cli.outputs import SUFFIXES, check_outputs
 from mmattrib.cli.summary import describe, summarise
 from mmattrib.errors import InputError, OptionError
 from mmattrib.plugins import default_plugins
-from mmattrib.registry import did_you_mean
+from mmattrib.plugins.registry import did_you_mean
 from mmattrib.types import RawInput
 
 
@@ -137,7 +137,7 @@ def decode(given: dict[str, str | Path]) -> dict[str, RawInput]:
     Raises:
         InputError: one cannot be read.
     """
-    from mmattrib.preprocess import load
+    from mmattrib.io import load
 
     return {modality: load(modality, source) for modality, source in given.items()}
 

@@ -26,7 +26,7 @@ def demo(out: Path, seed: int) -> None:
     minute.
     """
     check_folder(out, "--out")
-    from mmattrib.demo import write_demo
+    from mmattrib.cli.demo_pages import write_demo
 
     page = write_demo(out, seed)
     click.echo(f"Wrote {page}")

@@ -95,8 +95,8 @@ def evaluate(
         registry.require("metric", name)
 
     import mmattrib
-    from mmattrib.benchmark import PAIRS
-    from mmattrib.render import write_atomic
+    from mmattrib.evaluation.benchmark import PAIRS
+    from mmattrib.files import write_atomic
 
     if device is not None:
         options["device"] = checked_device(device)

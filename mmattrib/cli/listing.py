@@ -10,7 +10,7 @@ import click
 
 from mmattrib.cli.program import COMMANDS
 from mmattrib.plugins import PluginInfo, Plugins, default_plugins
-from mmattrib.registry import KINDS, Entry, Kind, Registry, conflict_message
+from mmattrib.plugins.registry import KINDS, Entry, Kind, Registry, conflict_message
 
 if TYPE_CHECKING:
     from mmattrib.types import JSONValue
@@ -18,25 +18,22 @@ if TYPE_CHECKING:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 
 
-@click.command()
-@json_option
-def backbones(as_json: bool) -> None:
-    """List the backbones, what they embed and what they need."""
-    _list("backbone", as_json)
+def listing(kind: Kind) -> click.Command:
+    """The command that lists what is registered of a kind."""
+
+    @click.command(f"{kind}s", help=f"List the {kind}s{_TELLS.get(kind, '')}.")
+    @click.option("--all", "research", is_flag=True, help="With those kept for comparison only.")
+    @json_option
+    def command(research: bool, as_json: bool) -> None:
+        _list(kind, as_json, research)
+
+    return command
 
 
-@click.command()
-@json_option
-def methods(as_json: bool) -> None:
-    """List the attribution methods."""
-    _list("method", as_json)
-
-
-@click.command()
-@json_option
-def metrics(as_json: bool) -> None:
-    """List the metrics."""
-    _list("metric", as_json)
+_TELLS: dict[Kind, str] = {"backbone": ", what they embed and what they need"}
+backbones, methods, metrics, datasets, writers = (
+    listing(kind) for kind in ("backbone", "method", "metric", "dataset", "writer")
+)
 
 
 @click.command()
@@ -54,12 +51,13 @@ def dump(value: JSONValue) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def describe_entries(registry: Registry, kind: Kind) -> list[JSONValue]:
-    """What stands under each name of a kind, for JSON.
+def describe_entries(registry: Registry, kind: Kind, research: bool) -> list[JSONValue]:
+    """What stands under each name of a kind, for JSON; with ``research``, of all names.
 
     ``state`` is ``"ready"``, ``"missing"`` or ``"conflict"``; ``todo`` says how to change that.
     """
-    return [_describe(registry, entry) for entry in registry.entries(kind)]
+    entries = registry.entries(kind)
+    return [_describe(registry, entry) for entry in entries if research or not entry.research]
 
 
 def _describe(registry: Registry, entry: Entry) -> JSONValue:
@@ -120,9 +118,9 @@ def _describe_plugin(registry: Registry, info: PluginInfo) -> JSONValue:
     }
 
 
-def _list(kind: Kind, as_json: bool) -> None:
+def _list(kind: Kind, as_json: bool, research: bool) -> None:
     loaded = default_plugins()
-    described = describe_entries(loaded.registry, kind)
+    described = describe_entries(loaded.registry, kind, research)
     if as_json:
         click.echo(dump(described))
         return

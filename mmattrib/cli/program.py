@@ -16,16 +16,14 @@ import click
 from mmattrib import __version__
 from mmattrib.errors import MmattribError, TrustWarning, UnknownNameError
 from mmattrib.plugins import default_plugins
-from mmattrib.registry import did_you_mean, one_line
+from mmattrib.plugins.registry import KINDS, did_you_mean, one_line
 
 COMMANDS: Mapping[str, str] = {
     "demo": "mmattrib.cli.demo:demo",
     "attribute": "mmattrib.cli.attribute:attribute",
     "scenes": "mmattrib.cli.scenes:scenes",
     "evaluate": "mmattrib.cli.evaluate:evaluate",
-    "backbones": "mmattrib.cli.listing:backbones",
-    "methods": "mmattrib.cli.listing:methods",
-    "metrics": "mmattrib.cli.listing:metrics",
+    **{f"{kind}s": f"mmattrib.cli.listing:{kind}s" for kind in KINDS if kind != "command"},
     "plugins": "mmattrib.cli.listing:plugins",
 }
 """mmattrib's own commands, each imported when it is asked for."""

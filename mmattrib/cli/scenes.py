@@ -10,7 +10,7 @@ import click
 from mmattrib.cli.outputs import check_folder
 
 if TYPE_CHECKING:
-    from mmattrib.data.scene_specs import Split
+    from mmattrib.datasets.scenes.specs import Split
 
 
 @click.command()
@@ -36,7 +36,7 @@ def scenes(out: Path, n: int, seed: int, split: Split) -> None:
     scene is a folder with image.png, audio.flac, caption.txt, truth.json and masks.npz.
     """
     check_folder(out, "--out", empty=True)
-    from mmattrib.data.export import write_scenes
+    from mmattrib.datasets.scenes.export import write_scenes
 
     folders = write_scenes(out, n, seed, split)
     click.echo(f"Wrote {len(folders)} scene{'s' if len(folders) != 1 else ''} to {out}")

@@ -16,11 +16,11 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from mmattrib.encoder import Encoder, EncoderInputs
 from mmattrib.engine import Guide
 from mmattrib.engine.objective import fit
 from mmattrib.errors import EncoderError, OptionError
-from mmattrib.grid import TokenGrid
+from mmattrib.models.encoder import Encoder, EncoderInputs
+from mmattrib.models.grids import TokenGrid
 
 MethodT = TypeVar("MethodT", bound="Method")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mmattrib.hookspecs import hookimpl
+from mmattrib.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmattrib.hookspecs import Register
     from mmattrib.methods.base import Method
+    from mmattrib.plugins.hookspecs import Register
 
 _METHODS = (
     (

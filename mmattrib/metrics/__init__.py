@@ -6,7 +6,7 @@ Imports numpy alone; :mod:`mmattrib.metrics.builtin` registers what is here.
 from __future__ import annotations
 
 from mmattrib.metrics.base import Metric, Truth
-from mmattrib.metrics.localization import (
+from mmattrib.metrics.localisation import (
     auc,
     iou,
     pointing_game,

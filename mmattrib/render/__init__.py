@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mmattrib.render.audio import masked_audio
 from mmattrib.render.figures import figure, thumbnail
-from mmattrib.render.files import load, save, write_atomic
 from mmattrib.render.normalise import Heatmap, heatmap
 from mmattrib.render.page import index_html, notebook_html, report_html
 
@@ -13,11 +12,8 @@ __all__ = [
     "figure",
     "heatmap",
     "index_html",
-    "load",
     "masked_audio",
     "notebook_html",
     "report_html",
-    "save",
     "thumbnail",
-    "write_atomic",
 ]

@@ -1,7 +1,7 @@
 import numpy as np
 from mmattrib_template import load
 
-from mmattrib.preprocess import load_image
+from mmattrib.io import load_image
 from mmattrib.testing import check_encoder, check_grid
 
 

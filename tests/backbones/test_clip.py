@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -17,12 +16,12 @@ import pytest
 import torch
 
 import mmattrib as mm
-from mmattrib.backbones import _weights
-from mmattrib.backbones._pixels import CLIP_STD, PixelRecipe
-from mmattrib.backbones._towers import relative_layer
 from mmattrib.backbones.clip import load, wrap
 from mmattrib.backbones.clip.encoders import pooled_output, pre_norm
 from mmattrib.errors import InputError, MissingExtraError, OptionError, WeightsError
+from mmattrib.models import weights
+from mmattrib.models.pixels import CLIP_STD, PixelRecipe
+from mmattrib.models.towers import relative_layer
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawText
 
@@ -295,26 +294,18 @@ def test_a_truncated_file(written: Written, tmp_path: Path) -> None:
         load(str(folder))
 
 
-class Malicious:
-    """Unpickling it would create a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (self.path,)
-
-
 def test_a_pickle_with_code_in_it_is_not_run(written: Written, tmp_path: Path) -> None:
     folder, trace = _copy(written, tmp_path), tmp_path / "trace"
     (folder / "model.safetensors").unlink()
-    torch.save({NORM: torch.ones(32), "x": Malicious(trace)}, folder / "pytorch_model.bin")
+    torch.save(
+        {NORM: torch.ones(32), "x": checkpoints.Malicious(trace)}, folder / "pytorch_model.bin"
+    )
     with pytest.raises(WeightsError, match="would run code"):
         load(str(folder))
     assert not trace.exists()
     with (folder / "pytorch_model.bin").open("rb") as stream:
         assert stream.read(2) == b"PK"
-    pickle.loads(pickle.dumps(Malicious(trace)))  # it would have
+    pickle.loads(pickle.dumps(checkpoints.Malicious(trace)))  # it would have
     assert trace.exists()
 
 
@@ -352,7 +343,7 @@ def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert not _weights.hub_reachable(seconds=1.0)
+    assert not weights.hub_reachable(seconds=1.0)
     with pytest.raises(WeightsError, match="hub cannot be reached"):
         load("nobody/no-such-model", revision="v1")
 
@@ -387,7 +378,9 @@ def test_options_out_of_range(option: dict[str, str], written: Written) -> None:
 
 
 def test_an_extra_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmattrib.registry.is_installed", lambda module: module != "transformers")
+    monkeypatch.setattr(
+        "mmattrib.plugins.registry.is_installed", lambda module: module != "transformers"
+    )
     with pytest.raises(MissingExtraError, match=r"pip install 'mmattrib\[clip\]'"):
         mm.load_backbone("clip")
 

@@ -12,14 +12,14 @@ import conformance
 import numpy as np
 import pytest
 import torch
+from checkpoints import Malicious
 from PIL import Image
-from test_clip import Malicious
 from torch.nn import functional as nnf
 
 import mmattrib as mm
 from mmattrib.backbones.cxr_repair import load
 from mmattrib.errors import InputError, MissingExtraError, OptionError, WeightsError
-from mmattrib.preprocess import load_image
+from mmattrib.io import load_image
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawImage
 

@@ -13,8 +13,8 @@ import mmattrib as mm
 from mmattrib.backbones.imagebind import MODALITIES, signals
 from mmattrib.backbones.imagebind.encoders import TOWER_OF
 from mmattrib.backbones.imagebind.library import library
-from mmattrib.encoder import BlockEncoder
 from mmattrib.errors import InputError
+from mmattrib.models.encoder import BlockEncoder
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawArray, RawAudio, RawText
 

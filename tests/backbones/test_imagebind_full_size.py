@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import full_size_imagebind
 import pytest
 import small_imagebind  # noqa: F401  (skips where the library is not installed)
 from full_size_imagebind import PAIRS
@@ -15,7 +16,7 @@ from full_size_imagebind import PAIRS
 @pytest.mark.slow
 def test_imagebind_huge_explains_pairs(tmp_path: Path) -> None:
     """Needs 5 GB of disk, 12 GB of memory and some minutes."""
-    script, weights = Path(__file__).with_name("full_size_imagebind.py"), tmp_path / "huge.pth"
+    script, weights = Path(full_size_imagebind.__file__), tmp_path / "huge.pth"
     subprocess.run([sys.executable, str(script), "write", str(weights)], check=True)
     done = subprocess.run(
         [sys.executable, str(script), "explain", str(weights)], check=True, stdout=subprocess.PIPE

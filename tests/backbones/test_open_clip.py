@@ -13,13 +13,13 @@ import numpy as np
 import open_clip_models
 import pytest
 import torch
-from test_clip import Malicious
+from checkpoints import Malicious
 
 import mmattrib as mm
-from mmattrib.backbones import _weights
-from mmattrib.backbones._pixels import CLIP_STD
 from mmattrib.backbones.open_clip import load
 from mmattrib.errors import InputError, MissingExtraError, OptionError, WeightsError
+from mmattrib.models import weights
+from mmattrib.models.pixels import CLIP_STD
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawText
 
@@ -329,13 +329,15 @@ def test_a_hub_that_cannot_be_reached(model: str, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert not _weights.hub_reachable(seconds=1.0)
+    assert not weights.hub_reachable(seconds=1.0)
     with pytest.raises(WeightsError, match="hub cannot be reached"):
         load(model, None if model.startswith("hf-hub") else "laion2b_s34b_b79k")
 
 
 def test_an_extra_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmattrib.registry.is_installed", lambda module: module != "open_clip")
+    monkeypatch.setattr(
+        "mmattrib.plugins.registry.is_installed", lambda module: module != "open_clip"
+    )
     with pytest.raises(MissingExtraError, match=r"pip install 'mmattrib\[open_clip\]'"):
         mm.load_backbone("open_clip")
 

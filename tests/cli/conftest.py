@@ -15,8 +15,8 @@ from PIL import Image
 
 from mmattrib import hookimpl
 from mmattrib.cli import main
-from mmattrib.hookspecs import Register
 from mmattrib.plugins import Plugins, load_plugins, using_plugins
+from mmattrib.plugins.hookspecs import Register
 
 RATE = 16000
 
@@ -78,8 +78,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from mmattrib.backbones.tiny.checkpoint import TinyInfo, save_tiny
     from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
-    from mmattrib.data.assets import class_names
-    from mmattrib.data.captions import vocabulary
+    from mmattrib.datasets.scenes.bank import class_names
+    from mmattrib.datasets.scenes.captions import vocabulary
 
     words = vocabulary()
     with torch.random.fork_rng():

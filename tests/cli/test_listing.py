@@ -14,9 +14,9 @@ from cli_program import Run
 
 from mmattrib import hookimpl
 from mmattrib.cli.listing import table
-from mmattrib.hookspecs import Register
 from mmattrib.plugins import Plugins
-from mmattrib.registry import PluginProblem
+from mmattrib.plugins.hookspecs import Register
+from mmattrib.plugins.registry import PluginProblem
 
 LISTINGS = ("backbones", "methods", "metrics", "plugins")
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 import mmattrib as mm
 from mmattrib.cli.scenes import scenes as command
-from mmattrib.data import export
-from mmattrib.data.scene_specs import SPLITS
+from mmattrib.datasets.scenes import export
+from mmattrib.datasets.scenes.specs import SPLITS
 from mmattrib.errors import InputError, OptionError
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattrib.backbones._captions import Caption
-from mmattrib.backbones._pixels import PixelRecipe, patch_grid, stacked
-from mmattrib.backbones._towers import (
+from mmattrib.backbones.clip.tokens import CaptionTokenizer
+from mmattrib.models.captions import Caption
+from mmattrib.models.encoder import EncoderInputs, expect
+from mmattrib.models.grids import TextGrid, TokenGrid
+from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
+from mmattrib.models.towers import (
     Parts,
     PreNorm,
     TowerEncoder,
@@ -19,9 +22,6 @@ from mmattrib.backbones._towers import (
     packed_parts,
     relative_layer,
 )
-from mmattrib.backbones.clip.tokens import CaptionTokenizer
-from mmattrib.encoder import EncoderInputs, expect
-from mmattrib.grid import TextGrid, TokenGrid
 from mmattrib.types import RawImage, RawInput, RawText
 
 

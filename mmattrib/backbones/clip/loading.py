@@ -9,16 +9,6 @@ from typing import Any
 
 import torch
 
-from mmattrib.backbone import Backbone
-from mmattrib.backbones._pixels import PixelRecipe
-from mmattrib.backbones._weights import (
-    check_keys,
-    explain,
-    hub_reachable,
-    parse_device,
-    parse_dtype,
-    unreachable,
-)
 from mmattrib.backbones.clip.encoders import (
     BertTextEncoder,
     ClipImageEncoder,
@@ -27,8 +17,18 @@ from mmattrib.backbones.clip.encoders import (
     SiglipTextEncoder,
 )
 from mmattrib.backbones.clip.tokens import CaptionTokenizer
-from mmattrib.encoder import Encoder
 from mmattrib.errors import OptionError, WeightsError
+from mmattrib.models.backbone import Backbone
+from mmattrib.models.encoder import Encoder
+from mmattrib.models.pixels import PixelRecipe
+from mmattrib.models.weights import (
+    check_keys,
+    explain,
+    hub_reachable,
+    parse_device,
+    parse_dtype,
+    unreachable,
+)
 from mmattrib.types import JSONValue
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmattrib.backbones._captions import Caption, Span, align, too_long, trimmed
 from mmattrib.errors import InputError, WeightsError
+from mmattrib.models.captions import Caption, Span, align, too_long, trimmed
 from mmattrib.types import RawText
 
 

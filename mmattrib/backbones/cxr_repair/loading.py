@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmattrib.backbone import Backbone
-from mmattrib.backbones._pixels import PixelRecipe
-from mmattrib.backbones._towers import relative_layer
-from mmattrib.backbones._weights import check_state, parse_device, parse_dtype, read_state_dict
 from mmattrib.backbones.open_clip.encoders import OpenClipImageEncoder
 from mmattrib.backbones.open_clip.loading import OPENAI_KEYS, backbone, quiet
-from mmattrib.encoder import EncoderInputs
 from mmattrib.errors import OptionError, WeightsError
+from mmattrib.models.backbone import Backbone
+from mmattrib.models.encoder import EncoderInputs
+from mmattrib.models.pixels import PixelRecipe
+from mmattrib.models.towers import relative_layer
+from mmattrib.models.weights import check_state, parse_device, parse_dtype, read_state_dict
 from mmattrib.types import RawImage, RawInput
 
 MEAN = 101.48761

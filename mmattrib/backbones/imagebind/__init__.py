@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmattrib.hookspecs import Register, hookimpl
+from mmattrib.plugins.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
-    from mmattrib.backbone import Backbone
+    from mmattrib.models.backbone import Backbone
 
 MODALITIES = ("image", "text", "audio", "video", "depth", "thermal", "imu")
 """What ImageBind embeds. Pictures and videos share one tower."""

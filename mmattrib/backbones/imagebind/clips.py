@@ -21,10 +21,10 @@ from mmattrib.backbones.imagebind.encoders import (
     of_kind,
 )
 from mmattrib.backbones.imagebind.library import Library
-from mmattrib.encoder import EncoderInputs
 from mmattrib.errors import InputError
-from mmattrib.grid import Layout, TokenGrid
-from mmattrib.placed_grid import PlacedGrid, Placement
+from mmattrib.models.encoder import EncoderInputs
+from mmattrib.models.grids import Layout, TokenGrid
+from mmattrib.models.grids.placed import PlacedGrid, Placement
 from mmattrib.types import Axis, Modality, RawArray, RawAudio, RawInput
 
 

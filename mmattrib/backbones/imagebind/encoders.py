@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from mmattrib.backbones._towers import relative_layer
 from mmattrib.backbones.imagebind import signals
 from mmattrib.backbones.imagebind.library import Library
 from mmattrib.backbones.imagebind.tokens import CONTEXT, CaptionTokenizer
-from mmattrib.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
 from mmattrib.errors import InputError
-from mmattrib.grid import (
+from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.grids import (
     Box,
     ImageGrid,
     Layout,
     TextGrid,
     TokenGrid,
 )
-from mmattrib.placed_grid import PlacedGrid, Placement
-from mmattrib.preprocess.image import centre_crop, normalise
+from mmattrib.models.grids.placed import PlacedGrid, Placement
+from mmattrib.models.resizing import centre_crop, normalise
+from mmattrib.models.towers import relative_layer
 from mmattrib.types import Axis, Modality, RawArray, RawAudio, RawImage, RawInput, RawText
 
 _Raw = TypeVar("_Raw", RawImage, RawAudio, RawText, RawArray)

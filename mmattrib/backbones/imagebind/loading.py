@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmattrib.backbone import Backbone
-from mmattrib.backbones._weights import check_keys, explain, parse_device, parse_dtype
 from mmattrib.backbones.imagebind import MODALITIES, download
 from mmattrib.backbones.imagebind.clips import ENCODERS
 from mmattrib.backbones.imagebind.encoders import TOWER_OF, Tower
 from mmattrib.backbones.imagebind.library import Library, library
 from mmattrib.backbones.imagebind.signals import MOST_CLIPS
-from mmattrib.encoder import Encoder
 from mmattrib.errors import OptionError, WeightsError
+from mmattrib.models.backbone import Backbone
+from mmattrib.models.encoder import Encoder
+from mmattrib.models.weights import check_keys, explain, parse_device, parse_dtype
 
 LICENCE: Final = "CC BY-NC-SA 4.0"
 

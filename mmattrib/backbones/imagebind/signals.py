@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from mmattrib.errors import InputError
-from mmattrib.grid import Box
-from mmattrib.preprocess.audio import resample
+from mmattrib.io.audio import resample
+from mmattrib.models.grids import Box
 from mmattrib.types import FloatArray, RawArray, RawAudio
 
 SIDE: Final = 224

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmattrib.backbones._captions import Caption, Span, align, too_long
 from mmattrib.errors import InputError
+from mmattrib.models.captions import Caption, Span, align, too_long
 from mmattrib.types import RawText
 
 CONTEXT = 77

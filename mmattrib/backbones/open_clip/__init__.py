@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmattrib.hookspecs import Register, hookimpl
+from mmattrib.plugins.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
-    from mmattrib.backbone import Backbone
+    from mmattrib.models.backbone import Backbone
 
 
 def load(

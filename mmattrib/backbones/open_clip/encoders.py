@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from mmattrib.backbones._pixels import PixelRecipe, patch_grid, stacked
-from mmattrib.backbones._towers import (
+from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
+from mmattrib.models.encoder import EncoderInputs, expect
+from mmattrib.models.grids import TextGrid, TokenGrid
+from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
+from mmattrib.models.towers import (
     Parts,
     PreNorm,
     TowerEncoder,
@@ -20,9 +23,6 @@ from mmattrib.backbones._towers import (
     packed_parts,
     relative_layer,
 )
-from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
-from mmattrib.encoder import EncoderInputs, expect
-from mmattrib.grid import TextGrid, TokenGrid
 from mmattrib.types import RawImage, RawInput, RawText
 
 

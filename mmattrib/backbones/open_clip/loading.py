@@ -12,9 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from mmattrib.backbone import Backbone
-from mmattrib.backbones._pixels import Fit, PixelRecipe
-from mmattrib.backbones._weights import (
+from mmattrib.backbones.open_clip.encoders import OpenClipImageEncoder, OpenClipTextEncoder
+from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
+from mmattrib.errors import OptionError, WeightsError
+from mmattrib.models.backbone import Backbone
+from mmattrib.models.pixels import Fit, PixelRecipe
+from mmattrib.models.weights import (
     check_state,
     explain,
     hub_reachable,
@@ -23,9 +26,6 @@ from mmattrib.backbones._weights import (
     read_state_dict,
     unreachable,
 )
-from mmattrib.backbones.open_clip.encoders import OpenClipImageEncoder, OpenClipTextEncoder
-from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
-from mmattrib.errors import OptionError, WeightsError
 from mmattrib.types import JSONValue
 
 OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")

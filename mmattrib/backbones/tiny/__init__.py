@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmattrib.hookspecs import Register, hookimpl
+from mmattrib.plugins.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
-    from mmattrib.backbone import Backbone
+    from mmattrib.models.backbone import Backbone
 
 
 def load(checkpoint: str | None = None, device: str = "cpu") -> Backbone:

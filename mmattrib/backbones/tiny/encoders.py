@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from mmattrib.backbone import Backbone
 from mmattrib.backbones.tiny.checkpoint import WEIGHTS, load_tiny
 from mmattrib.backbones.tiny.model import (
     Block,
@@ -24,12 +23,13 @@ from mmattrib.backbones.tiny.model import (
     normalise_log_mel,
 )
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
-from mmattrib.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings, expect
 from mmattrib.errors import EncoderError, InputError
-from mmattrib.grid import Box, ImageGrid, Layout, SpectrogramGrid, TextGrid, TokenGrid
-from mmattrib.preprocess.audio import resample
-from mmattrib.preprocess.image import stretch
-from mmattrib.preprocess.melspec import MelSpec
+from mmattrib.io.audio import resample
+from mmattrib.models.backbone import Backbone
+from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings, expect
+from mmattrib.models.grids import Box, ImageGrid, Layout, SpectrogramGrid, TextGrid, TokenGrid
+from mmattrib.models.melspec import MelSpec
+from mmattrib.models.resizing import stretch
 from mmattrib.types import JSONValue, RawAudio, RawImage, RawInput, RawText
 
 MAX_CLIPS: Final = 24

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mmattrib.data.captions import MAX_TOKENS, tokenise
-
+#: At most so many tokens, `<cls>` included.
+MAX_TOKENS: Final = 24
 PAD_ID: Final = 0
 CLS_ID: Final = 1
 UNK_ID: Final = 2
+
+_TOKEN: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
+
+
+def tokenise(text: str) -> list[tuple[str, tuple[int, int]]]:
+    """Lower-cased words, numbers and punctuation marks with their (start, end) characters."""
+    return [(m.group().lower(), m.span()) for m in _TOKEN.finditer(text)]
 
 
 @dataclass(frozen=True)

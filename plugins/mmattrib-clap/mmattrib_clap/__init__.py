@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmattrib.hookspecs import Register, hookimpl
+from mmattrib.plugins.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
     from mmattrib import Backbone

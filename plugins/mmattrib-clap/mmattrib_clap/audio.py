@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from mmattrib.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
 from mmattrib.errors import InputError, OptionError, WeightsError
-from mmattrib.grid import Layout, TokenGrid
-from mmattrib.placed_grid import PlacedGrid, Placement
-from mmattrib.preprocess import resample
+from mmattrib.io import resample
+from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.grids import Layout, TokenGrid
+from mmattrib.models.grids.placed import PlacedGrid, Placement
 from mmattrib.types import Axis, RawAudio, RawInput
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from mmattrib.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
 from mmattrib.errors import InputError, WeightsError
-from mmattrib.grid import TextGrid, TokenGrid
+from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.grids import TextGrid, TokenGrid
 from mmattrib.types import RawInput, RawText
 
 

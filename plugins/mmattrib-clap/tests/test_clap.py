@@ -16,8 +16,8 @@ from mmattrib_clap import load
 from small_clap import RATE, checkpoint, sound
 
 import mmattrib as mm
-from mmattrib.encoder import BlockEncoder
 from mmattrib.errors import InputError, OptionError, WeightsError
+from mmattrib.models.encoder import BlockEncoder
 from mmattrib.plugins import Plugins
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawAudio, RawText

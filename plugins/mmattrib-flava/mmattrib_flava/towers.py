@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from mmattrib.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
 from mmattrib.errors import InputError, WeightsError
-from mmattrib.grid import ImageGrid, Layout, TextGrid, TokenGrid
-from mmattrib.preprocess import pixels_to_tensor
+from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.grids import ImageGrid, Layout, TextGrid, TokenGrid
+from mmattrib.models.resizing import pixels_to_tensor
 from mmattrib.types import RawImage, RawInput, RawText
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmattrib.hookspecs import Register, hookimpl
+from mmattrib.plugins.hookspecs import Register, hookimpl
 
 
 def load() -> object:

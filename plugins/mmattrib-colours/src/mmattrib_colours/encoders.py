@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import mmattrib as mm
-from mmattrib.encoder import BlockEncoder, EncoderInputs
 from mmattrib.errors import InputError
-from mmattrib.grid import ImageGrid, Layout, TextGrid, TokenGrid
-from mmattrib.preprocess import stretch
+from mmattrib.models.encoder import BlockEncoder, EncoderInputs
+from mmattrib.models.grids import ImageGrid, Layout, TextGrid, TokenGrid
+from mmattrib.models.resizing import stretch
 from mmattrib.types import RawImage, RawInput, RawText
 from mmattrib_colours.towers import COLOURS, REST, SPELLINGS, ColourTower, image_tower, text_tower
 

@@ -1,0 +1,155 @@
+"""A sweep's plan: a TOML file that names variants of methods, alone or as grids.
+
+```toml
+[defaults]                      # all optional
+method = "ca-m2ib"
+layer = {image = -1, audio = -1, text = -1}
+options = {beta = 1}            # for variants of the default method alone
+
+[variant.published]
+method = "m2ib"
+
+[grid.beta]                     # beta/beta=0.3, beta/beta=1, ...
+options = {beta = [0.3, 1, 3], steps = 20}
+layer = {image = [-1, 1]}       # beta/beta=0.3/layer.image=-1, ...
+```
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+from examples.study.measure import Variant
+from examples.study.results import CHANCE, ORACLE
+from mmattrib.errors import OptionError
+
+_KEYS: Final = ("method", "layer", "options")
+
+
+def read_plan(path: str | Path) -> list[Variant]:
+    """The variants of a plan file, in its order, each checked by making its method.
+
+    Raises:
+        OptionError: the file cannot be read, or a table, key, method option or layer is wrong.
+        UnknownNameError: no such method.
+    """
+    try:
+        plan = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(f"plan {path}: {error}") from error
+    return parse_plan(plan, str(path))
+
+
+def parse_plan(plan: Mapping[str, Any], where: str = "plan") -> list[Variant]:
+    """The variants of a parsed plan.
+
+    Raises:
+        OptionError: a table, key, method option or layer is wrong.
+        UnknownNameError: no such method.
+    """
+    _only(plan, ("defaults", "variant", "grid"), where)
+    defaults = _table(plan.get("defaults", {}), f"{where}: [defaults]")
+    variants = [
+        _variant(name, _table(table, f"{where}: {name}"), defaults, where)
+        for name, table in plan.get("variant", {}).items()
+    ]
+    for name, table in plan.get("grid", {}).items():
+        for suffix, single in _expand(_table(table, f"{where}: {name}")):
+            variants.append(_variant(f"{name}/{suffix}", single, defaults, where))
+    if not variants:
+        raise OptionError(f"{where} names no variant; write [variant.NAME] or [grid.NAME]")
+    names = [variant.name for variant in variants]
+    for name in names:
+        if names.count(name) > 1 or name in (CHANCE, ORACLE):
+            why = "is reserved" if name in (CHANCE, ORACLE) else "stands twice"
+            raise OptionError(f"{where}: variant {name!r} {why}; choose another name")
+    return variants
+
+
+def choose(variants: Sequence[Variant], patterns: Sequence[str]) -> list[Variant]:
+    """The variants whose names match any of some patterns (``*`` and ``?``); all without one.
+
+    Raises:
+        OptionError: a pattern that matches none.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(variant.name, pattern) for variant in variants):
+            names = ", ".join(variant.name for variant in variants)
+            raise OptionError(f"no variant matches {pattern!r}; the plan has {names}")
+    return [v for v in variants if not patterns or any(fnmatchcase(v.name, p) for p in patterns)]
+
+
+def _table(table: Any, where: str) -> dict[str, Any]:
+    """A table with keys that are known, and options even where there are none."""
+    options = table.get("options", {}) if isinstance(table, Mapping) else None
+    if not isinstance(options, Mapping):
+        raise OptionError(f"{where} and its options must each be a table, got {table!r}")
+    _only(table, _KEYS, where)
+    return {**table, "options": dict(options)}
+
+
+def _only(table: Mapping[str, Any], accepted: Sequence[str], where: str) -> None:
+    unknown = sorted(set(table) - set(accepted))
+    if unknown:
+        raise OptionError(f"{where} has {', '.join(unknown)}; accepted: {', '.join(accepted)}")
+
+
+def _variant(
+    name: str, table: Mapping[str, Any], defaults: Mapping[str, Any], where: str
+) -> Variant:
+    method = table.get("method", defaults.get("method"))
+    if not isinstance(method, str):
+        raise OptionError(f"{where}: variant {name!r} needs a method, got {method!r}")
+    options = dict(table["options"])
+    if method == defaults.get("method"):
+        options = {**defaults["options"], **options}
+    if "seed" in options:
+        raise OptionError(f"{where}: variant {name!r} sets the seed, which the protocol chooses")
+    layer = _merged(table.get("layer"), defaults.get("layer"))
+    layers = layer.values() if isinstance(layer, Mapping) else [layer]
+    if not all(v is None or (isinstance(v, int) and not isinstance(v, bool)) for v in layers):
+        raise OptionError(
+            f"{where}: layer of variant {name!r} is {layer!r}; accepted: a whole number, or one "
+            "per modality"
+        )
+    variant = Variant(name, method, options, layer)
+    try:
+        variant.make()
+    except OptionError as error:
+        raise OptionError(f"{where}: variant {name!r}: {error}") from error
+    return variant
+
+
+def _merged(own: Any, default: Any) -> Any:
+    if isinstance(own, Mapping) and isinstance(default, Mapping):
+        return {**default, **own}
+    return default if own is None else own
+
+
+def _expand(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every choice out of the lists in a grid's table, with the name that it gives."""
+    options, layer = dict(table["options"]), table.get("layer")
+    axes: list[tuple[str, str, list[Any]]] = [
+        ("options", key, value) for key, value in options.items() if isinstance(value, list)
+    ]
+    if isinstance(layer, Mapping):
+        axes += [("layer", key, value) for key, value in layer.items() if isinstance(value, list)]
+    elif isinstance(layer, list):
+        axes.append(("", "layer", layer))
+    for values in product(*(axis[2] for axis in axes)):
+        single = {**table, "options": dict(options)}
+        if isinstance(layer, Mapping):
+            single["layer"] = dict(layer)
+        parts = []
+        for (group, key, _), value in zip(axes, values, strict=True):
+            if group:
+                single[group][key] = value
+            else:
+                single[key] = value
+            parts.append(f"{'layer.' if group == 'layer' else ''}{key}={value}")
+        yield "/".join(parts) or "all", single

@@ -1,0 +1,146 @@
+"""Trains `tiny` end to end: ``python -m examples.tiny.train --out DIR``.
+
+Two processes, one core each: the image tower in one, audio and text in the other. Alone at first
+(stage 1), then together (stage 2), when they exchange nothing but embeddings: a tower needs the
+others' embeddings for its loss, and none of their gradients. A run that stops resumes with
+``--resume`` from checkpoints at most two minutes old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from examples.tiny.trainer import Recipe, Worker
+from mmattrib.backbones.tiny.checkpoint import TinyInfo, save_tiny
+from mmattrib.backbones.tiny.model import TinyConfig, TinyModel, TowerName
+from mmattrib.datasets.scenes import bank as assets
+from mmattrib.datasets.scenes.captions import vocabulary
+from mmattrib.errors import WeightsError
+
+RECIPE_VERSION: Final = 1
+GROUPS: Final[dict[str, tuple[TowerName, ...]]] = {
+    "image": ("image",),
+    "sound": ("audio", "text"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process: which towers, where to write, how to go on."""
+
+    group: str
+    out: Path
+    recipe: Recipe
+    resume: bool
+
+
+def run_worker(job: Job, peer: Connection) -> None:
+    """Both stages of one process."""
+    torch.set_num_threads(1)
+    worker = Worker(job.group, GROUPS[job.group], job.out, job.recipe)
+    if job.resume:
+        worker.resume()
+    worker.stage1()
+    worker.stage2(peer, leads=job.group == "image")
+
+
+def train(out: Path, recipe: Recipe, resume: bool = False) -> Path:
+    """Runs both processes to their end and writes OUT/tiny.safetensors; its path is returned.
+
+    Raises RuntimeError where a process fails: its last checkpoint stays.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
+    context = multiprocessing.get_context("spawn")
+    ends = context.Pipe()
+    processes = [
+        context.Process(target=run_worker, args=(Job(g, out, recipe, resume), end), name=g)
+        for g, end in zip(GROUPS, ends, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    for end in ends:
+        end.close()  # so that a process whose peer died sees the end of the pipe
+    for process in processes:
+        process.join()
+    failed = [p.name for p in processes if p.exitcode]
+    if failed:
+        raise RuntimeError(f"{' and '.join(failed)} stopped with an error: see above; --resume.")
+    return assemble(out)
+
+
+def assemble(out: Path, target: Path | None = None) -> Path:
+    """Puts the averaged weights of both processes' last checkpoints into one file.
+
+    Raises WeightsError where a checkpoint is missing.
+    """
+    config = TinyConfig(vocabulary=len(vocabulary()))
+    model = TinyModel(config)
+    progress: dict[str, object] = {}
+    for group, names in GROUPS.items():
+        path = out / f"{group}.pt"
+        if not path.is_file():
+            raise WeightsError(f"{path} is missing: train first, or name another folder.")
+        saved = torch.load(path, weights_only=True)
+        for name in names:
+            model.tower(name).load_state_dict(saved["average"][name])
+        progress[group] = saved["progress"]
+    recipe = json.loads((out / "recipe.json").read_text())
+    training = {"recipe_version": RECIPE_VERSION, **recipe, "progress": progress}
+    training["torch"] = torch.__version__
+    target = target or out / "tiny.safetensors"
+    info = TinyInfo(config, vocabulary(), assets.class_names(), training)
+    save_tiny(target, model, info)
+    return target
+
+
+def sized_recipe(seed: int, minutes: float, batch: int = 64, alone: float = 0.55) -> Recipe:
+    """The recipe for a budget: batches of both stages in proportion, rates as their square root."""
+    size = batch / Recipe.stage1_batch
+    return Recipe(
+        seed=seed,
+        stage1_minutes=minutes * alone,
+        stage2_minutes=minutes * (1 - alone),
+        stage1_batch=batch,
+        stage2_batch=round(size * Recipe.stage2_batch),
+        stage1_lr=Recipe.stage1_lr * size**0.5,
+        stage2_lr=Recipe.stage2_lr * size**0.5,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m examples.tiny.train")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=72.0, help="wall time, both stages")
+    parser.add_argument("--batch", type=int, default=64, help="scenes per step of stage 1")
+    parser.add_argument("--alone", type=float, default=0.55, help="stage 1's share of the time")
+    parser.add_argument("--resume", action="store_true", help="go on from OUT's checkpoints")
+    parser.add_argument("--assemble-only", action="store_true", help="only write the weights")
+    args = parser.parse_args(argv)
+    if args.assemble_only:
+        sys.stdout.write(f"{assemble(args.out)}\n")
+        return 0
+    if args.batch < 2 or not 0 < args.alone < 1:
+        parser.error("--batch must be at least 2, and --alone between 0 and 1")
+    recipe = sized_recipe(args.seed, args.minutes, args.batch, args.alone)
+    started = time.monotonic()
+    path = train(args.out, recipe, args.resume)
+    minutes = (time.monotonic() - started) / 60
+    sys.stdout.write(f"{path}: {path.stat().st_size} bytes after {minutes:.1f} minutes\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Data sets: samples with their truth, one reader per file."""

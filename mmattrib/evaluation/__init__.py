@@ -1,0 +1,1 @@
+"""Evaluation: methods on data sets, scored by metrics."""

@@ -1,0 +1,1 @@
+"""Models: encoders and backbones, and the toolkit for those who adapt one."""

@@ -1,0 +1,96 @@
+"""Backbone: the encoders that share one joint space, under one name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from mmattrib.errors import InputError, OptionError
+from mmattrib.models.encoder import Encoder
+from mmattrib.types import JSONValue, Modality
+
+
+class Backbone(Mapping[str, Encoder]):
+    """A mapping from modality to :class:`Encoder`; all of them embed into one joint space.
+
+    Wrap your own model with ``mm.Backbone({"image": encoder, "text": encoder})``; registering is
+    needed only to ask for it by name.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[Modality, Encoder],
+        name: str = "custom",
+        provenance: Mapping[str, JSONValue] | None = None,
+    ) -> None:
+        """Pair encoders.
+
+        Args:
+            encoders: modality -> encoder.
+            name: what provenance calls it.
+            provenance: what else to record: checkpoint, revision, licence.
+
+        Raises:
+            OptionError: there is no encoder, or one stands under another's modality.
+        """
+        if not encoders:
+            raise OptionError("a backbone needs at least one encoder, got none")
+        for modality, encoder in encoders.items():
+            if encoder.modality != modality:
+                raise OptionError(
+                    f"the encoder given for {modality!r} says that it embeds "
+                    f"{encoder.modality!r}; put it under that name"
+                )
+        self.name = name
+        self.encoders = dict(encoders)
+        self.provenance: dict[str, JSONValue] = dict(provenance or {})
+        self._hash: tuple[object, str] | None = None
+
+    def __getitem__(self, modality: str) -> Encoder:
+        try:
+            return self.encoders[modality]
+        except KeyError:
+            raise InputError(
+                f"backbone {self.name!r} does not embed {modality}; it embeds "
+                f"{', '.join(self.encoders)}. `mmattrib backbones` lists others"
+            ) from None
+
+    def __contains__(self, modality: object) -> bool:
+        return modality in self.encoders
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.encoders)
+
+    def __len__(self) -> int:
+        return len(self.encoders)
+
+    def __repr__(self) -> str:
+        return f"Backbone({self.name!r}: {', '.join(self.encoders)})"
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What it embeds."""
+        return tuple(self.encoders)
+
+    def weights_hash(self) -> str:
+        """SHA-256 over every parameter and buffer of every encoder, by name.
+
+        Computed once, and again when a weight has changed in place or moved.
+        """
+        tensors = {
+            f"{modality}.{name}": value
+            for modality, encoder in self.encoders.items()
+            for name, value in encoder.module.state_dict().items()
+            if isinstance(value, torch.Tensor)
+        }
+        state = tuple((name, v.data_ptr(), v._version) for name, v in tensors.items())
+        if self._hash is None or self._hash[0] != state:
+            digest = hashlib.sha256()
+            for name, value in tensors.items():
+                digest.update(f"{name}:{tuple(value.shape)}:{value.dtype}".encode())
+                flat = value.detach().to("cpu").contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().tobytes())
+            self._hash = state, digest.hexdigest()
+        return self._hash[1]

@@ -1,0 +1,73 @@
+"""What a grid is: which tokens are real, which stand for the input, and where they lie."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmattrib.errors import EncoderError
+from mmattrib.types import Axis, FloatArray, Word
+
+
+def content_mask(batch: int, count: int, prefix: int = 0, suffix: int = 0) -> Tensor:
+    """Mark the tokens between ``prefix`` leading and ``suffix`` trailing ones.
+
+    Returns:
+        ``(batch, prefix + count + suffix)`` bool.
+    """
+    mask = torch.zeros(batch, prefix + count + suffix, dtype=torch.bool)
+    mask[:, prefix : prefix + count] = True
+    return mask
+
+
+class TokenGrid(ABC):
+    """Where the tokens of a layer lie on the inputs of one batch.
+
+    Attributes:
+        valid: ``(B, N)`` bool, tokens that carry something (CLS included, padding not).
+        content: ``(B, N)`` bool, tokens that stand for a part of the input.
+    """
+
+    valid: Tensor
+    content: Tensor
+
+    @abstractmethod
+    def to_input(self, scores: Tensor) -> list[FloatArray]:
+        """Lay token scores on the inputs.
+
+        Args:
+            scores: ``(B, N)``; only content tokens are read.
+
+        Returns:
+            One float32 array per input, in the shape that :meth:`axes` describes.
+        """
+
+    @abstractmethod
+    def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
+        """Average input-space values over each content token's own cell.
+
+        Args:
+            maps: one array per input, in the shape that :meth:`axes` describes.
+
+        Returns:
+            ``(B, N)`` float32, zero outside ``content``.
+        """
+
+    @abstractmethod
+    def axes(self, index: int) -> tuple[Axis, ...]:
+        """The axes of input ``index``."""
+
+    def words(self, index: int) -> tuple[Word, ...]:
+        """The words of input ``index``; empty unless the input is text."""
+        return ()
+
+    def _checked(self, scores: Tensor) -> Tensor:
+        if scores.shape != self.valid.shape:
+            raise EncoderError(
+                f"token scores have shape {tuple(scores.shape)}, the grid has "
+                f"{tuple(self.valid.shape)} (batch, tokens)"
+            )
+        return scores.detach().to("cpu", torch.float32)

@@ -1,0 +1,265 @@
+"""What transformer towers of pretrained models share: a true suffix and the value path.
+
+A suffix calls the tower's own blocks with what the tower itself gives them beside the tokens
+(masks, flags), recorded from the tower, so that nothing about a library's masks is written twice.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from mmattrib.errors import EncoderError
+from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+
+PUBLISHED_LAYER = 9
+"""M2IB explains the output of block 9 of CLIP ViT-B/32's 12, in both towers."""
+
+
+def relative_layer(depth: int, of_twelve: int = PUBLISHED_LAYER) -> int:
+    """The layer at the same relative depth as ``of_twelve`` in 12 blocks; never the last one.
+
+    Args:
+        depth: number of blocks.
+        of_twelve: 0-based layer of a tower of 12 blocks.
+    """
+    return max(-1, min(depth - 2, round(of_twelve * depth / 12)))
+
+
+def _same(tokens: Tensor) -> Tensor:
+    return tokens
+
+
+@dataclass(frozen=True)
+class PreNorm:
+    """The parts of a pre-norm block: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Attributes:
+        norm1: before the attention.
+        attend: (query tokens ``(B, 1, C)``, all tokens ``(B, N, C)``, readable ``(B, N)`` bool or
+            None) -> ``(B, 1, C)``; None where this is not known to be exact.
+        values: ``(B, N, C)`` -> each token's value through the output projection.
+        norm2: before the MLP.
+        mlp: the MLP.
+        scale1: layer scale behind the attention.
+        scale2: layer scale behind the MLP.
+    """
+
+    norm1: Callable[[Tensor], Tensor]
+    attend: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None
+    values: Callable[[Tensor], Tensor]
+    norm2: Callable[[Tensor], Tensor]
+    mlp: Callable[[Tensor], Tensor]
+    scale1: Callable[[Tensor], Tensor] = _same
+    scale2: Callable[[Tensor], Tensor] = _same
+
+    def value_path(self, tokens: Tensor) -> Tensor:
+        """``(B, N, C)``: what each token would give if attention read it alone.
+
+        Without residual and MLP (MaskCLIP, Zhou et al. 2022, section 3.2).
+        """
+        return self.scale1(self.values(self.norm1(tokens)))
+
+    def at(self, tokens: Tensor, index: Tensor, readable: Tensor | None) -> Tensor:
+        """``(B, C)``: what the block gives for one token of each row, one query and all keys."""
+        if self.attend is None:
+            raise EncoderError("this block has no way for a single query")
+        normed = self.norm1(tokens)
+        query = pick(normed, index)[:, None]
+        one = pick(tokens, index)[:, None] + self.scale1(self.attend(query, normed, readable))
+        return (one + self.scale2(self.mlp(self.norm2(one))))[:, 0]
+
+
+def pick(tokens: Tensor, index: Tensor) -> Tensor:
+    """``(B, C)``: token ``index[b]`` of each row of ``(B, N, C)``."""
+    return tokens[torch.arange(len(tokens), device=tokens.device), index.to(tokens.device)]
+
+
+class Parts(nn.Module):
+    """Some modules and parameters of a model under one roof; they stay the model's own.
+
+    Gives an encoder a ``module`` that holds its tower and nothing of the other one.
+    """
+
+    def __init__(self, **parts: nn.Module | nn.Parameter | None) -> None:
+        """Take them in by name; None is left out."""
+        super().__init__()
+        for name, part in parts.items():
+            if isinstance(part, nn.Parameter):
+                self.register_parameter(name, part)
+            elif part is not None:
+                self.add_module(name, part)
+        self.training = any(part.training for part in self.children())
+
+
+class _CaughtError(Exception):
+    """Ends a forward pass once the first block's arguments are known."""
+
+
+class TowerEncoder(BlockEncoder):
+    """A transformer tower whose embedding is read from one token, or from all of them.
+
+    A subclass gives what :class:`BlockEncoder` asks for, with :meth:`to_joint` in place of
+    ``project``.
+
+    Attributes:
+        last: the parts of the last block; None where it is not pre-norm.
+        call_depends_on_input: whether blocks get anything that differs between inputs.
+    """
+
+    last: PreNorm | None = None
+    call_depends_on_input = True
+    _call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def __init__(self, module: nn.Module, blocks: Sequence[nn.Module], default_layer: int) -> None:
+        self.module = module
+        self.blocks = list(blocks)
+        self.default_layer = default_layer
+
+    @abstractmethod
+    def to_joint(self, tokens: Tensor) -> Tensor:
+        """``(..., C)`` final tokens through final norm and embedding head: ``(..., D)``."""
+
+    def pooled_index(self, inputs: EncoderInputs) -> Tensor | None:
+        """``(B,)`` long, the token that the embedding is read from; None for all of them."""
+        return None
+
+    def readable(self, index: Tensor, count: int) -> Tensor | None:
+        """``(B, N)`` bool, what the pooled token reads in the last block; None for everything."""
+        return None
+
+    def pool(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        """``(B, N, C)`` final tokens to ``(B, D)``, not normalised."""
+        index = self.pooled_index(inputs)
+        if index is None:
+            raise EncoderError(f"the {self.modality} encoder does not say how it pools")
+        return self.to_joint(pick(tokens, index))
+
+    def project(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        return self.to_joint(tokens)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the tower computes in."""
+        return next(self.module.parameters()).dtype
+
+    def block_call(self, inputs: EncoderInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the tower gives its first block beside the tokens; the same for all of them."""
+        if self._call is not None:
+            return self._call
+        caught: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            caught.append((args, kwargs))
+            raise _CaughtError
+
+        handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+        try:
+            with torch.no_grad():
+                self.forward(inputs)
+        except _CaughtError:
+            pass
+        finally:
+            handle.remove()
+        if len(caught) != 1 or not caught[0][0]:
+            raise EncoderError(
+                f"the first block of the {self.modality} encoder is not called with its tokens as "
+                "first argument"
+            )
+        call = caught[0][0][1:], caught[0][1]
+        shared = not any(isinstance(value, Tensor) for value in (*call[0], *call[1].values()))
+        if shared and not self.call_depends_on_input:
+            self._call = call
+        return call
+
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        self.check_layer(layer)
+        tokens, rest = tokens.to(self.dtype), self.blocks[layer + 1 :]
+        index = self.pooled_index(inputs)
+        shortcut = bool(rest) and index is not None and self.last is not None
+        shortcut = shortcut and self.last is not None and self.last.attend is not None
+        whole = rest[:-1] if shortcut else rest
+        if whole:
+            args, kwargs = self.block_call(inputs)
+            for block in whole:
+                tokens = self.tokens_from(block(tokens, *args, **kwargs))
+        if shortcut and self.last is not None and index is not None:
+            index = index.to(tokens.device)
+            readable = self.readable(index, tokens.shape[1])
+            pooled = self.to_joint(self.last.at(tokens, index, readable))
+        else:
+            pooled = self.pool(tokens, inputs)
+        return nnf.normalize(pooled.float(), dim=-1)
+
+    def value_tokens(self, inputs: EncoderInputs) -> Tensor:
+        """``(B, N, D)``: every token along the last attention's value path, in the joint space.
+
+        An embedding read from one token leaves the other final tokens untrained there.
+        """
+        if self.last is None:
+            return self.to_joint(self.prefix(inputs, self.num_layers - 1))
+        return self.to_joint(self.last.value_path(self.prefix(inputs, self.num_layers - 2)))
+
+    def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
+        values = self.value_tokens(inputs)
+        content = self.grid(inputs, self.num_layers - 1).content.to(values.device)
+        return TokenEmbeddings(nnf.normalize(values.float(), dim=-1), content)
+
+
+def causal_keys(index: Tensor, count: int) -> Tensor:
+    """``(B, N)`` bool: a token reads itself and those before it."""
+    return torch.arange(count, device=index.device)[None] <= index[:, None]
+
+
+def attend_linear(
+    query: Callable[[Tensor], Tensor],
+    key: Callable[[Tensor], Tensor],
+    value: Callable[[Tensor], Tensor],
+    out: Callable[[Tensor], Tensor],
+    heads: int,
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """Multi-head attention of some queries over all tokens, scaled by the root of the head's width.
+
+    Returns:
+        (queries ``(B, M, C)``, tokens ``(B, N, C)``, readable ``(B, N)`` bool or None) ->
+        ``(B, M, C)``.
+    """
+
+    def split(x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+    def attend(queries: Tensor, tokens: Tensor, readable: Tensor | None) -> Tensor:
+        mixed = nnf.scaled_dot_product_attention(
+            split(query(queries)),
+            split(key(tokens)),
+            split(value(tokens)),
+            attn_mask=None if readable is None else readable[:, None, None, :],
+        )
+        return out(mixed.transpose(1, 2).flatten(2))
+
+    return attend
+
+
+def packed_parts(attention: nn.MultiheadAttention) -> tuple[Callable[[Tensor], Tensor], ...]:
+    """Query, key and value projections of torch's attention, as functions of ``(B, N, C)``."""
+
+    def part(number: int) -> Callable[[Tensor], Tensor]:
+        def project(x: Tensor) -> Tensor:
+            width = attention.embed_dim
+            rows = slice(number * width, (number + 1) * width)
+            separate = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+            weight = separate[number]
+            if weight is None:
+                weight = attention.in_proj_weight[rows]
+            bias = attention.in_proj_bias
+            return nnf.linear(x, weight, None if bias is None else bias[rows])
+
+        return project
+
+    return part(0), part(1), part(2)

@@ -1,0 +1,1 @@
+"""Reducing raw inputs by weights on their own axes."""

@@ -1,0 +1,316 @@
+"""Loading plugins: built-ins and other distributions, through the same hooks.
+
+Each plugin is loaded, checked and called by itself. Whatever goes wrong with one is recorded as a
+:class:`PluginProblem` and shown by ``mmattrib plugins``; it breaks nothing else. Importing this
+module imports no torch, and so must the modules that it loads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from mmattrib import __version__
+from mmattrib.errors import PluginError
+from mmattrib.plugins import hookspecs
+from mmattrib.plugins.registry import (
+    HOOKS,
+    KINDS,
+    OWN_DISTRIBUTION,
+    Kind,
+    PluginProblem,
+    Registry,
+    one_line,
+)
+
+if TYPE_CHECKING:
+    import click
+
+ROOMS: tuple[str, ...] = (
+    "mmattrib.backbones",
+    "mmattrib.methods",
+    "mmattrib.metrics",
+    "mmattrib.datasets",
+    "mmattrib.io",
+    "mmattrib.render",
+)
+"""Packages whose modules may implement hooks. None of these modules may import torch at the top."""
+
+
+def builtin_modules() -> tuple[str, ...]:
+    """Every public module and package directly in :data:`ROOMS`, by name.
+
+    What is put there and implements a hook is a built-in plugin; there is no list to keep.
+    """
+    found = []
+    for room in ROOMS:
+        folder = importlib.import_module(room).__path__
+        found += [
+            f"{room}.{module.name}"
+            for module in pkgutil.iter_modules(folder)
+            if not module.name.startswith("_")
+        ]
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One plugin that loaded, for listings.
+
+    Attributes:
+        name: its name in the manager.
+        distribution: where it came from.
+        version: that distribution's version.
+        hooks: the hooks that it implements.
+        plugin: the module or object itself.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    hooks: tuple[str, ...]
+    plugin: object = field(repr=False)
+
+
+class Plugins:
+    """A pluggy manager, the registry that its plugins filled, and the problems on the way.
+
+    Make one with :func:`load_plugins`; :func:`default_plugins` is the one that the API uses.
+    """
+
+    def __init__(self) -> None:
+        self.manager = _new_manager()
+        self.registry = Registry()
+        self.infos: list[PluginInfo] = []
+        self._commands_of: set[str] = set()
+
+    @property
+    def problems(self) -> list[PluginProblem]:
+        """What went wrong, in the order in which it was found."""
+        return self.registry.problems
+
+    def add(self, plugin: object, *, name: str, distribution: str, version: str = "") -> bool:
+        """Check a plugin and let it register what it has, commands aside.
+
+        Args:
+            plugin: a module or an object with ``@hookimpl`` functions.
+            name: its name in the manager; must be new.
+            distribution: what messages call its source.
+            version: that source's version.
+
+        Returns:
+            False if the plugin does not fit the hooks, so that nothing of it is in use. The
+            reason is in :attr:`problems`, as is any hook of an accepted plugin that failed.
+        """
+        try:
+            hooks = _check_plugin(plugin)
+            self.manager.register(plugin, name=name)
+        except Exception as error:  # looking at an object's attributes may run its code
+            self._record(distribution, "check", error)
+            return False
+        info = PluginInfo(name, distribution, version, hooks, plugin)
+        self.infos.append(info)
+        for kind in KINDS:
+            if kind != "command" and HOOKS[kind] in hooks:
+                self._call(info, HOOKS[kind], register=self._register_for(kind, info))
+        return True
+
+    def add_module(self, module: str) -> bool:
+        """Import one of this package's modules and :meth:`add` it, if it implements a hook."""
+        try:
+            plugin = importlib.import_module(module)
+        except (Exception, SystemExit) as error:
+            self._record(OWN_DISTRIBUTION, "import", error, f"{module}: ")
+            return False
+        if not any(hasattr(plugin, hook) for hook in HOOKS.values()):
+            return False
+        return self.add(plugin, name=module, distribution=OWN_DISTRIBUTION, version=__version__)
+
+    def add_entry_point(self, entry_point: metadata.EntryPoint) -> bool:
+        """Load another distribution's entry point and :meth:`add` it."""
+        dist = entry_point.dist
+        distribution = (dist.name if dist is not None else None) or entry_point.value
+        version = (dist.version if dist is not None else None) or ""
+        try:
+            plugin = entry_point.load()
+        except (Exception, SystemExit) as error:  # a plugin may even exit while it is imported
+            self._record(distribution, "import", error, f"{entry_point.value}: ")
+            return False
+        name = f"{distribution}:{entry_point.name}"
+        return self.add(plugin, name=name, distribution=distribution, version=version)
+
+    def commands(self, own: Collection[str] = ()) -> dict[str, click.Command]:
+        """The commands that plugins add, by name; a name that two of them claim is left out.
+
+        The registry holds every claim under the kind ``"command"``.
+
+        Args:
+            own: names of mmattrib's own commands, which no plugin may take.
+        """
+        for info in self.infos:
+            if HOOKS["command"] in info.hooks and info.name not in self._commands_of:
+                self._commands_of.add(info.name)
+                self._collect_commands(info, own)
+        return {entry.name: entry.factory() for entry in self.registry.usable("command")}
+
+    def _collect_commands(self, info: PluginInfo, own: Collection[str]) -> None:
+        """Let one plugin fill a group of its own, so that it cannot touch another's commands."""
+        import click
+
+        group = click.Group()
+        self._call(info, HOOKS["command"], cli=group)
+        register = self._register_for("command", info)
+        for name, command in group.commands.items():
+            try:
+                if name in own:
+                    raise PluginError(f"{name!r} is a command of {OWN_DISTRIBUTION}'s own")
+                summary = command.get_short_help_str(limit=80)
+                register(name, partial(_same, command), summary=summary)
+            except (AttributeError, PluginError) as error:
+                self._record(info.distribution, HOOKS["command"], error)
+
+    def _register_for(self, kind: Kind, info: PluginInfo) -> hookspecs.Register:
+        def register(name: str, factory: Callable[..., object], **what: Any) -> None:
+            self.registry.register(
+                kind,
+                name,
+                factory,
+                **what,
+                distribution=info.distribution,
+                version=info.version,
+                plugin=info.name,
+            )
+
+        return register
+
+    def _call(self, info: PluginInfo, hook: str, **arguments: Any) -> None:
+        """Call one hook of one plugin, and of no other."""
+        others = [plugin for plugin in self.manager.get_plugins() if plugin is not info.plugin]
+        try:
+            self.manager.subset_hook_caller(hook, others)(**arguments)
+        except (Exception, SystemExit) as error:
+            self._record(info.distribution, hook, error)
+
+    def _record(
+        self, distribution: str, stage: str, error: BaseException, prefix: str = ""
+    ) -> None:
+        self.problems.append(PluginProblem(distribution, stage, prefix + one_line(error)))
+
+
+def load_plugins(
+    *,
+    builtins: Iterable[str] | None = None,
+    entry_points: Iterable[metadata.EntryPoint] | None = None,
+) -> Plugins:
+    """Load plugins into a fresh manager.
+
+    Args:
+        builtins: modules of this package to register; :func:`builtin_modules` if None.
+        entry_points: other distributions' entry points; those of the group ``mmattrib`` that are
+            installed if None.
+
+    Returns:
+        The manager, the registry and the problems. Nothing is raised for a broken plugin.
+    """
+    plugins = Plugins()
+    for module in builtin_modules() if builtins is None else builtins:
+        plugins.add_module(module)
+    if entry_points is None:
+        try:
+            entry_points = metadata.entry_points(group=hookspecs.PROJECT)
+        except Exception as error:  # the metadata of any distribution may be damaged
+            problem = PluginProblem("this environment", "import", one_line(error))
+            plugins.problems.append(problem)
+            entry_points = ()
+    for entry_point in entry_points:
+        plugins.add_entry_point(entry_point)
+    return plugins
+
+
+_default: Plugins | None = None
+
+
+def default_plugins() -> Plugins:
+    """The plugins of this environment, loaded when first asked for."""
+    global _default
+    if _default is None:
+        _default = load_plugins()
+    return _default
+
+
+@contextmanager
+def using_plugins(plugins: Plugins | None) -> Iterator[Plugins]:
+    """Let the API and the command line use these plugins inside a ``with`` block, e.g. in a test.
+
+    Args:
+        plugins: what :func:`default_plugins` returns inside; None loads the environment's anew.
+    """
+    global _default
+    before, _default = _default, plugins
+    try:
+        yield default_plugins()
+    finally:
+        _default = before
+
+
+def _same(command: click.Command) -> click.Command:
+    return command
+
+
+def _new_manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _check_plugin(plugin: object) -> tuple[str, ...]:
+    """The hooks that a plugin implements, once they fit the specification.
+
+    A manager of its own is filled, because a plugin that is refused midway would stay in the
+    manager in part.
+
+    Raises:
+        pluggy.PluginValidationError: a hook has a wrong signature or is no hook of ours.
+        PluginError: it implements none, or forgot to mark one.
+    """
+    if inspect.isclass(plugin):
+        raise PluginError(
+            f"the entry point names the class {plugin.__name__}; name a module or an instance"
+        )
+    try:
+        hash(plugin)  # the manager keeps sets of plugins
+    except TypeError:
+        raise PluginError(f"its {type(plugin).__name__} is not hashable; name a module") from None
+    trial = _new_manager()
+    trial.register(plugin, name="trial")
+    _check_pending(trial)
+    callers = trial.get_hookcallers(plugin) or []
+    hooks = tuple(caller.name for caller in callers)
+    for hook in HOOKS.values():
+        unmarked = getattr(plugin, hook, None)
+        if callable(unmarked) and hook not in hooks:
+            raise PluginError(f"{hook} is not marked; write @mmattrib.hookimpl above it")
+    if not hooks:
+        raise PluginError(
+            f"it implements no hook; accepted: {', '.join(HOOKS.values())}, each with "
+            "@mmattrib.hookimpl above it"
+        )
+    return hooks
+
+
+def _check_pending(trial: pluggy.PluginManager) -> None:
+    """``check_pending()`` with the names of the hooks that exist."""
+    try:
+        trial.check_pending()
+    except pluggy.PluginValidationError as error:
+        known = ", ".join(HOOKS.values())
+        raise PluginError(f"{str(error).replace(chr(10), ' ')}; hooks are: {known}") from error

@@ -1,0 +1,54 @@
+"""Registers the pictures and pages that show an explanation; nothing is drawn until asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmattrib.plugins.hookspecs import Register, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mmattrib.render.panels import Truth
+    from mmattrib.types import Explanation
+
+
+def png(truth: Truth | None = None) -> Callable[[Explanation], bytes]:
+    """A writer of figures.
+
+    Args:
+        truth: side -> bool mask in the shape of its scores, drawn as an outline.
+    """
+    from mmattrib.render.figures import png_bytes
+
+    return lambda explanation: png_bytes(explanation, truth)
+
+
+def html(
+    title: str | None = None, truth: Truth | None = None, clip: float | None = None
+) -> Callable[[Explanation], bytes]:
+    """A writer of self-contained pages.
+
+    Args:
+        title: of the page; a sentence made of the inputs if None.
+        truth: side -> bool mask in the shape of its scores, drawn as an outline.
+        clip: as for :func:`mmattrib.render.heatmap`.
+    """
+    from mmattrib.render.page import report_html
+
+    return lambda explanation: report_html(explanation, title, truth, clip).encode("utf-8")
+
+
+def notebook() -> Callable[[Explanation], bytes]:
+    """A writer of what a notebook shows."""
+    from mmattrib.render.page import notebook_html
+
+    return lambda explanation: notebook_html(explanation).encode("utf-8")
+
+
+@hookimpl
+def register_writers(register: Register) -> None:
+    """Register ``.png`` and ``.html``, and what notebooks show."""
+    register("png", png, summary="a figure")
+    register("html", html, summary="a self-contained page, with sound")
+    register("notebook", notebook, summary="a part of a page, for notebooks", research=True)

@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from render_examples import audio_side, image_side, pair, text_side
+
+from mmattrib.errors import InputError, OptionError
+from mmattrib.io import explanations as files
+from mmattrib.io.explanations import load
+from mmattrib.plugins.saving import save
+from mmattrib.types import Explanation, RawAudio, RawImage, RawText
+
+
+def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
+    return (
+        first.dtype == second.dtype
+        and first.shape == second.shape
+        and first.tobytes() == second.tobytes()
+    )
+
+
+def assert_same(first: Explanation, second: Explanation) -> None:
+    assert list(first) == list(second)
+    assert first.similarity == second.similarity
+    assert dict(first.provenance) == dict(second.provenance)
+    for side in first:
+        one, two = first[side], second[side]
+        assert same_bits(one.scores, two.scores)
+        assert same_bits(one.token_scores, two.token_scores)
+        assert (one.modality, one.unit, one.layer) == (two.modality, two.unit, two.layer)
+        assert one.words == two.words
+        assert [(a.name, a.unit) for a in one.axes] == [(a.name, a.unit) for a in two.axes]
+        assert all(same_bits(a.values, b.values) for a, b in zip(one.axes, two.axes, strict=True))
+        # repr, since a NaN among the losses is unequal to itself
+        assert repr(dict(one.diagnostics)) == repr(dict(two.diagnostics))
+        raw, back = first.inputs[side], second.inputs[side]
+        assert type(raw) is type(back)
+        assert raw.name == back.name
+        if isinstance(raw, RawImage):
+            assert isinstance(back, RawImage)
+            assert same_bits(raw.pixels, back.pixels)
+        elif isinstance(raw, RawAudio):
+            assert isinstance(back, RawAudio)
+            assert same_bits(raw.samples, back.samples)
+            assert raw.sample_rate == back.sample_rate
+        else:
+            assert isinstance(raw, RawText)
+            assert isinstance(back, RawText)
+            assert raw.text == back.text
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_round_trip_is_exact(explanation: Explanation, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{suffix}"
+    assert save(explanation, path) == path
+    assert_same(explanation, load(path))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        np.array([np.nan, -0.0, 1e-45, 3.4e38, 0.1, 1 / 3], np.float32),
+        np.array([np.inf, -np.inf, 0, 1, 2, 3], np.float32),
+        np.arange(6, dtype=np.float64) / 7,
+    ],
+)
+def test_odd_numbers_survive(odd: np.ndarray, suffix: str, tmp_path: Path) -> None:
+    raw, attribution = image_side(2, 3)
+    example = pair(
+        (raw, replace(attribution, scores=odd.reshape(2, 3), token_scores=odd)),
+        text_side("naïve 雪 🔔 \udcff \x00 end", name="\udc80.txt"),
+    )
+    path = save(example, tmp_path / f"x{suffix}")
+    assert_same(example, load(path))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_no_words_and_large_arrays_survive(suffix: str, tmp_path: Path) -> None:
+    example = pair(image_side(700, 500), text_side("   "))
+    assert example["text"].scores.shape == (0,)
+    assert_same(example, load(save(example, tmp_path / f"x{suffix}")))
+
+
+def test_json_is_strict_json_with_plain_lists(tmp_path: Path) -> None:
+    path = save(pair(image_side(4, 5), text_side()), tmp_path / "x.json")
+
+    def forbid(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    tree = json.loads(path.read_text(), parse_constant=forbid)
+    scores = tree["attributions"]["image"]["scores"]
+    assert np.shape(scores) == (4, 5)
+    assert tree["attributions"]["text"]["token_scores"][0] is None
+
+
+def test_npz_opens_in_plain_numpy_without_pickle(tmp_path: Path) -> None:
+    example = pair(image_side(), audio_side())
+    with np.load(save(example, tmp_path / "x.npz"), allow_pickle=False) as archive:
+        assert same_bits(archive["image.scores"], example["image"].scores)
+        assert all(archive[name].dtype != object for name in archive.files)
+
+
+def test_equal_explanations_are_equal_files(tmp_path: Path) -> None:
+    first = save(pair(image_side(), audio_side()), tmp_path / "a.npz").read_bytes()
+    assert first == save(pair(image_side(), audio_side()), tmp_path / "b.npz").read_bytes()
+
+
+def test_sides_with_hostile_names_do_not_collide(tmp_path: Path) -> None:
+    image, text = image_side(), text_side()
+    example = Explanation(
+        {"../a": image[1], ".._a": image[1], "explanation": text[1]},
+        {"../a": image[0], ".._a": image[0], "explanation": text[0]},
+        0.5,
+        {},
+    )
+    path = save(example, tmp_path / "x.npz")
+    assert_same(example, load(path))
+    with zipfile.ZipFile(path) as archive:
+        assert not any("/" in name for name in archive.namelist())
+
+
+def test_every_form_is_written_whole(explanation: Explanation, tmp_path: Path) -> None:
+    for suffix in (".npz", ".json", ".png", ".html"):
+        save(explanation, tmp_path / "new" / "folder" / f"x{suffix}")
+    names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    assert names == ["x.html", "x.json", "x.npz", "x.png"]
+    with Image.open(tmp_path / "new" / "folder" / "x.png") as picture:
+        picture.load()
+        assert picture.width >= 1000
+
+
+def test_save_method_of_an_explanation(tmp_path: Path) -> None:
+    example = pair(image_side(), text_side())
+    assert_same(example, load(example.save(tmp_path / "X.NPZ")))
+    assert "<main" in example._repr_html_()
+
+
+def test_unknown_suffix_lists_the_accepted_ones(tmp_path: Path) -> None:
+    example = pair(image_side(), text_side())
+    with pytest.raises(OptionError, match=r"\.npz, \.json, \.png, \.html"):
+        save(example, tmp_path / "x.pickle")
+    with pytest.raises(OptionError, match=r"\.npz, \.json"):
+        load(tmp_path / "x.png")
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(OptionError, match="folder"):
+        save(example, tmp_path / "folder.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.npz"]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json", ".png", ".html"])
+def test_failure_leaves_the_old_file_and_nothing_else(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(b"old")
+
+    def full(_: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        save(pair(image_side(), text_side()), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"old"
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="object"):
+        save(pair(image_side(), text_side(), bad=object()), tmp_path / "sub" / "x.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    saved = save(pair(image_side(), text_side()), tmp_path / "x.npz")
+    assert saved.stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_truncated_and_foreign_files_are_input_errors(suffix: str, tmp_path: Path) -> None:
+    good = save(pair(image_side(), audio_side()), tmp_path / f"good{suffix}").read_bytes()
+    bad = tmp_path / f"bad{suffix}"
+    cuts = [0, 1, 10, len(good) // 3, len(good) // 2, len(good) - 5]
+    for data in (*(good[:cut] for cut in cuts), b"\x89PNG\r\n", b"[1, 2]", b"null", b"{}"):
+        bad.write_bytes(data)
+        with pytest.raises(InputError, match="bad"):
+            load(bad)
+    with pytest.raises(InputError, match="no such file"):
+        load(tmp_path / f"missing{suffix}")
+
+
+def test_every_flipped_byte_is_noticed_or_harmless(tmp_path: Path) -> None:
+    example = pair(image_side(4, 4), text_side())
+    good = bytearray(save(example, tmp_path / "good.npz").read_bytes())
+    bad = tmp_path / "bad.npz"
+    rng = np.random.default_rng(0)
+    for at in rng.integers(0, len(good), 150):
+        data = bytearray(good)
+        data[at] ^= 0xFF
+        bad.write_bytes(data)
+        # Anything but InputError, a crash or a hang fails the test.
+        with contextlib.suppress(InputError):
+            load(bad)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("version",), 99),
+        (("format",), "other"),
+        (("provenance",), []),
+        (("similarity",), "high"),
+        (("attributions", "image", "scores"), [[1.0]]),
+        (("attributions", "image", "unit"), 3),
+        (("attributions", "image", "layer"), None),
+        (("attributions", "text", "words"), [["a", 0]]),
+        (("inputs", "image", "pixels", "shape"), [2, 2, 3]),
+        (("inputs", "image", "pixels", "dtype"), "|O"),
+        (("inputs", "image", "pixels", "base64"), "%%%"),
+        (("inputs", "image", "kind"), "video"),
+    ],
+)
+def test_json_with_one_wrong_entry_is_refused(
+    path: tuple[str, ...], value: object, tmp_path: Path
+) -> None:
+    source = save(pair(image_side(4, 5), text_side()), tmp_path / "x.json")
+    tree = json.loads(source.read_text())
+    entry = tree
+    for key in path[:-1]:
+        entry = entry[key]
+    assert path[-1] in entry
+    entry[path[-1]] = value
+    source.write_text(json.dumps(tree))
+    with pytest.raises(InputError, match=r"x\.json"):
+        load(source)
+
+
+def npz_with(member: bytes, name: str, tmp_path: Path) -> Path:
+    source = save(pair(image_side(4, 5), text_side()), tmp_path / "good.npz")
+    target = tmp_path / "evil.npz"
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.namelist():
+            new.writestr(entry, member if entry == name else old.read(entry))
+    return target
+
+
+def test_npz_with_a_pickle_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"image\.scores"):
+        load(npz_with(buffer.getvalue(), "image.scores.npy", tmp_path))
+
+
+def test_npz_whose_header_claims_terabytes_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)}
+    )
+    with pytest.raises(InputError, match=r"image\.scores"):
+        load(npz_with(buffer.getvalue(), "image.scores.npy", tmp_path))
+
+
+def test_npz_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = npz_with(b"\0" * 5_000_000, "image.scores.npy", tmp_path)
+    monkeypatch.setattr(files, "MAX_BYTES", 1_000_000)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(InputError, match="unpacked"):
+        load(path)
+
+
+def test_too_large_is_refused_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_BYTES", 1000)
+    for suffix in (".npz", ".json"):
+        with pytest.raises(InputError, match="accepted are 1000"):
+            save(pair(image_side(), text_side()), tmp_path / f"x{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_render_imports_neither_torch_nor_pyplot() -> None:
+    code = (
+        "import sys, mmattrib.render\n"
+        "print([m for m in ('torch', 'matplotlib', 'soundfile') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,520 @@
+"""The conformance suite passes sound encoders and finds every planted fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toy_encoders import (
+    RAWS,
+    WIDTH,
+    TokensFirst,
+    ToyAudio,
+    ToyEncoder,
+    ToyImage,
+    ToyText,
+    captions,
+    pictures,
+    recordings,
+)
+
+from mmattrib.errors import EncoderError, InputError, OptionError
+from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.grids import Box, ImageGrid, Layout, SpectrogramGrid, TextGrid, TokenGrid
+from mmattrib.models.resizing import pixels_to_tensor
+from mmattrib.testing import check_encoder, check_grid
+from mmattrib.types import RawAudio, RawImage, RawText
+
+
+class ImageTokensFirst(TokensFirst, ToyImage):
+    pass
+
+
+class TextTokensFirst(TokensFirst, ToyText):
+    pass
+
+
+SOUND: dict[str, Callable[[], ToyEncoder]] = {
+    "image": ToyImage,
+    "audio": ToyAudio,
+    "text": ToyText,
+    "image, tuples": lambda: ToyImage(tuples=True),
+    "text, tuples": lambda: ToyText(tuples=True),
+    "image, (L, B, D)": lambda: ImageTokensFirst(tokens_first=True),
+    "text, (L, B, D), tuples": lambda: TextTokensFirst(tokens_first=True, tuples=True),
+    "one block": lambda: ToyImage(layers=1),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_encoders_pass(name: str) -> None:
+    encoder = SOUND[name]()
+    raws = RAWS[encoder.modality]()
+    check_encoder(encoder, raws)
+    for raw in raws[:1]:
+        check_grid(encoder, raw)
+        check_grid(encoder, raw, layer=0, seed=5)
+
+
+# ----------------------------------------------------------------------------- check_encoder
+
+
+class WrongAtOneLayer(ToyImage):
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        out = super().suffix(tokens, layer, inputs)
+        return out + 0.01 if layer == 1 else out
+
+
+class IgnoresTokens(ToyImage):
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        return self.embed(inputs) + 0 * tokens.mean()
+
+
+class Detaches(ToyImage):
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        return super().suffix(tokens.detach(), layer, inputs)
+
+
+class WritesIntoTokens(ToyImage):
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        out = super().suffix(tokens, layer, inputs)
+        tokens.detach().mul_(2)
+        return out
+
+
+class LeavesHookOnError(ToyImage):
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        self.check_layer(layer)
+        if layer < 0:
+            return super().suffix(tokens, layer, inputs)
+        handle = self.blocks[layer].register_forward_hook(lambda *_: tokens)
+        out = self.embed(inputs)
+        handle.remove()
+        return out
+
+
+class LeavesPrefixHook(ToyImage):
+    def prefix(self, inputs: EncoderInputs, layer: int) -> Tensor:
+        self.module.norm.register_forward_hook(lambda *_: None)
+        return super().prefix(inputs, layer)
+
+
+class HookedBlock(nn.Module):
+    """A block that adds a hook to itself whenever it runs."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Any:
+        self.register_full_backward_hook(lambda *_: None)
+        return self.block(x, mask)
+
+
+class BlockLeavesHook(ToyImage):
+    def __init__(self) -> None:
+        super().__init__()
+        self.module.blocks[1] = HookedBlock(self.module.blocks[1])
+        self.blocks = list(self.module.blocks)
+
+
+class DropsTuple(ToyImage):
+    def with_tokens(self, output: Any, tokens: Tensor) -> Any:
+        return tokens
+
+
+class ReplacesModule(ToyImage):
+    def prefix(self, inputs: EncoderInputs, layer: int) -> Tensor:
+        self.module.norm = nn.LayerNorm(WIDTH).eval()
+        return super().prefix(inputs, layer)
+
+
+class NotNormalised(ToyImage):
+    def embed(self, inputs: EncoderInputs) -> Tensor:
+        return self.forward(inputs)
+
+
+class Constant(ToyImage):
+    def embed(self, inputs: EncoderInputs) -> Tensor:
+        return nn.functional.normalize(torch.ones(len(inputs), 8), dim=-1)
+
+
+class MixesRows(ToyImage):
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        out = super().forward(inputs)
+        return out - 0.1 * out.mean(dim=0)
+
+
+class UsesRandomState(ToyImage):
+    def preprocess(self, raws: Any) -> EncoderInputs:
+        torch.rand(1)
+        return super().preprocess(raws)
+
+
+class UsesNumpyState(ToyImage):
+    def embed(self, inputs: EncoderInputs) -> Tensor:
+        np.random.rand()
+        return super().embed(inputs)
+
+
+class RandomInputs(ToyImage):
+    def preprocess(self, raws: Any) -> EncoderInputs:
+        inputs = super().preprocess(raws)
+        noise = torch.randn(inputs["x"].shape, generator=torch.Generator().manual_seed(self.turn))
+        self.turn += 1
+        return EncoderInputs({"x": inputs["x"] + noise}, inputs.raw)
+
+    turn = 0
+
+
+class TurnsOnTraining(ToyImage):
+    def embed(self, inputs: EncoderInputs) -> Tensor:
+        self.module.train()
+        return super().embed(inputs)
+
+
+class ChangesWeights(ToyImage):
+    def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
+        result = super().token_embeddings(inputs)
+        self.module.head.bias.data.add_(1e-3)
+        return result
+
+
+class ScalesWeights(ToyImage):
+    def embed(self, inputs: EncoderInputs) -> Tensor:
+        with torch.no_grad():
+            self.module.head.bias.mul_(1.0)
+        return super().embed(inputs)
+
+
+class Unfreezes(ToyImage):
+    def frozen(self) -> Any:
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+
+class ReadsPadding(ToyText):
+    def preprocess(self, raws: Any) -> EncoderInputs:
+        inputs = super().preprocess(raws)
+        return EncoderInputs({"x": inputs["x"], "pool": inputs["pool"]}, inputs.raw)
+
+
+class ForgetsRows(ToyText):
+    """Keeps where captions end from the last preprocess, whatever rows it is given."""
+
+    def preprocess(self, raws: Any) -> EncoderInputs:
+        inputs = super().preprocess(raws)
+        self.ends = inputs["pool"]
+        return inputs
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        return self.module(inputs["x"], inputs["mask"], self.ends[: len(inputs)])
+
+
+class FewerTokenEmbeddings(ToyImage):
+    def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
+        result = super().token_embeddings(inputs)
+        return TokenEmbeddings(result.values[:, 1:], result.valid[:, 1:])
+
+
+class LongTokenEmbeddings(ToyImage):
+    def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
+        result = super().token_embeddings(inputs)
+        return TokenEmbeddings(2 * result.values, result.valid)
+
+
+class GridWithoutCls(ToyImage):
+    prefix_tokens = 0
+
+
+class WrongModality(ToyImage):
+    modality = "text"
+
+
+class FallingAxis(ToyAudio):
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        good = super().grid(inputs, layer).axes(0)
+        seconds = [good[1].values] * len(inputs)
+        return SpectrogramGrid(self.layout, good[0].values[::-1].copy(), seconds)
+
+
+class BadDefaultLayer(ToyImage):
+    default_layer = 3
+
+
+class WrongBlocks(ToyImage):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = [*self.blocks, nn.Identity()]
+
+
+class Raises(ToyImage):
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        raise KeyError("out_proj")
+
+
+FAULTS: dict[str, tuple[Callable[[], Encoder], str]] = {
+    "wrong at one layer": (WrongAtOneLayer, r"suffix\(prefix\(x, 1\), 1.*largest difference 0.01"),
+    "ignores tokens": (IgnoresTokens, "at layer -1 ignores the tokens"),
+    "detaches": (Detaches, "not differentiable"),
+    "writes into tokens": (WritesIntoTokens, "changed the tokens it was given"),
+    "hook left on error": (LeavesHookOnError, "suffix at layer 0.*exception.*forward hooks of blo"),
+    "hook left by prefix": (LeavesPrefixHook, "prefix at layer -1.*forward hooks of norm"),
+    "hook left by a block": (BlockLeavesHook, "backward hooks of blocks.1"),
+    "tuple dropped": (lambda: DropsTuple(tuples=True), "suffix"),
+    "(L, B, D) not turned": (lambda: ToyImage(tokens_first=True), r"prefix at layer -1 gave .13"),
+    "module replaced": (ReplacesModule, "identity of norm"),
+    "not normalised": (NotNormalised, "norms from"),
+    "constant": (Constant, "one embedding"),
+    "rows mixed": (MixesRows, "alone and in the batch"),
+    "torch's random state": (UsesRandomState, "preprocess changed.*random state of torch"),
+    "numpy's random state": (UsesNumpyState, "embed changed.*random state of numpy"),
+    "random inputs": (RandomInputs, "another 'x' for the same inputs"),
+    "training mode": (TurnsOnTraining, "training flag"),
+    "weights through data": (ChangesWeights, "weights or buffers"),
+    "weights in place": (ScalesWeights, "values of head.bias"),
+    "not frozen": (Unfreezes, "training mode"),
+    "padding read": (ReadsPadding, "reads tokens that the grid calls padding"),
+    "rows forgotten": (ForgetsRows, "largest difference"),
+    "too few token embeddings": (FewerTokenEmbeddings, "token_embeddings gave .3, 12, 8"),
+    "token embeddings too long": (LongTokenEmbeddings, "token_embeddings are not L2"),
+    "grid without CLS": (GridWithoutCls, "grid at layer -1 has valid of .3, 12"),
+    "axis falls": (FallingAxis, "values do not rise"),
+    "default layer": (BadDefaultLayer, "default_layer"),
+    "block that never runs": (WrongBlocks, "block 3"),
+    "other error": (Raises, "suffix at layer -1 raised KeyError: 'out_proj'"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_check_encoder_finds(name: str) -> None:
+    make, message = FAULTS[name]
+    encoder = make()
+    with pytest.raises(EncoderError, match=message) as caught:
+        check_encoder(encoder, RAWS[encoder.modality]())
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_as_many_as_tokens_do_not_hide_tokens_first() -> None:
+    with pytest.raises(EncoderError):
+        check_encoder(ToyImage(tokens_first=True), pictures(13))
+
+
+def test_chosen_layers_only() -> None:
+    check_encoder(WrongAtOneLayer(), pictures(), layers=[-1, 0, 2])
+    with pytest.raises(EncoderError, match="1"):
+        check_encoder(WrongAtOneLayer(), pictures(), layers=[1])
+    check_encoder(WrongAtOneLayer(), pictures(), layers=[1], atol=0.05)
+    with pytest.raises(OptionError, match="no layer 3"):
+        check_encoder(ToyImage(), pictures(), layers=[3])
+
+
+def test_what_check_encoder_needs() -> None:
+    with pytest.raises(InputError, match="at least two"):
+        check_encoder(ToyImage(), pictures(1))
+    with pytest.raises(InputError, match="raw audio for an encoder of image"):
+        check_encoder(ToyImage(), recordings())
+    with pytest.raises(EncoderError, match="subclass"):
+        check_encoder(nn.Linear(1, 1), pictures())  # type: ignore[arg-type]
+    with pytest.raises(EncoderError, match="one embedding"):
+        check_encoder(ToyImage(), pictures(1) * 2)
+
+
+@pytest.mark.parametrize("name", ["image", "audio", "text"])
+def test_checks_leave_everything_alone(name: str) -> None:
+    encoder = SOUND[name]()
+    encoder.module.blocks[0].eval()
+    encoder.module.norm.requires_grad_(False)
+    weights = {key: value.clone() for key, value in encoder.module.state_dict().items()}
+    flags = [module.training for module in encoder.module.modules()]
+    required = [p.requires_grad for p in encoder.module.parameters()]
+    random = torch.get_rng_state()
+    check_encoder(encoder, RAWS[name]())
+    check_grid(encoder, RAWS[name]()[0])
+    assert [module.training for module in encoder.module.modules()] == flags
+    assert [p.requires_grad for p in encoder.module.parameters()] == required
+    assert all(p.grad is None for p in encoder.module.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    for key, value in encoder.module.state_dict().items():
+        assert torch.equal(value, weights[key])
+    for module in encoder.module.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+# -------------------------------------------------------------------------------- check_grid
+
+
+class RowsForColumns(ToyImage):
+    layout = Layout("w h", "h w", {"h": 4, "w": 3})
+
+
+class ClsAtTheEnd(ToyImage):
+    prefix_tokens, suffix_tokens = 0, 1
+
+
+class UpsideDown(ToyImage):
+    def preprocess(self, raws: Any) -> EncoderInputs:
+        return super().preprocess([RawImage(raw.pixels[::-1].copy()) for raw in raws])
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        return super().grid(inputs, layer)
+
+
+class WholePicture(ToyImage):
+    """Crops, but says that the whole picture was seen."""
+
+    def box(self, raw: RawImage) -> Box:
+        return Box(0, 0, *raw.pixels.shape[:2])
+
+
+class TimeForFrequency(ToyAudio):
+    layout = Layout("chunk t f", "f (chunk t)", {"chunk": 2, "f": 8, "t": 4})
+
+
+class ClipsIntoRows(ToyAudio):
+    """The plain reshape that put a sound in the wrong place in HTSAT."""
+
+    layout = Layout("f t", "f t", {"f": 8, "t": 8})
+
+
+class HighFirst(ToyAudio):
+    def preprocess(self, raws: Any) -> EncoderInputs:
+        inputs = super().preprocess(raws)
+        cells = inputs["x"].view(-1, 2, 8, 4, 10).flip(2).reshape(-1, 64, 10)
+        return EncoderInputs({"x": cells}, inputs.raw)
+
+
+class HalfTime(ToyAudio):
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        frequency, time = super().grid(inputs, layer).axes(0)
+        return SpectrogramGrid(self.layout, frequency.values, [time.values / 2] * len(inputs))
+
+
+class MelForLinear(ToyAudio):
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        _, time = super().grid(inputs, layer).axes(0)
+        hertz = np.geomspace(100, 3800, 16).astype(np.float32)
+        return SpectrogramGrid(self.layout, hertz, [time.values] * len(inputs))
+
+
+class WithoutBos(ToyText):
+    shift = 1
+
+
+class WordsBackwards(ToyText):
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        good = super().grid(inputs, layer)
+        words = [good.words(row) for row in range(len(inputs))]
+        last = torch.tensor([[len(row) - 1] for row in words])
+        turned = torch.where(good._word_of_token < 0, -1, last - good._word_of_token)
+        return TextGrid(words, turned, good.valid)
+
+
+class Blind(ToyImage):
+    def preprocess(self, raws: Any) -> EncoderInputs:
+        inputs = super().preprocess(raws)
+        return EncoderInputs({"x": 0 * inputs["x"]}, inputs.raw)
+
+
+MISPLACED: dict[str, tuple[Callable[[], Encoder], str]] = {
+    "rows for columns": (RowsForColumns, "image encoder's grid of layer -1 misplaces .*came back"),
+    "CLS offset": (ClsAtTheEnd, "prefix tokens"),
+    "upside down": (UpsideDown, "came back at y"),
+    "box": (WholePicture, "boxes"),
+    "time for frequency": (TimeForFrequency, r"frequency .* Hz and time .* s came back"),
+    "clips folded": (ClipsIntoRows, "came back"),
+    "high first": (HighFirst, "came back"),
+    "half time": (HalfTime, "came back"),
+    "mel for linear": (MelForLinear, "came back"),
+    "BOS offset": (WithoutBos, "word"),
+    "words backwards": (WordsBackwards, "word"),
+    "blind": (Blind, "changed no token"),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", MISPLACED)
+def test_check_grid_finds(name: str, seed: int) -> None:
+    make, message = MISPLACED[name]
+    encoder = make()
+    raws = RAWS[encoder.modality]()
+    with pytest.raises(EncoderError, match=message) as caught:
+        check_grid(encoder, raws[0], seed=seed)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sound_grids_pass_with_any_draw(seed: int) -> None:
+    for height, width in ((48, 60), (200, 50), (64, 48)):
+        picture = pictures(1, height, width)[0]
+        check_grid(ToyImage(), picture, seed=seed)
+        flat = RawImage(np.full((height, width, 3), 128, dtype=np.uint8))
+        check_grid(ToyImage(), flat, seed=seed)
+    for rate in (8000, 16000, 44100):
+        check_grid(ToyAudio(), recordings(1, rate)[0], seed=seed)
+
+
+def test_regions_of_ones_own() -> None:
+    picture = pictures(1)[0]  # the crop is columns 12:48, 12 pixels a token both ways
+    check_grid(ToyImage(), picture, regions=[(0, 12, 12, 24), (20, 30, 30, 40)])
+    with pytest.raises(EncoderError, match="y 0 to 12 px and x 12 to 24 px came back at"):
+        check_grid(ClsAtTheEnd(), picture, regions=[(0, 12, 12, 24)])
+    recording = recordings(1)[0]
+    check_grid(ToyAudio(), recording, regions=[(500, 900, 1.0, 1.25), (3000, 3400, 0.2, 0.5)])
+    with pytest.raises(EncoderError, match="1 of 1 regions"):
+        check_grid(ClipsIntoRows(), recording, regions=[(500, 900, 1.0, 1.25)])
+    check_grid(ToyText(), captions()[0], regions=[1, 3])
+    check_grid(ClipsIntoRows(), recording, regions=[(500, 900, 1.0, 1.25)], misses=1)
+    with pytest.raises(OptionError, match="number from 0 to 5"):
+        check_grid(ToyText(), captions()[0], regions=[6])
+    with pytest.raises(OptionError, match="four numbers"):
+        check_grid(ToyImage(), picture, regions=[3])
+    with pytest.raises(OptionError, match="no pixel"):
+        check_grid(ToyImage(), picture, regions=[(5, 5, 5, 5)])
+
+
+def test_what_check_grid_needs() -> None:
+    with pytest.raises(InputError, match="larger picture"):
+        check_grid(ToyImage(), RawImage(np.zeros((4, 4, 3), dtype=np.uint8)))
+    with pytest.raises(InputError, match="longer recording"):
+        check_grid(ToyAudio(), RawAudio(np.ones(900, dtype=np.float32), 8000))
+    with pytest.raises(InputError, match="several words"):
+        check_grid(ToyText(), RawText("rain"))
+    with pytest.raises(InputError, match="raw text for an encoder of image"):
+        check_grid(ToyImage(), RawText("rain"))
+    with pytest.raises(OptionError, match="no layer 9"):
+        check_grid(ToyImage(), pictures(1)[0], layer=9)
+    with pytest.raises(OptionError, match="count"):
+        check_grid(ToyImage(), pictures(1)[0], count=0)
+
+
+def test_grids_of_odd_shapes_can_be_told_apart() -> None:
+    """A transposed layout shows even where rows and columns are as many."""
+
+    class Square(ToyImage):
+        size = (24, 24)
+        layout = Layout("h w", "h w", {"h": 3, "w": 3})
+
+        def __init__(self) -> None:
+            ToyEncoder.__init__(self, nn.Linear(192, WIDTH), 9, cls=True)
+
+        def preprocess(self, raws: Any) -> EncoderInputs:
+            cells = []
+            for raw in raws:
+                patches = pixels_to_tensor(raw, self.size)[0].unfold(1, 8, 8).unfold(2, 8, 8)
+                cells.append(patches.permute(1, 2, 0, 3, 4).reshape(9, 192))
+            return EncoderInputs({"x": torch.stack(cells)}, tuple(raws))
+
+    class Transposed(Square):
+        layout = Layout("w h", "h w", {"h": 3, "w": 3})
+
+    check_grid(Square(), pictures(1)[0])
+    assert isinstance(Square().grid(Square().preprocess(pictures(1)), 0), ImageGrid)
+    with pytest.raises(EncoderError, match="misplaces"):
+        check_grid(Transposed(), pictures(1)[0])
