@@ -37,3 +37,7 @@ class EncoderError(MmattribError, TypeError):
 
 class TrustWarning(UserWarning):
     """A map was computed, but its diagnostics say that it should not be trusted."""
+
+
+class WorkerError(MmattribError, RuntimeError):
+    """A process that shared the work ended by itself."""

@@ -1,4 +1,4 @@
-"""The one verb: `attribute` explains both sides of a pair; `attribute_many` a stream of pairs."""
+"""The verbs: `attribute` explains both sides of a pair; `attribute_many` a stream of pairs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby, islice
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -19,27 +19,23 @@ from tqdm.auto import tqdm
 
 from mmattrib.engine import Guide
 from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
+from mmattrib.io import content_hash
 from mmattrib.io import load as load_raw
 from mmattrib.methods import Method, Side, SideScores
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.plugins import default_plugins
+from mmattrib.samples import Sample
 from mmattrib.types import (
+    SECOND,
     Attribution,
     Explanation,
     JSONValue,
-    RawArray,
-    RawAudio,
-    RawImage,
     RawInput,
-    RawText,
 )
 
 Layers: TypeAlias = int | Mapping[str, int] | None
-OnError: TypeAlias = Literal["raise", "warn"]
-
-SECOND = "_2"
-"""What the second of two inputs of one modality adds to its side's name."""
+OnError: TypeAlias = Literal["raise", "warn", "return"]
 
 
 def load_backbone(name: str, **options: Any) -> Backbone:
@@ -136,12 +132,12 @@ def attribute(
             )
         pair[side] = value
     made = load_method(method, seed, **options)
-    return _explain_batch(backbone, [_prepare(backbone, pair)], made, layer)[0]
+    return explain(backbone, [prepare(backbone, pair)], made, layer)[0].explanation
 
 
 def attribute_many(
     backbone: Backbone,
-    pairs: Iterable[Mapping[str, Any]],
+    pairs: Iterable[Mapping[str, Any] | Sample],
     *,
     method: str | Method = "ca-m2ib",
     layer: Layers = None,
@@ -150,56 +146,95 @@ def attribute_many(
     progress: bool = True,
     on_error: OnError = "raise",
     **options: Any,
-) -> Iterator[Explanation]:
+) -> Iterator[Any]:
     """Explain many pairs; each map is the same as from :func:`attribute`.
 
     Args:
         backbone: as for :func:`attribute`.
         pairs: mappings of two inputs each, e.g. ``{"image": path, "text": caption}`` or
-            ``{"image": path, "image_2": path}``. Read as needed, a batch at a time.
+            ``{"image": path, "image_2": path}``, or :class:`mmattrib.Sample` of two inputs, e.g. a
+            data set. Read as needed, a batch at a time.
         method: as for :func:`attribute`.
         layer: as for :func:`attribute`.
         seed: as for :func:`attribute`.
         batch_size: pairs taken together; changes the speed and the memory, never a map.
         progress: show a progress bar on standard error.
-        on_error: ``"raise"`` ends at the first pair that cannot be read; ``"warn"`` names it in a
-            warning and leaves it out.
+        on_error: what becomes of a pair that cannot be read or explained: ``"raise"`` ends there;
+            ``"warn"`` names it in a warning and leaves it out; ``"return"`` yields a
+            :class:`Failure` in its place.
         **options: the method's own.
 
     Yields:
-        One :class:`Explanation` per pair, in order.
+        One :class:`Explanation` per pair, in order. Its ``index`` is the pair's place, its
+        ``sample`` the id of the sample, if the pair is one.
 
     Raises:
         InputError: with the number of the pair that cannot be read.
         OptionError: an unknown option, or one out of range.
     """
-    if batch_size < 1:
-        raise OptionError(f"batch_size must be at least 1, got {batch_size}")
-    if on_error not in ("raise", "warn"):
-        raise OptionError(f"on_error must be 'raise' or 'warn', got {on_error!r}")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise OptionError(f"batch_size must be a whole number, 1 or more, got {batch_size!r}")
+    if on_error not in get_args(OnError):
+        raise OptionError(
+            f"on_error must be one of {', '.join(map(repr, get_args(OnError)))}, got {on_error!r}"
+        )
     made = load_method(method, seed, **options)
-    total = len(pairs) if isinstance(pairs, Sequence) else None
+    total = len(pairs) if isinstance(pairs, Sized) else None
     with tqdm(total=total, unit="pair", disable=not progress) as bar:
         numbered = enumerate(pairs)
         while batch := list(islice(numbered, batch_size)):
-            prepared = [
-                pair for number, raw in batch for pair in _try(backbone, number, raw, on_error)
-            ]
-            for _, group in groupby(prepared, key=lambda pair: pair.shapes):
-                yield from _explain_batch(backbone, list(group), made, layer)
-            bar.update(len(batch))
+            for found in explain_some(backbone, batch, made, layer):
+                bar.update()
+                if isinstance(found, Explained):
+                    yield found.explanation
+                elif on_error == "raise":
+                    raise type(found.error)(str(found)) from found.error
+                elif on_error == "return":
+                    yield found
+                else:
+                    warnings.warn(f"{found}; it is left out", stacklevel=2)
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Failure:
+    """A pair that could not be explained.
+
+    Attributes:
+        index: its place among the pairs that were asked for, counted from 0.
+        sample: the id of the sample, if it is one.
+        error: why.
+    """
+
+    index: int
+    sample: str | None
+    error: MmattribError
+
+    def __str__(self) -> str:
+        return f"{_called(self.index, self.sample)}: {self.error}"
+
+
+def _called(index: int, sample: str | None) -> str:
+    return f"pair {index}" if sample is None else f"pair {index}, {sample!r}"
+
+
+@dataclass(frozen=True)
+class Prepared:
     """A decoded pair and its preprocessed sides, each a batch of one.
 
     Preprocessing pair by pair, and batching only those whose tensors have the same shapes, means
     that nothing is ever padded to fit a neighbour: a pair's map cannot depend on its batch.
+
+    Attributes:
+        raw: side -> decoded input.
+        inputs: side -> what the tower takes.
+        sample: id of the sample, or None.
+        index: the pair's place among those asked for, or None.
     """
 
     raw: Mapping[str, RawInput]
     inputs: Mapping[str, EncoderInputs]
+    sample: str | None = None
+    index: int | None = None
 
     @property
     def shapes(self) -> tuple[object, ...]:
@@ -207,31 +242,87 @@ class _Pair:
         return tuple((side, inputs.shapes) for side, inputs in self.inputs.items())
 
 
-def _try(
-    backbone: Backbone, number: int, pair: Mapping[str, Any], on_error: OnError
-) -> Iterator[_Pair]:
-    """The prepared pair, or nothing once a warning has named what is wrong with it."""
+@dataclass(frozen=True)
+class Explained:
+    """An explanation with what was computed on the way, so that nobody computes it again.
+
+    Attributes:
+        explanation: the result.
+        inputs: side -> what the tower took, a batch of one.
+        embeddings: side -> ``(D,)``, L2-normalised.
+    """
+
+    explanation: Explanation
+    inputs: Mapping[str, EncoderInputs]
+    embeddings: Mapping[str, torch.Tensor]
+
+
+def explain_some(
+    backbone: Backbone,
+    batch: Sequence[tuple[int, Any]],
+    method: Method,
+    layer: Layers,
+) -> Iterator[Explained | Failure]:
+    """Every pair of a batch in its order; one that fails takes no other with it."""
+    prepared: list[Prepared | Failure] = [_try(backbone, index, pair) for index, pair in batch]
+    for _, run in groupby(prepared, key=lambda p: p.shapes if isinstance(p, Prepared) else p):
+        group = list(run)
+        if isinstance(group[0], Failure):
+            yield from group  # type: ignore[misc]
+            continue
+        pairs = [pair for pair in group if isinstance(pair, Prepared)]
+        try:
+            yield from explain(backbone, pairs, method, layer)
+        except MmattribError as error:
+            if len(pairs) == 1:
+                yield Failure(int(pairs[0].index or 0), pairs[0].sample, error)
+                continue
+            for pair in pairs:
+                try:
+                    yield from explain(backbone, [pair], method, layer)
+                except MmattribError as alone:
+                    yield Failure(int(pair.index or 0), pair.sample, alone)
+
+
+def _try(backbone: Backbone, index: int, pair: Any) -> Prepared | Failure:
     try:
-        prepared = _prepare(backbone, pair)
+        return prepare(backbone, pair, index)
     except MmattribError as error:
-        if on_error == "raise":
-            raise type(error)(f"pair {number}: {error}") from error
-        warnings.warn(f"pair {number} is left out: {error}", stacklevel=3)
-    else:
-        yield prepared
+        return Failure(index, pair.id if isinstance(pair, Sample) else None, error)
 
 
-def _prepare(backbone: Backbone, pair: Mapping[str, Any]) -> _Pair:
-    """Decode and preprocess a pair."""
-    if len(pair) != 2:
-        given = ", ".join(pair) or "none"
+def prepare(
+    backbone: Backbone, pair: Mapping[str, Any] | Sample, index: int | None = None
+) -> Prepared:
+    """Decode and preprocess a pair.
+
+    Args:
+        backbone: embeds both sides.
+        pair: two inputs by side, or a sample of two.
+        index: its place among those asked for.
+
+    Raises:
+        InputError: not exactly two inputs, or one that cannot be read or embedded.
+    """
+    sample = pair.id if isinstance(pair, Sample) else None
+    given = pair.inputs if isinstance(pair, Sample) else pair
+    if not isinstance(given, Mapping):
         raise InputError(
-            f"exactly two inputs make a pair, got {len(pair)} ({given}); give two of "
-            f"{', '.join(backbone.modalities)}"
+            f"a pair is a mapping of two inputs, such as {{'image': path, 'text': caption}}, or a "
+            f"mmattrib.Sample; got {type(given).__name__}"
         )
-    encoders = {side: side_encoder(backbone, side) for side in pair}  # before any file is read
-    raw = {side: load_raw(encoders[side].modality, value) for side, value in pair.items()}
-    return _Pair(raw, {side: encoders[side].preprocess([raw[side]]) for side in raw})
+    if len(given) != 2:
+        named = ", ".join(map(str, given)) or "none"
+        todo = (
+            "take two with sample.pair(...)"
+            if sample is not None
+            else f"give two of {', '.join(backbone.modalities)}"
+        )
+        raise InputError(f"exactly two inputs make a pair, got {len(given)} ({named}); {todo}")
+    encoders = {side: side_encoder(backbone, side) for side in given}  # before any file is read
+    raw = {side: load_raw(encoders[side].modality, value) for side, value in given.items()}
+    inputs = {side: encoders[side].preprocess([raw[side]]) for side in raw}
+    return Prepared(raw, inputs, sample, index)
 
 
 def side_encoder(backbone: Backbone, side: str) -> Encoder:
@@ -240,24 +331,40 @@ def side_encoder(backbone: Backbone, side: str) -> Encoder:
     Raises:
         InputError: the backbone does not embed it.
     """
-    return backbone[side if side in backbone else side.removesuffix(SECOND)]
+    return backbone[side if side in backbone else str(side).removesuffix(SECOND)]
 
 
-def _explain_batch(
-    backbone: Backbone, pairs: Sequence[_Pair], method: Method, layer: Layers
-) -> list[Explanation]:
-    """Both sides of pairs whose inputs have the same shapes."""
+def explain(
+    backbone: Backbone,
+    pairs: Sequence[Prepared],
+    method: Method,
+    layer: Layers = None,
+    sides: Sequence[str] | None = None,
+) -> list[Explained]:
+    """Explain pairs whose inputs have the same shapes, in one go.
+
+    Args:
+        backbone: embeds both sides.
+        pairs: at least one, all with the same sides and :attr:`Prepared.shapes`.
+        method: explains each side.
+        layer: as for :func:`attribute`.
+        sides: which sides to explain; both if None.
+
+    Raises:
+        OptionError: a layer or a side that is not there.
+    """
     start = time.perf_counter()
-    sides = tuple(pairs[0].raw)
-    encoders = {side: side_encoder(backbone, side) for side in sides}
-    layers = {side: _layer(side, encoders[side], method, layer) for side in sides}
+    both = tuple(pairs[0].raw)
+    wanted = both if sides is None else tuple(sides)
+    encoders = {side: side_encoder(backbone, side) for side in both}
+    layers = _layers(encoders, method, layer)
     keys = [pair_key(pair.raw) for pair in pairs]
     columns: dict[str, list[Attribution]] = {}
     with ExitStack() as stack:
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
-        inputs = {side: [pair.inputs[side] for pair in pairs] for side in sides}
-        guides = {side: _guide(encoders[side], inputs[side]) for side in sides}
+        inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
+        guides = {side: _guide(encoders[side], inputs[side]) for side in both}
         given = {
             side: Side(
                 encoder=encoders[side],
@@ -269,29 +376,63 @@ def _explain_batch(
                     for key, pair in zip(keys, pairs, strict=True)
                 ),
             )
-            for side, other in (sides, sides[::-1])
+            for side, other in (both, both[::-1])
         }
-        for side, other in (sides, sides[::-1]):
-            explained = replace(given[side], other=given[other])
+        for side in wanted:
+            if side not in both:
+                raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
+            explained = replace(given[side], other=given[_other(both, side)])
             columns[side] = _attributions(explained, method(explained))
-    cosines = (guides[sides[0]].embedding * guides[sides[1]].embedding).sum(-1).tolist()
+    embeddings = {side: guides[side].embedding for side in both}
+    cosines = (embeddings[both[0]] * embeddings[both[1]]).sum(-1).tolist()
     seconds = (time.perf_counter() - start) / len(pairs)
     provenance = _provenance(backbone, method, layers)
     return [
-        Explanation(
-            {side: columns[side][row] for side in sides},
-            pair.raw,
-            float(cosines[row]),
-            {**provenance, "pair_key": keys[row], "seconds": round(seconds, 4)},
+        Explained(
+            Explanation(
+                {side: columns[side][row] for side in wanted},
+                pair.raw,
+                float(cosines[row]),
+                {**provenance, "pair_key": keys[row], "seconds": round(seconds, 4)},
+                pair.sample,
+                pair.index,
+            ),
+            pair.inputs,
+            {side: embeddings[side][row] for side in both},
         )
         for row, pair in enumerate(pairs)
     ]
 
 
-def _layer(side: str, encoder: Encoder, method: Method, layer: Layers) -> int:
+def _other(both: Sequence[str], side: str) -> str:
+    return both[1] if side == both[0] else both[0]
+
+
+def _layers(encoders: Mapping[str, Encoder], method: Method, layer: Layers) -> dict[str, int]:
+    """The layer of each side.
+
+    Raises:
+        OptionError: a layer that an encoder lacks, or a side that the pair lacks.
+    """
+    chosen: dict[str, int | None] = dict.fromkeys(encoders)
     if isinstance(layer, Mapping):
-        layer = layer.get(side, layer.get(encoder.modality))
-    return encoder.check_layer(method.default_layer(encoder) if layer is None else layer)
+        by_modality = {side: encoder.modality for side, encoder in encoders.items()}
+        for name in layer:
+            if name not in chosen and name not in by_modality.values():
+                raise OptionError(
+                    f"layer= names {name!r}, which is not in the pair; accepted: "
+                    f"{' and '.join(encoders)}"
+                )
+        for side, modality in by_modality.items():
+            chosen[side] = layer.get(side, layer.get(modality))
+    elif layer is not None:
+        chosen = dict.fromkeys(encoders, layer)
+    return {
+        side: encoder.check_layer(
+            method.default_layer(encoder) if chosen[side] is None else chosen[side]  # type: ignore[arg-type]
+        )
+        for side, encoder in encoders.items()
+    }
 
 
 def _guide(encoder: Encoder, inputs: Sequence[EncoderInputs]) -> Guide:
@@ -336,7 +477,7 @@ def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
 
 def pair_key(pair: Mapping[str, RawInput]) -> str:
     """What a pair's noise belongs to: SHA-256 of both decoded inputs, in no particular order."""
-    parts = sorted(f"{raw.modality}:{_digest(raw)}" for raw in pair.values())
+    parts = sorted(f"{raw.modality}:{content_hash(raw)}" for raw in pair.values())
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
@@ -344,21 +485,7 @@ def _side_key(pair: Mapping[str, RawInput], side: str) -> str:
     """What a side's noise belongs to, so that it does not depend on which input came first."""
     modality = pair[side].modality
     alone = sum(raw.modality == modality for raw in pair.values()) == 1
-    return modality if alone else f"{modality}:{_digest(pair[side])}"
-
-
-_CONTENT: dict[type, Callable[[Any], bytes]] = {
-    RawImage: lambda raw: (
-        repr(raw.pixels.shape).encode() + np.ascontiguousarray(raw.pixels).tobytes()
-    ),
-    RawAudio: lambda raw: repr(raw.sample_rate).encode() + raw.samples.tobytes(),
-    RawText: lambda raw: raw.text.encode(),
-    RawArray: lambda raw: repr((raw.values.shape, raw.rate)).encode() + raw.values.tobytes(),
-}
-
-
-def _digest(raw: RawInput) -> str:
-    return hashlib.sha256(_CONTENT[type(raw)](raw)).hexdigest()
+    return modality if alone else f"{modality}:{content_hash(pair[side])}"
 
 
 def _provenance(

@@ -17,6 +17,9 @@ import numpy.typing as npt
 Modality: TypeAlias = str
 """Name of a modality: ``"image"``, ``"text"``, ``"audio"``, or any other an encoder declares."""
 
+SECOND = "_2"
+"""What the second of two inputs of one modality adds to its side's name."""
+
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 JSONValue: TypeAlias = Any
 """Anything ``json.dumps`` takes: None, bool, int, float, str, lists and string-keyed mappings."""
@@ -164,12 +167,16 @@ class Explanation(Mapping[str, Attribution]):
         similarity: cosine of the two embeddings, in [-1, 1].
         provenance: how to get the same numbers again: backbone, weights' hash, method and every
             option, layers, seed, versions, seconds. JSON values only.
+        sample: id of the sample, where it came from one.
+        index: its place among the pairs that were asked for, counted from 0.
     """
 
     attributions: Mapping[str, Attribution]
     inputs: Mapping[str, RawInput]
     similarity: float
     provenance: Mapping[str, JSONValue]
+    sample: str | None = None
+    index: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("attributions", "inputs", "provenance"):

@@ -1,1 +1,45 @@
-"""Evaluation: methods on data sets, scored by metrics."""
+"""Evaluation: methods on models and data sets, scored by metrics, resumable.
+
+:func:`mmattrib.evaluate` is its front; :func:`make_plan` and :func:`run` are what it is made of.
+"""
+
+from __future__ import annotations
+
+from mmattrib.evaluation.candidates import Candidate, Variant
+from mmattrib.evaluation.executors import Executor, Processes, Serial, executor_for
+from mmattrib.evaluation.models import LiveModel, ModelSource, NamedModel
+from mmattrib.evaluation.references import Chance, OcclusionOracle
+from mmattrib.evaluation.results import Column, Results, load_results
+from mmattrib.evaluation.run import Outcome, Plan, evaluate, make_plan, run
+from mmattrib.evaluation.statistics import Difference, bootstrap_interval, compare
+from mmattrib.evaluation.store import Store
+from mmattrib.evaluation.tables import View, against, markdown
+
+__all__ = [
+    "Candidate",
+    "Chance",
+    "Column",
+    "Difference",
+    "Executor",
+    "LiveModel",
+    "ModelSource",
+    "NamedModel",
+    "OcclusionOracle",
+    "Outcome",
+    "Plan",
+    "Processes",
+    "Results",
+    "Serial",
+    "Store",
+    "Variant",
+    "View",
+    "against",
+    "bootstrap_interval",
+    "compare",
+    "evaluate",
+    "executor_for",
+    "load_results",
+    "make_plan",
+    "markdown",
+    "run",
+]

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from mmattrib.io.array import load_array
 from mmattrib.io.audio import load_audio, resample
+from mmattrib.io.hashing import content_hash
 from mmattrib.io.image import load_image
 from mmattrib.io.text import load_text, load_text_file
 from mmattrib.types import Modality, RawInput
 
 __all__ = [
+    "content_hash",
     "load",
     "load_array",
     "load_audio",

@@ -1,64 +1,232 @@
-"""What a metric is: a name, a direction, and one number per map."""
+"""What a metric is: one number for one case, and what it needs to know.
+
+A case is a sample with the attribution of one of its inputs. A metric that compares the map with a
+known truth reads nothing else; one that asks the model, or wants the map explained again, does so
+through the case, which fetches what it needs when it is first asked for and keeps it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from mmattrib.errors import InputError
-from mmattrib.types import FloatArray
+from mmattrib.errors import InputError, OptionError
+from mmattrib.samples import BoolArray, Sample, TruthMasks
+from mmattrib.types import Attribution, Explanation, FloatArray, RawInput
 
-BoolArray = npt.NDArray[np.bool_]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmattrib.models.backbone import Backbone
+    from mmattrib.models.encoder import Encoder, EncoderInputs
+
+TRUTH, MODEL, REEXPLAIN = "truth", "model", "re-explaining"
+NEEDS = (TRUTH, MODEL, REEXPLAIN)
+"""What a metric may need: a known truth; the model; maps made anew (the most costly)."""
+
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """Where in an input the things are that the other input shares.
+class CaseModel(Protocol):
+    """The model behind a case, as an evaluation gives it."""
+
+    backbone: Backbone
+
+    @property
+    def seed(self) -> int | None:
+        """Of the method's noise; None where it draws none."""
+
+    def inputs(self, raw: RawInput) -> EncoderInputs:
+        """The preprocessed explained input, as it went through the tower."""
+
+    def guide_embedding(self) -> Tensor:
+        """``(D,)``, of the other input of the pair."""
+
+    def reexplain(
+        self, *, seed: int | None, guide: Any | None, backbone: Backbone | None
+    ) -> Attribution:
+        """The explained side's attribution with one thing changed."""
+
+    def unrelated(self) -> Any | None:
+        """A guide that has nothing to do with the explained input, or None."""
+
+
+class Case:
+    """What a metric scores: a sample, one side's attribution, and the model on demand.
 
     Attributes:
-        mask: bool, in the shape of the attribution's scores; True on everything that is shared.
-        objects: one bool mask per object, sound or mention, shared or not.
-        shared: for each of ``objects``, whether it is shared.
+        sample: the pair of inputs, with what is known of it.
+        explanation: of the pair.
+        side: which side's map is scored.
+        guide: the other side.
     """
 
-    mask: BoolArray
-    objects: tuple[BoolArray, ...]
-    shared: tuple[bool, ...]
+    def __init__(
+        self,
+        sample: Sample,
+        explanation: Explanation,
+        side: str,
+        guide: str,
+        model: CaseModel | None = None,
+    ) -> None:
+        """Put a case together; without ``model`` it can be scored against a truth alone."""
+        self.sample, self.explanation = sample, explanation
+        self.side, self.guide = side, guide
+        self._model = model
+        self._kept: dict[Hashable, Any] = {}
 
+    @property
+    def attribution(self) -> Attribution:
+        """The map that is scored."""
+        return self.explanation[self.side]
 
-@dataclass(frozen=True)
-class Metric:
-    """One number for one map with a known truth.
+    @property
+    def scores(self) -> FloatArray:
+        """The map on the input's own axes."""
+        return self.attribution.scores
 
-    Attributes:
-        name: as registered.
-        summary: one line: what it measures and in which range.
-        higher_is_better: False where small values are good.
-        score: ``(scores, truth) -> float``; NaN where the metric does not apply.
-    """
+    @property
+    def raw(self) -> RawInput:
+        """The explained input, decoded."""
+        return self.explanation.inputs[self.side]
 
-    name: str
-    summary: str
-    higher_is_better: bool
-    score: Callable[[FloatArray, Truth], float]
+    @property
+    def clean(self) -> float:
+        """Cosine of the pair."""
+        return self.explanation.similarity
 
-    def __call__(self, scores: FloatArray, truth: Truth) -> float:
-        """Score one map.
+    @cached_property
+    def truth(self) -> TruthMasks | None:
+        """The truth on the map's axes; None where nothing is known, or nothing is shared.
 
-        Args:
-            scores: as in :class:`mmattrib.types.Attribution`.
-            truth: masks of the same shape.
+        With nothing shared there is nothing to find.
+        """
+        known = self.sample.truth.get(self.side)
+        if known is None:
+            return None
+        laid = known.on(self.attribution)
+        return laid if laid.mask.any() else None
+
+    @property
+    def model(self) -> CaseModel:
+        """The model behind the case.
 
         Raises:
-            InputError: shapes differ, or a score is not finite.
+            OptionError: the case was made without one.
         """
-        if scores.shape != truth.mask.shape:
-            raise InputError(
-                f"the map has shape {scores.shape}, its truth {truth.mask.shape}; they must agree"
+        if self._model is None:
+            raise OptionError(
+                "this case was made without its model; mm.evaluate gives cases theirs, and "
+                "Case(..., model=...) takes one"
             )
-        if not np.isfinite(scores).all():
+        return self._model
+
+    @property
+    def seed(self) -> int:
+        """Seed of the method's noise, 0 where it draws none."""
+        return self.model.seed or 0
+
+    @property
+    def encoder(self) -> Encoder:
+        """Of the explained side."""
+        backbone = self.model.backbone
+        return backbone[self.side if self.side in backbone else self.attribution.modality]
+
+    @cached_property
+    def content(self) -> BoolArray:
+        """``(N,)`` which tokens of the explained layer stand for a part of the input."""
+        grid = self.encoder.grid(self.model.inputs(self.raw), self.attribution.layer)
+        found: BoolArray = grid.content[0].cpu().numpy()
+        return found
+
+    def content_scores(self, attribution: Attribution | None = None) -> FloatArray:
+        """``(n,)`` token scores of the content tokens, of this map or another of this input."""
+        return (attribution or self.attribution).token_scores[self.content]
+
+    def cosines(self, raws: Sequence[RawInput]) -> FloatArray:
+        """``(n,)`` cosines with the guide of other inputs in the explained one's place.
+
+        Each goes through the encoder's own preprocessing, by itself.
+        """
+        import torch
+
+        encoder, target = self.encoder, self.model.guide_embedding().float().cpu()
+        found = np.empty(len(raws), dtype=np.float32)
+        with torch.no_grad(), encoder.frozen():
+            for place, raw in enumerate(raws):
+                embedding = encoder.embed(encoder.preprocess([raw]))[0]
+                found[place] = float((embedding.float().cpu() * target).sum())
+        return found
+
+    def reexplain(
+        self,
+        *,
+        seed: int | None = None,
+        guide: Any | None = None,
+        backbone: Backbone | None = None,
+    ) -> Attribution:
+        """The attribution of the same input with one thing changed; kept for other metrics.
+
+        Args:
+            seed: of the method's noise; the case's own if None.
+            guide: another guide, as :func:`mmattrib.attribute` takes it.
+            backbone: another model, such as one with other weights.
+        """
+        if backbone is not None:
+            return self.model.reexplain(seed=seed, guide=guide, backbone=backbone)
+        key = ("reexplain", seed, None if guide is None else id(guide))
+        return self.keep(key, lambda: self.model.reexplain(seed=seed, guide=guide, backbone=None))
+
+    @cached_property
+    def unrelated(self) -> Any | None:
+        """A guide that has nothing to do with the explained input, or None where none is known."""
+        return self.model.unrelated()
+
+    def keep(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What ``make`` gives, made once for every metric that asks under the same key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: _T = self._kept[key]
+        return found
+
+
+class Metric(ABC):
+    """One number for one case. A subclass gives ``name``, ``summary`` and :meth:`score`.
+
+    Attributes:
+        name: as registered; unique among the metrics of an evaluation.
+        summary: one line: what it measures and in which range.
+        needs: of :data:`NEEDS`, what it asks the case for beside the map.
+        higher_is_better: False where small values are good, None where neither is.
+        percent: whether tables show it times 100.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset({TRUTH})
+    higher_is_better: ClassVar[bool | None] = True
+    percent: ClassVar[bool] = True
+
+    def __call__(self, case: Case) -> float:
+        """Score one case; NaN where the metric does not apply, as without a truth that it needs.
+
+        Raises:
+            InputError: a score of the map is not finite.
+        """
+        if not np.isfinite(case.scores).all():
             raise InputError(f"metric {self.name!r} was given a map that is not finite")
-        return self.score(scores, truth)
+        if TRUTH in self.needs and case.truth is None:
+            return float("nan")
+        return float(self.score(case))
+
+    @abstractmethod
+    def score(self, case: Case) -> float:
+        """The number; the case has a truth if the metric needs one."""
+
+    def describe(self) -> dict[str, Any]:
+        """Options and their values, for provenance; JSON values."""
+        return {}

@@ -1,4 +1,4 @@
-"""Localization against a known truth. All functions are pure and take plain arrays.
+"""Localisation against a known truth: pure functions on arrays, and the metrics that name them.
 
 ``scores`` and ``mask`` have one shape: ``(H, W)``, ``(mel, frames)`` or ``(words,)``. Results are
 fractions in [0, 1]; higher is better. Ties are broken against the map: a constant map earns what
@@ -8,10 +8,13 @@ chance earns, never more.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
-from mmattrib.metrics.base import BoolArray
+from mmattrib.metrics.base import Case, Metric
+from mmattrib.plugins.hookspecs import Register, hookimpl
+from mmattrib.samples import BoolArray, TruthMasks
 from mmattrib.types import FloatArray
 
 
@@ -68,14 +71,76 @@ def rectified_energy(scores: FloatArray, mask: BoolArray) -> float:
     return float(positive[mask].sum() / total) if total > 0 else float(mask.mean())
 
 
-def specificity(scores: FloatArray, objects: Sequence[BoolArray], shared: Sequence[bool]) -> float:
-    """Whether a shared object has the highest mean score among the scene's objects.
+def object_top1(scores: FloatArray, parts: Sequence[BoolArray], shared: Sequence[bool]) -> float:
+    """Whether a shared part has the highest mean score of all parts of the input.
 
-    Ties count in part. NaN where all objects are shared, or none is: there is nothing to tell
+    Ties count in part. NaN where all parts are shared, or none is: there is nothing to tell
     apart.
     """
     if all(shared) or not any(shared):
         return float("nan")
-    means = np.array([scores[mask].mean(dtype=np.float64) for mask in objects])
+    means = np.array([scores[mask].mean(dtype=np.float64) for mask in parts])
     top = means == means.max()
     return float(np.asarray(shared)[top].mean())
+
+
+def _known(case: Case) -> TruthMasks:
+    return cast(TruthMasks, case.truth)  # Metric calls score() with one alone
+
+
+class ObjectTop1(Metric):
+    """Object top-1: :func:`object_top1`."""
+
+    name = "object_top1"
+    summary = "whether the shared object has the highest mean score of all"
+
+    def score(self, case: Case) -> float:
+        known = _known(case)
+        return object_top1(case.scores, known.parts, known.shared)
+
+
+class Pointing(Metric):
+    """The pointing game: :func:`pointing_game`."""
+
+    name = "pointing"
+    summary = "whether the highest score lies on the truth (pointing game)"
+
+    def score(self, case: Case) -> float:
+        return pointing_game(case.scores, _known(case).mask)
+
+
+class IoU(Metric):
+    """Intersection over union: :func:`iou`."""
+
+    name = "iou"
+    summary = "overlap of the map's top quarter with the truth (CA-M2IB, eq. 12)"
+
+    def score(self, case: Case) -> float:
+        return iou(case.scores, _known(case).mask)
+
+
+class Auc(Metric):
+    """Area under the ROC curve: :func:`auc`."""
+
+    name = "auc"
+    summary = "area under the ROC curve of the scores as a detector of the truth"
+
+    def score(self, case: Case) -> float:
+        return auc(case.scores, _known(case).mask)
+
+
+class Energy(Metric):
+    """Energy-based pointing game: :func:`rectified_energy`."""
+
+    name = "energy"
+    summary = "share of the positive scores that lies on the truth"
+
+    def score(self, case: Case) -> float:
+        return rectified_energy(case.scores, _known(case).mask)
+
+
+@hookimpl
+def register_metrics(register: Register) -> None:
+    """Register the localisation metrics."""
+    for metric in (ObjectTop1, IoU, Auc, Energy, Pointing):
+        register(metric.name, metric, summary=metric.summary)

@@ -1,0 +1,197 @@
+"""What a data set is: samples, a length where it is known, and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mmattrib.errors import OptionError
+from mmattrib.samples import Sample
+
+if TYPE_CHECKING:
+    from mmattrib.types import JSONValue, RawInput
+
+
+class Dataset(ABC):
+    """A stream of samples that can be started again.
+
+    A subclass gives ``name``, :meth:`__iter__` and :meth:`describe`; the rest follows.
+
+    Attributes:
+        name: as registered; what tables call it.
+        first: number of its first sample: a data set that starts later in the same stream has the
+            same fingerprint and other numbers.
+    """
+
+    name: ClassVar[str] = "custom"
+    first: int = 0
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Sample]:
+        """Every sample in a fixed order, read as needed."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, JSONValue]:
+        """What the samples depend on: options, files with their hashes. JSON values.
+
+        Not where the stream is cut off: the first ten samples are the same in a longer one.
+        """
+
+    def size(self) -> int | None:
+        """How many samples there are, or None where only reading them all would tell."""
+        return None
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what the samples depend on: equal for data sets with the same samples."""
+        told = json.dumps({"dataset": self.name, **self.describe()}, sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def following(self, number: int) -> Iterator[Sample]:
+        """The samples behind number ``number``, then those before it, once round."""
+        for at, sample in enumerate(self, self.first):
+            if at > number:
+                yield sample
+        for at, sample in enumerate(self, self.first):
+            if at >= number:
+                return
+            yield sample
+
+    def unrelated(self, number: int, sample: Sample, explained: str, guide: str) -> Any | None:
+        """An input for ``guide`` that has nothing to do with the explained input of a sample.
+
+        That of the next sample whose ``guide`` names none of the explained input's parts; of the
+        next sample at all where nothing is known of names.
+
+        Args:
+            number: of the sample, counted from :attr:`first`.
+            sample: the sample.
+            explained: the side that is explained.
+            guide: the side that guides it.
+
+        Returns:
+            What :func:`mmattrib.attribute` takes for ``guide``, or None where there is none.
+        """
+        held = _names(sample, explained)
+        for other in self.following(number):
+            if guide in other.inputs and not held & _names(other, guide):
+                return other.inputs[guide]
+        return None
+
+    def without(self, sample: Sample, side: str, part: int, raw: RawInput) -> RawInput | None:
+        """One input of a sample with one of its parts taken away, or None where that cannot be.
+
+        Args:
+            sample: the sample.
+            side: of the input.
+            part: number of the part in the truth of the side.
+            raw: the decoded input.
+        """
+        return None
+
+    def __repr__(self) -> str:
+        size = self.size()
+        return f"{type(self).__name__}({self.name!r}{'' if size is None else f', {size} samples'})"
+
+
+def _names(sample: Sample, side: str) -> frozenset[str]:
+    truth = sample.truth.get(side)
+    return frozenset() if truth is None else truth.names
+
+
+class Samples(Dataset):
+    """Samples in memory."""
+
+    name = "samples"
+
+    def __init__(self, samples: Iterable[Sample], label: str = "samples") -> None:
+        """Keep some samples.
+
+        Args:
+            samples: at least one.
+            label: what tables call them.
+
+        Raises:
+            OptionError: something in it is no sample, or two have one id.
+        """
+        self.samples: Sequence[Sample] = tuple(samples)
+        self.label = label
+        seen: set[str] = set()
+        for number, sample in enumerate(self.samples):
+            if not isinstance(sample, Sample):
+                raise OptionError(
+                    f"a data set holds mmattrib.Sample, number {number} is "
+                    f"{type(sample).__name__}; mm.load_dataset('scenes', n=50) makes scenes"
+                )
+            if sample.id in seen:
+                raise OptionError(f"two samples are named {sample.id!r}; ids must be unique")
+            seen.add(sample.id)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    def size(self) -> int:
+        return len(self.samples)
+
+    def describe(self) -> dict[str, JSONValue]:
+        from mmattrib.io import content_hash, load
+
+        digest = hashlib.sha256()
+        for sample in self.samples:
+            digest.update(repr((sample.id, sorted(sample.truth))).encode())
+            for side, given in sorted(sample.inputs.items()):
+                raw = load(side.removesuffix("_2"), given)
+                digest.update(f"{side}:{content_hash(raw)}".encode())
+        return {"samples": len(self.samples), "sha256": digest.hexdigest()}
+
+
+def as_dataset(samples: Dataset | Iterable[Sample]) -> Dataset:
+    """A data set as it is, or samples as one.
+
+    Raises:
+        OptionError: neither, or none at all.
+    """
+    if isinstance(samples, Dataset):
+        return samples
+    if isinstance(samples, str | bytes) or not isinstance(samples, Iterable):
+        raise OptionError(
+            f"got {samples!r:.60} for samples; accepted: a data set such as "
+            "mm.load_dataset('scenes', n=50), or mmattrib.Sample objects"
+        )
+    return Samples(samples)
+
+
+class First(Dataset):
+    """The first samples of another data set."""
+
+    def __init__(self, inner: Dataset, limit: int) -> None:
+        """Take the first ``limit`` samples of ``inner``.
+
+        Raises:
+            OptionError: ``limit`` is below 1.
+        """
+        if limit < 1:
+            raise OptionError(f"limit must be at least 1, got {limit}")
+        self.inner, self.limit = inner, limit
+        self.name = inner.name  # type: ignore[misc]
+        self.first = inner.first
+
+    def __iter__(self) -> Iterator[Sample]:
+        from itertools import islice
+
+        return islice(iter(self.inner), self.limit)
+
+    def size(self) -> int | None:
+        known = self.inner.size()
+        return None if known is None else min(known, self.limit)
+
+    def describe(self) -> dict[str, JSONValue]:
+        return self.inner.describe()
+
+    def unrelated(self, number: int, sample: Sample, explained: str, guide: str) -> Any | None:
+        return self.inner.unrelated(number, sample, explained, guide)
+
+    def without(self, sample: Sample, side: str, part: int, raw: RawInput) -> RawInput | None:
+        return self.inner.without(sample, side, part, raw)

@@ -1,0 +1,157 @@
+"""Where tasks run: in this process, or in several.
+
+An executor takes tasks as they come and gives each back with its rows, in any order. Another kind
+of executor (on other machines) is another class with the same method.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing.synchronize import Event
+from typing import TypeAlias
+
+import torch
+
+from mmattrib.errors import MmattribError, OptionError, TrustWarning, WorkerError
+from mmattrib.evaluation.measure import Context, SampleRow
+from mmattrib.evaluation.tasks import Task
+
+Done: TypeAlias = tuple[Task, "list[SampleRow] | Exception"]
+"""A task with its rows, or with what went wrong."""
+
+
+class Executor(ABC):
+    """Runs tasks."""
+
+    @abstractmethod
+    def run(self, context: Context, tasks: Iterable[Task]) -> Iterator[Done]:
+        """Every task with what came of it, in any order; tasks are taken as they are needed.
+
+        Closing the iterator ends all work.
+        """
+
+
+def executor_for(jobs: int) -> Executor:
+    """The executor for so many processes.
+
+    Raises:
+        OptionError: ``jobs`` is no whole number, or below 1.
+    """
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        raise OptionError(f"jobs must be a whole number, at least 1, got {jobs!r}")
+    return Serial() if jobs == 1 else Processes(jobs)
+
+
+class Serial(Executor):
+    """One task after another, in this process and on one thread."""
+
+    def run(self, context: Context, tasks: Iterable[Task]) -> Iterator[Done]:
+        for task in tasks:
+            with _quiet():
+                found = _work(context, task)
+            yield task, found
+
+
+class Processes(Executor):
+    """Several processes on this machine, one thread each; each has its own copy of the models.
+
+    No number depends on how many there are.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        """Use so many processes."""
+        self.jobs = jobs
+
+    def run(self, context: Context, tasks: Iterable[Task]) -> Iterator[Done]:
+        spawn = multiprocessing.get_context("spawn")
+        stop, waiting = spawn.Event(), iter(tasks)
+        pool = ProcessPoolExecutor(self.jobs, spawn, _start_worker, (context, stop))
+        pending: dict[Future[list[SampleRow] | Exception], Task] = {}
+        try:
+            while True:
+                for task in islice(waiting, 2 * self.jobs - len(pending)):
+                    pending[pool.submit(_work_here, task)] = task
+                if not pending:
+                    return
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    yield pending.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                "a worker process ended by itself (killed, or out of memory); what was finished is "
+                "kept where a file keeps it: run the same command again, with fewer jobs"
+            ) from error
+        finally:
+            if pending:
+                stop.set()  # the rest is not wanted; a worker may be minutes into its task
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _work(context: Context, task: Task) -> list[SampleRow] | Exception:
+    """Rows of a task. What goes wrong is given back, so that other tasks run on."""
+    try:
+        return context.measure(task)
+    except MmattribError as error:
+        return error
+
+
+_context: Context | None = None
+
+
+def _start_worker(context: Context, stop: Event) -> None:
+    """What a worker process needs; one thread each, or they would fight for the cores."""
+    global _context
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
+    end_with_parent(stop)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", TrustWarning)  # diagnostics keep them
+    _context = context
+
+
+def _work_here(task: Task) -> list[SampleRow] | Exception:
+    if _context is None:
+        raise RuntimeError("a worker process was started without its context")
+    return _work(_context, task)
+
+
+def end_with_parent(stop: Event | None = None) -> None:
+    """End this worker process when the one that started it is gone, or has set ``stop``.
+
+    A process that is killed cannot stop its workers, and they would wait for work for ever.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch_parent() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    def watch_stop() -> None:
+        if stop is not None:
+            stop.wait()
+            os._exit(1)
+
+    for watch in (watch_parent, watch_stop):
+        threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """One thread and no trust warnings, in this process and for a while."""
+    threads = torch.get_num_threads()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustWarning)
+        try:
+            torch.set_num_threads(1)
+            yield
+        finally:
+            torch.set_num_threads(threads)

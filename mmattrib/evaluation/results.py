@@ -1,0 +1,380 @@
+"""What an evaluation found: every number of every sample, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mmattrib.errors import OptionError
+from mmattrib.evaluation.statistics import Difference, Numbers, compare, mean_and_error
+from mmattrib.evaluation.store import read_entries
+
+if TYPE_CHECKING:
+    from mmattrib.evaluation.tables import View
+    from mmattrib.types import JSONValue
+
+
+class Column(NamedTuple):
+    """Which numbers a column holds.
+
+    Attributes:
+        dataset: label.
+        backbone: label.
+        method: label of a method, a variant or a reference.
+        seed: of the noise; None where none is drawn.
+        direction: e.g. ``"image|text"``: the image explained, the text its guide.
+        metric: name, or ``"seconds"`` per pair, for both maps.
+    """
+
+    dataset: str
+    backbone: str
+    method: str
+    seed: int | None
+    direction: str
+    metric: str
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The numbers of an evaluation, and where they come from.
+
+    Attributes:
+        columns: which numbers -> ``(samples,)`` float64 in the order of ``samples``, NaN where a
+            number is missing or does not apply.
+        samples: data set -> the numbers and the ids of its samples that were measured.
+        provenance: what the numbers depend on.
+        problems: data set, sample and what went wrong with it, as sentences.
+    """
+
+    columns: Mapping[Column, Numbers]
+    samples: Mapping[str, Mapping[int, str]]
+    provenance: Mapping[str, JSONValue] = field(default_factory=dict)
+    problems: Sequence[tuple[str, str, str]] = ()
+
+    def _distinct(self, name: str) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(getattr(column, name) for column in self.columns))
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Labels, in the order in which they were measured."""
+        return self._distinct("dataset")
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """Labels, in the order in which they were measured."""
+        return self._distinct("backbone")
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Labels of methods, variants and references, in the order in which they were measured."""
+        return self._distinct("method")
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """Directions, in the order in which they were measured."""
+        return self._distinct("direction")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Metrics, and ``"seconds"`` per pair (both maps)."""
+        return self._distinct("metric")
+
+    @property
+    def seeds(self) -> tuple[int | None, ...]:
+        """Seeds of the noise; None among them where a method draws none."""
+        return self._distinct("seed")
+
+    def measured(self, method: str, direction: str, dataset: str | None = None) -> tuple[str, ...]:
+        """Labels of the backbones on which a method was measured in a direction."""
+        dataset = self._dataset(dataset)
+        found = {
+            column.backbone
+            for column in self.columns
+            if (column.dataset, column.method, column.direction) == (dataset, method, direction)
+        }
+        return tuple(label for label in self.backbones if label in found)
+
+    def table_of(
+        self,
+        method: str,
+        direction: str,
+        metric: str,
+        backbones: Sequence[str] | None = None,
+        dataset: str | None = None,
+        seed: int | None = None,
+    ) -> Numbers:
+        """``(backbones, samples)`` numbers, averaged over seeds.
+
+        Args:
+            method: its label.
+            direction: e.g. ``"image|text"``.
+            metric: its name.
+            backbones: labels; those on which the method was measured in this direction if None.
+            dataset: its label; may be left out where there is one.
+            seed: one of them alone.
+
+        Raises:
+            OptionError: an unknown label.
+        """
+        dataset = self._dataset(dataset)
+        for what, name, known in (
+            ("method", method, self.methods),
+            ("direction", direction, self.directions),
+            ("metric", metric, self.metrics),
+            *(("backbone", label, self.backbones) for label in backbones or ()),
+        ):
+            if name not in known:
+                raise OptionError(f"no {what} {name!r} in these results: {', '.join(known)}")
+        labels = self.measured(method, direction, dataset) if backbones is None else backbones
+        size = len(self.samples.get(dataset, ()))
+        rows = np.full((len(labels), size), np.nan)
+        for place, label in enumerate(labels):
+            found = [
+                values
+                for column, values in self.columns.items()
+                if column[:3] == (dataset, label, method)
+                and column[4:] == (direction, metric)
+                and (seed is None or column.seed == seed)
+            ]
+            if found:
+                rows[place] = np.mean(found, axis=0)
+        return rows
+
+    def values(
+        self,
+        method: str,
+        direction: str,
+        metric: str,
+        backbone: str | Sequence[str] | None = None,
+        dataset: str | None = None,
+        seed: int | None = None,
+    ) -> Numbers:
+        """``(samples,)`` numbers of one method, averaged over seeds and backbones.
+
+        A sample that one of the backbones lacks is NaN. Arguments as for :meth:`table_of`;
+        ``backbone`` may be one label.
+
+        Raises:
+            OptionError: an unknown label.
+        """
+        labels = [backbone] if isinstance(backbone, str) else backbone
+        found = self.table_of(method, direction, metric, labels, dataset, seed)
+        if not len(found):
+            return np.full(found.shape[1], np.nan)
+        mean: Numbers = found.mean(axis=0)
+        return mean
+
+    def mean(
+        self, method: str, direction: str, metric: str, **which: Any
+    ) -> tuple[float, float]:
+        """Mean and standard error over the samples to which the metric applies.
+
+        Args:
+            method: its label.
+            direction: e.g. ``"image|text"``.
+            metric: its name.
+            **which: ``backbone=``, ``dataset=`` and ``seed=`` as for :meth:`values`.
+        """
+        return mean_and_error(self.values(method, direction, metric, **which))
+
+    def difference(
+        self,
+        method: str,
+        other: str,
+        metric: str,
+        directions: str | Sequence[str],
+        *,
+        backbones: Sequence[str] = (),
+        dataset: str | None = None,
+        comparisons: int = 1,
+        draws: int = 10_000,
+    ) -> Difference:
+        """Paired difference ``method - other``, on the backbones and samples that both have.
+
+        Args:
+            method: the minuend.
+            other: the subtrahend.
+            metric: its name.
+            directions: one, or several, which are averaged per sample.
+            backbones: labels; all if empty.
+            dataset: its label; may be left out where there is one.
+            comparisons: how many the table makes in which this one stands.
+            draws: bootstrap resamples.
+
+        Raises:
+            OptionError: an unknown label.
+        """
+        wanted = [directions] if isinstance(directions, str) else list(directions)
+        common = [
+            label
+            for label in backbones or self.backbones
+            if all(
+                label in self.measured(m, d, dataset) for m in (method, other) for d in wanted
+            )
+        ]
+        if not common:
+            return compare(np.empty(0), np.empty(0), comparisons=comparisons)
+        first, second = (
+            np.mean([self.table_of(m, d, metric, common, dataset) for d in wanted], axis=0)
+            for m in (method, other)
+        )
+        return compare(first, second, comparisons=comparisons, draws=draws)
+
+    def table(self, view: View | None = None, **shown: Any) -> str:
+        """A Markdown table per direction: mean ± standard error in percent.
+
+        Args:
+            view: what to show; see :class:`mmattrib.evaluation.View`.
+            **shown: its fields, in place of a view: ``metrics=``, ``baseline=``, ...
+        """
+        from mmattrib.evaluation.tables import View, markdown
+
+        return markdown(self, view or View(**shown))
+
+    def to_json(self) -> str:
+        """Everything, numbers per sample included."""
+        columns = [
+            {**column._asdict(), "values": [None if np.isnan(v) else float(v) for v in values]}
+            for column, values in self.columns.items()
+        ]
+        found = {
+            "provenance": dict(self.provenance),
+            "samples": {
+                label: [{"number": n, "id": name} for n, name in numbered.items()]
+                for label, numbered in self.samples.items()
+            },
+            "problems": [list(problem) for problem in self.problems],
+            "columns": columns,
+        }
+        return json.dumps(found, indent=1)
+
+    def _dataset(self, label: str | None) -> str:
+        if label is not None:
+            return label
+        if len(self.samples) != 1:
+            raise OptionError(
+                f"these results are of several data sets; name one: {', '.join(self.samples)}"
+            )
+        return next(iter(self.samples))
+
+    def __repr__(self) -> str:
+        count = sum(len(numbered) for numbered in self.samples.values())
+        return (
+            f"Results({len(self.methods)} methods x {len(self.directions)} directions x "
+            f"{len(self.metrics)} metrics on {count} samples)"
+        )
+
+    def _repr_markdown_(self) -> str:
+        return self.table()
+
+
+class Collector:
+    """Results in the making: entries of tasks in, :class:`Results` out."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Column, dict[int, float]] = {}
+        self._samples: dict[str, dict[int, str]] = {}
+        self._problems: dict[tuple[str, str, str], None] = {}
+        self._versions: dict[tuple[str, str], str] = {}
+        self.labels: dict[str, str] = {}
+        self._backbones: dict[str, str] = {}
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Take in one entry of a store."""
+        task, stamp = entry["task"], entry["stamp"]
+        dataset, weights = str(stamp["dataset"]), str(task["weights"])
+        self._backbones.setdefault(weights, str(stamp["backbone"]))
+        self._forget_older(task)
+        samples = self._samples.setdefault(dataset, {})
+        for place, row in enumerate(entry["rows"]):
+            number = int(task["start"]) + place
+            samples[number] = str(row["sample"])
+            if row.get("problem"):
+                self._problems[dataset, str(row["sample"]), str(row["problem"])] = None
+            for direction, numbers in row["values"].items():
+                for metric, value in numbers.items():
+                    key = Column(
+                        dataset, weights, task["candidate"], task["seed"], direction, metric
+                    )
+                    column = self._numbers.setdefault(key, {})
+                    # A task measured again with fewer metrics does not wipe out what it had.
+                    if value is not None or number not in column:
+                        column[number] = np.nan if value is None else float(value)
+
+    def _forget_older(self, task: Mapping[str, Any]) -> None:
+        """Numbers of two versions of the package are not to be averaged: the later one counts."""
+        key = (task["candidate"], task["weights"])
+        if self._versions.setdefault(key, task["version"]) != task["version"]:
+            self._versions[key] = task["version"]
+            self._numbers = {
+                column: numbers
+                for column, numbers in self._numbers.items()
+                if (column.method, column.backbone) != key
+            }
+
+    def results(
+        self,
+        labels: Mapping[str, str] | None = None,
+        provenance: Mapping[str, JSONValue] | None = None,
+    ) -> Results:
+        """What was taken in, under its labels.
+
+        Args:
+            labels: label -> the definition's id, in the order of tables; those that the entries
+                gave if None.
+            provenance: what the numbers depend on.
+        """
+        places = {
+            dataset: {number: place for place, number in enumerate(sorted(numbered))}
+            for dataset, numbered in self._samples.items()
+        }
+        backbones = _unique(self._backbones)
+        columns: dict[Column, Numbers] = {}
+        for label, meant in (labels or self.labels).items():
+            for column, numbers in self._numbers.items():
+                if column.method != meant:
+                    continue
+                values = np.full(len(places[column.dataset]), np.nan)
+                for number, value in numbers.items():
+                    values[places[column.dataset][number]] = value
+                named = column._replace(method=label, backbone=backbones[column.backbone])
+                columns[named] = values
+        samples = {
+            dataset: {number: numbered[number] for number in sorted(numbered)}
+            for dataset, numbered in self._samples.items()
+        }
+        return Results(columns, samples, dict(provenance or {}), tuple(self._problems))
+
+
+def _unique(labels: Mapping[str, str]) -> dict[str, str]:
+    """Weights -> label; two models of one label are told apart by their weights."""
+    given = list(labels.values())
+    return {
+        weights: label if given.count(label) == 1 else f"{label}-{weights[:8]}"
+        for weights, label in labels.items()
+    }
+
+
+def load_results(path: str | Path) -> Results:
+    """Read a store; one that is still being written can be read too.
+
+    Raises:
+        OptionError: the file is no store.
+    """
+    return collect(read_entries(path))
+
+
+def collect(entries: Iterable[Mapping[str, Any]]) -> Results:
+    """Results out of the entries of a store."""
+    collector = Collector()
+    for entry in entries:
+        if "labels" in entry:
+            collector.labels.update(entry["labels"])
+        else:
+            collector.add(entry)
+    return collector.results()

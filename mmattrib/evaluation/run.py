@@ -1,0 +1,408 @@
+"""`evaluate`: candidates on models and data sets, scored by metrics, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from tqdm.auto import tqdm
+
+from mmattrib import __version__
+from mmattrib.datasets.base import Dataset, First, as_dataset
+from mmattrib.errors import InputError, OptionError
+from mmattrib.evaluation.candidates import Methods, candidates
+from mmattrib.evaluation.executors import Executor, executor_for
+from mmattrib.evaluation.measure import SECONDS, Context, SampleRow
+from mmattrib.evaluation.models import ModelSource, model_sources
+from mmattrib.evaluation.results import Collector, Results
+from mmattrib.evaluation.store import Store, plain_row
+from mmattrib.evaluation.tasks import Task, count_tasks, describe, make_tasks, task_id
+from mmattrib.explain import Layers
+from mmattrib.metrics.base import TRUTH, Metric
+from mmattrib.models.backbone import Backbone
+from mmattrib.plugins import default_plugins
+from mmattrib.samples import Sample
+from mmattrib.types import JSONValue
+
+Metrics: TypeAlias = Literal["all"] | Sequence[str | Metric] | Mapping[str, int | None] | None
+Data: TypeAlias = Dataset | Iterable[Sample] | Mapping[str, Dataset]
+
+
+def evaluate(
+    backbones: Backbone | ModelSource | Mapping[str, Backbone | ModelSource],
+    data: Data,
+    *,
+    methods: Methods = "all",
+    metrics: Metrics = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    layer: Layers = None,
+    seed: int | Sequence[int] = 0,
+    limit: int | None = None,
+    resume: str | Path | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+) -> Results:
+    """Score methods on samples, in both directions of every pair of inputs.
+
+    Args:
+        backbones: a model, or label -> model.
+        data: a data set, samples, or label -> data set.
+        methods: names, live methods, or :class:`mmattrib.evaluation.Variant` objects; a mapping
+            from label to name or method; ``"all"`` for every registered one. Live methods of one
+            name get the options in which they differ behind their labels.
+        metrics: names or :class:`mmattrib.metrics.Metric` objects; a mapping from name to the
+            number of samples on which it is wanted (None for all); ``"all"``. By default those that
+            need nothing but a known truth.
+        pairs: pairs of sides; each gives two directions. By default all pairs of the first
+            sample's sides that the model embeds.
+        layer: as for :func:`mmattrib.attribute`.
+        seed: of the methods' noise; several to average over. Live methods that draw noise get it
+            too.
+        limit: how many samples of each data set to use, from the first on; all if None.
+        resume: a file. Finished work is appended to it as it is done, and a later call with the
+            same arguments goes on where this one stopped.
+        jobs: processes to share the work; each has its own copy of the model and one thread. No
+            number depends on it but the seconds.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        Every number; ``print(results.table())`` shows means with errors. A pair that could not be
+        explained has no numbers, and its reason stands in ``results.problems``.
+
+    Raises:
+        OptionError: nothing to evaluate, two methods under one label, a layer or option that does
+            not fit, or a resume file that belongs to other arguments.
+        UnknownNameError: no such method or metric.
+        InputError: the samples have no pair that the model embeds.
+
+    Example:
+        >>> import mmattrib as mm
+        >>> tiny = mm.load_backbone("tiny")
+        >>> data = mm.load_dataset("scenes", n=2)
+        >>> found = mm.evaluate(tiny, data, methods=["nib", "random"], progress=False)
+        >>> found
+        Results(2 methods x 6 directions x 6 metrics on 2 samples)
+    """
+    plan = make_plan(
+        backbones, data, methods=methods, metrics=metrics, pairs=pairs, layer=layer, seed=seed,
+        limit=limit,
+    )  # fmt: skip
+    store = None if resume is None else Store(resume, plan.describe())
+    outcome = run(plan, store, executor_for(jobs), progress=progress)
+    return outcome.results
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an evaluation will measure; made by :func:`make_plan`.
+
+    Attributes:
+        context: what labels stand for.
+        pairs: of sides.
+        seeds: of the noise.
+        wanted: metric -> on how many samples of a data set, None for all.
+    """
+
+    context: Context
+    pairs: Sequence[tuple[str, str]]
+    seeds: Sequence[int]
+    wanted: Mapping[str, int | None]
+
+    def tasks(self) -> Iterator[Task]:
+        """Every task, made as it is needed."""
+        return make_tasks(self.context, self.pairs, self.seeds, self.wanted)
+
+    def size(self) -> int | None:
+        """How many pairs of inputs will be measured, or None where nobody can tell."""
+        return count_tasks(self.context, self.context.datasets, len(self.pairs), self.seeds)
+
+    def describe(self) -> dict[str, JSONValue]:
+        """What the numbers depend on, JSON values: provenance, and the head of a store."""
+        context = self.context
+        return {
+            "version": __version__,
+            "backbones": {
+                label: {"name": source.name, "weights_sha256": source.weights}
+                for label, source in context.backbones.items()
+            },
+            "datasets": {
+                label: {
+                    "name": dataset.name,
+                    "fingerprint": context.fingerprints[label],
+                    "first": dataset.first,
+                    "size": dataset.size(),
+                }
+                for label, dataset in context.datasets.items()
+            },
+            "methods": {
+                label: candidate.describe(candidate.seeds(self.seeds)[0])
+                for label, candidate in context.candidates.items()
+            },
+            "metrics": {
+                name: {**context.metrics[name].describe(), "samples": most}
+                for name, most in self.wanted.items()
+            },
+            "pairs": [list(pair) for pair in self.pairs],
+            "seeds": list(self.seeds),
+        }
+
+
+def make_plan(
+    backbones: Backbone | ModelSource | Mapping[str, Backbone | ModelSource],
+    data: Data,
+    *,
+    methods: Methods = "all",
+    metrics: Metrics = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    layer: Layers = None,
+    seed: int | Sequence[int] = 0,
+    limit: int | None = None,
+) -> Plan:
+    """Check the arguments of :func:`evaluate` and put them together.
+
+    Raises:
+        As :func:`evaluate`.
+    """
+    sources = model_sources(backbones)
+    datasets = _datasets(data, limit)
+    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+    if not seeds or any(isinstance(s, bool) or not isinstance(s, int) for s in seeds):
+        raise OptionError(f"seed must be a whole number or several, got {seed!r}")
+    compared = candidates(methods, layer)
+    known, wanted = _metrics(metrics)
+    first = _first_sample(datasets)
+    chosen = _pairs(pairs, first, sources)
+    _check_layers(layer, chosen)
+    fingerprints = {label: dataset.fingerprint() for label, dataset in datasets.items()}
+    named = {candidate.label: candidate for candidate in compared}
+    return Plan(Context(sources, datasets, fingerprints, named, known), chosen, seeds, wanted)
+
+
+def _datasets(data: Data, limit: int | None) -> dict[str, Dataset]:
+    given = data if isinstance(data, Mapping) else None
+    found = given or {getattr(d := as_dataset(data), "label", d.name): d}  # type: ignore[arg-type]
+    checked = {label: as_dataset(dataset) for label, dataset in found.items()}
+    if limit is None:
+        return checked
+    return {label: First(dataset, limit) for label, dataset in checked.items()}
+
+
+def _first_sample(datasets: Mapping[str, Dataset]) -> Sample:
+    for label, dataset in datasets.items():
+        for sample in dataset:
+            return sample
+        raise OptionError(
+            f"data set {label!r} holds no sample; mm.load_dataset('scenes', n=50) makes some"
+        )
+    raise OptionError("an evaluation needs a data set, got none")
+
+
+def _pairs(
+    pairs: Sequence[tuple[str, str]] | None, first: Sample, sources: Mapping[str, ModelSource]
+) -> tuple[tuple[str, str], ...]:
+    if pairs is not None:
+        found = tuple((str(a), str(b)) for a, b in pairs)
+        for pair in found:
+            first.pair(*pair)
+    else:
+        backbones = [source.get() for source in sources.values()]
+        sides = [
+            side
+            for side in first.inputs
+            if all(side in b or side.removesuffix("_2") in b for b in backbones)
+        ]
+        found = tuple((a, b) for at, a in enumerate(sides) for b in sides[at + 1 :])
+    if not found:
+        raise InputError(
+            f"the samples hold {', '.join(first.inputs)}, of which {', '.join(sources)} embeds no "
+            "pair"
+        )
+    for source in sources.values():
+        for side in dict.fromkeys(side for pair in found for side in pair):
+            source.get()[side.removesuffix("_2")]  # raises: it does not embed it
+    return found
+
+
+def _check_layers(layer: Layers, pairs: Sequence[tuple[str, str]]) -> None:
+    if not isinstance(layer, Mapping):
+        return
+    sides = {name for pair in pairs for side in pair for name in (side, side.removesuffix("_2"))}
+    for name in layer:
+        if name not in sides:
+            raise OptionError(
+                f"layer= names {name!r}, which is in no pair; accepted: {', '.join(sorted(sides))}"
+            )
+
+
+def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
+    """Metrics by name, and on how many samples each is wanted."""
+    registry = default_plugins().registry
+    if isinstance(given, str) and given != "all":
+        raise OptionError(f"metrics must be 'all' or a sequence of names, got {given!r}")
+    if given is None or isinstance(given, str):
+        made = [_metric(registry.create("metric", e.name)) for e in registry.usable("metric")]
+        chosen = [m for m in made if given == "all" or m.needs <= {TRUTH}]
+        chosen = [m for m in chosen if given == "all" or m.needs]
+        limits: Mapping[str, int | None] = {}
+    else:
+        limits = given if isinstance(given, Mapping) else {}
+        chosen = [
+            _metric(registry.create("metric", m) if isinstance(m, str) else m) for m in given
+        ]
+    if not chosen:
+        raise OptionError("an evaluation needs at least one metric, got none")
+    names = [metric.name for metric in chosen]
+    for name in names:
+        if names.count(name) > 1 or name == SECONDS:
+            why = "is reserved" if name == SECONDS else "is given twice"
+            raise OptionError(f"metric {name!r} {why}; every metric needs a name of its own")
+    for name, most in limits.items():
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 0):
+            raise OptionError(f"metric {name!r} is wanted on {most!r} samples; give 0 or more")
+    return {m.name: m for m in chosen}, {m.name: limits.get(m.name) for m in chosen}
+
+
+def _metric(made: Any) -> Metric:
+    if not isinstance(made, Metric):
+        raise OptionError(f"a metric is a mmattrib.metrics.Metric, got {type(made).__name__}")
+    return made
+
+
+@dataclass
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        results: every number of the plan, those of earlier runs included.
+        done: tasks measured now.
+        kept: tasks that an earlier run had measured.
+        outdated: how many of those with another source of the methods.
+        failures: task -> what went wrong; a candidate is given up at its first failure.
+    """
+
+    results: Results
+    done: int = 0
+    kept: int = 0
+    outdated: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def run(
+    plan: Plan,
+    store: Store | None = None,
+    executor: Executor | None = None,
+    *,
+    source: str | None = None,
+    fresh: bool = False,
+    keep_going: bool = False,
+    progress: bool = True,
+) -> Outcome:
+    """Measure what is not measured yet.
+
+    Args:
+        plan: what to measure.
+        store: where finished tasks are kept, and found again; None keeps nothing.
+        executor: where tasks run; in this process if None.
+        source: of the methods' code, as a hash: kept with the numbers, and what other code
+            measured is counted as outdated.
+        fresh: measure again what other code measured.
+        keep_going: a candidate that fails is given up, and the others go on.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        OptionError: the store belongs to another plan or writer; without ``keep_going``, a layer
+            or option that does not fit.
+    """
+    context, outcome = plan.context, Outcome(Results({}, {}))
+    collector, given_up = Collector(), set[str]()
+    labels = {label: candidate.id for label, candidate in context.candidates.items()}
+    with store or nullcontext(), tqdm(
+        total=plan.size(), unit="pair", disable=not progress
+    ) as bar:  # fmt: skip
+        if store is not None:
+            store.name(labels)
+
+        def todo() -> Iterator[Task]:
+            planned: set[str] = set()
+            for task in plan.tasks():
+                identity = task_id(describe(task, context))
+                if identity in planned or task.candidate in given_up:  # one meaning, two labels
+                    bar.update(len(task.samples))
+                    continue
+                planned.add(identity)
+                entries = _answering(store, task, context, identity)
+                current = any(entry["stamp"].get("source") == source for entry in entries)
+                if entries and (current or not fresh):
+                    outcome.kept += 1
+                    outcome.outdated += not current
+                    for entry in entries:
+                        collector.add(entry)
+                    bar.update(len(task.samples))
+                else:
+                    yield task
+
+        for task, found in (executor or executor_for(1)).run(context, todo()):
+            bar.update(len(task.samples))
+            if isinstance(found, Exception):
+                if not keep_going:
+                    raise found
+                given_up.add(task.candidate)
+                outcome.failures[task.name] = f"{type(found).__name__}: {found}"
+                continue
+            collector.add(_kept(store, task, context, found, source))
+            outcome.done += 1
+    outcome.results = collector.results(labels, plan.describe())
+    return outcome
+
+
+def _stamp(task: Task, context: Context, source: str | None) -> dict[str, JSONValue]:
+    """How a task is measured: what does not change its identity."""
+    candidate = context.candidates[task.candidate]
+    return {
+        "method": task.candidate,
+        "backbone": task.backbone,
+        "dataset": task.dataset,
+        "metrics": dict(task.metrics),
+        "options": candidate.describe(task.seed).get("options", {}),
+        "source": source,
+    }
+
+
+def _kept(
+    store: Store | None,
+    task: Task,
+    context: Context,
+    rows: Sequence[SampleRow],
+    source: str | None,
+) -> dict[str, Any]:
+    told, stamp = describe(task, context), _stamp(task, context, source)
+    if store is not None:
+        return store.put(task_id(told), told, stamp, rows)
+    return {"task": told, "stamp": stamp, "rows": [plain_row(row) for row in rows]}
+
+
+def _answering(
+    store: Store | None, task: Task, context: Context, identity: str
+) -> list[dict[str, Any]]:
+    """Finished entries that answer a task: every metric on enough samples, by the same options.
+
+    Options that a method has gained since are passed over: whoever adds one gives it a default
+    that changes nothing, or measures afresh.
+    """
+    if store is None:
+        return []
+    options = context.candidates[task.candidate].describe(task.seed).get("options", {})
+    found = []
+    for entry in store.find(identity):
+        stored = entry["stamp"].get("options", {})
+        same = all(options.get(name, value) == value for name, value in stored.items())
+        measured = entry["stamp"].get("metrics", {})
+        enough = all(measured.get(name, 0) >= count for name, count in task.metrics.items())
+        if same and enough:
+            stamp = {**entry["stamp"], "method": task.candidate, "dataset": task.dataset,
+                     "backbone": task.backbone}  # fmt: skip
+            found.append({**entry, "stamp": stamp})
+    return found

@@ -1,0 +1,269 @@
+"""The store: finished tasks on disk, one JSON line each, behind a line that says what they are of.
+
+A run that is killed, or that meets a full disk, loses no more than the tasks in progress: a line is
+written whole and flushed to the disk, and one that was cut off is passed over when the file is read
+again. A store belongs to one plan; another plan's file is refused by naming the difference. It has
+one writer at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from mmattrib.errors import OptionError
+from mmattrib.evaluation.measure import SampleRow
+
+if TYPE_CHECKING:
+    from mmattrib.types import JSONValue
+
+_FORMAT = "mmattrib-evaluation"
+_VERSION = 1
+_MOST = 64 * 1024**2
+"""Longest line that is read, in bytes: a task of 16 samples takes some 20 thousand."""
+
+
+class Store:
+    """Finished tasks, found by what they measured.
+
+    Use it as a context manager: the file is locked inside, and released by the system if the
+    process dies.
+    """
+
+    def __init__(self, path: str | Path, plan: Mapping[str, JSONValue]) -> None:
+        """Name the file and the plan; nothing is touched before the store is entered.
+
+        Args:
+            path: the file; made if it does not exist, with missing folders.
+            plan: what the numbers depend on besides their tasks, JSON values.
+        """
+        self.path = Path(path).expanduser()
+        self.plan = json.loads(json.dumps(plan))
+        self._lock = FileLock(f"{self.path}.lock")
+        self._done: dict[str, list[dict[str, Any]]] = {}
+        self._labels: dict[str, str] = {}
+
+    def __enter__(self) -> Store:
+        """Lock the file and read what it holds.
+
+        Raises:
+            OptionError: it is no store, belongs to another plan, or has another writer; or no
+                file can be there.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _check_regular(self.path)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise OptionError(
+                f"{self.path} is being written by another process; wait for it, or name another "
+                "file"
+            ) from None
+        except OSError as error:
+            raise OptionError(f"{self.path} cannot be used: {_reason(error)}") from error
+        try:
+            self._read()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    def _read(self) -> None:
+        if not self.path.exists() or self.path.stat().st_size == 0:
+            self._append({"format": _FORMAT, "version": _VERSION, "plan": self.plan})
+            return
+        for entry in read_entries(self.path, self.plan):
+            if "labels" in entry:
+                self._labels.update(entry["labels"])
+            else:
+                self._done.setdefault(entry["id"], []).append(entry)
+
+    def name(self, labels: Mapping[str, str]) -> None:
+        """Say which definition each label means from now on; written only where that is new."""
+        if any(self._labels.get(label) != meant for label, meant in labels.items()):
+            self._append({"labels": dict(labels)})
+            self._labels.update(labels)
+
+    def find(self, identity: str) -> Sequence[Mapping[str, Any]]:
+        """The finished entries of a task, as :meth:`put` was given them; the last is the newest."""
+        return self._done.get(identity, ())
+
+    def put(
+        self,
+        identity: str,
+        task: Mapping[str, JSONValue],
+        stamp: Mapping[str, JSONValue],
+        rows: Sequence[SampleRow],
+    ) -> dict[str, Any]:
+        """Keep a finished task.
+
+        Args:
+            identity: of the task.
+            task: what was measured.
+            stamp: how: labels, options, metrics.
+            rows: one for each sample.
+
+        Returns:
+            The entry as it was written.
+
+        Raises:
+            OptionError: the file cannot be written, e.g. the disk is full.
+        """
+        entry = {
+            "id": identity,
+            "task": dict(task),
+            "stamp": dict(stamp),
+            "rows": [plain_row(row) for row in rows],
+        }
+        self._append(entry)
+        self._done.setdefault(identity, []).append(entry)
+        return entry
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        line = json.dumps(entry) + "\n"
+        try:
+            with self.path.open("ab+") as file:
+                if file.tell() > 0:
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # cut off in the middle of a line
+                        line = "\n" + line
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OptionError(
+                f"{self.path} cannot be written ({_reason(error)}); what it holds is kept: mend "
+                "that, and run the same command again to go on"
+            ) from error
+
+
+def plain_row(row: SampleRow) -> dict[str, Any]:
+    """A row as JSON values; NaN becomes null, and numbers have six decimals."""
+    values = {
+        direction: {
+            name: None if math.isnan(number) else round(number, 6)
+            for name, number in numbers.items()
+        }
+        for direction, numbers in row.values.items()
+    }
+    found: dict[str, Any] = {"sample": row.sample, "values": values}
+    if row.problem is not None:
+        found["problem"] = row.problem
+    return found
+
+
+def read_entries(
+    path: str | Path, plan: Mapping[str, JSONValue] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Every whole entry of a store, in file order, behind its head.
+
+    Args:
+        path: the file; one that is still being written can be read too.
+        plan: what it must belong to, or None for any.
+
+    Raises:
+        OptionError: it is no store, or of another plan; the message names the difference.
+    """
+    path = Path(path).expanduser()
+    try:
+        _check_regular(path)
+        with path.open("rb") as file:
+            head = _parsed(file.readline(_MOST))
+            if not isinstance(head, dict) or head.get("format") != _FORMAT:
+                raise OptionError(
+                    f"{path} is not a store of an evaluation; name another file, it is left as it is"
+                )
+            _check_head(path, head, plan)
+            while line := file.readline(_MOST):
+                entry = _parsed(line)
+                if _is_entry(entry):
+                    yield entry
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read: {_reason(error)}") from error
+
+
+def _check_head(
+    path: Path, head: Mapping[str, Any], plan: Mapping[str, JSONValue] | None
+) -> None:
+    if head.get("version") != _VERSION:
+        raise OptionError(
+            f"{path} has version {head.get('version')!r}, this release reads {_VERSION}"
+        )
+    if plan is not None and head.get("plan") != plan:
+        told = "; ".join(differences(head.get("plan"), plan)[:3])
+        raise OptionError(
+            f"{path} belongs to another evaluation: {told}. Name another file, or delete it"
+        )
+
+
+def differences(stored: Any, wanted: Any, where: str = "") -> list[str]:
+    """Where two plans differ, as sentences."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        found = []
+        for key in dict.fromkeys([*wanted, *stored]):
+            inner = f"{where}.{key}" if where else str(key)
+            if key not in stored:
+                found.append(f"{inner} is not in the file")
+            elif key not in wanted:
+                found.append(f"{inner} is in the file alone")
+            else:
+                found += differences(stored[key], wanted[key], inner)
+        return found
+    if stored == wanted:
+        return []
+    return [f"{where or 'the plan'} is {stored!r:.60} in the file, {wanted!r:.60} now"]
+
+
+def _parsed(line: bytes) -> Any:
+    """A line as JSON, or None for what is none: cut off, or other bytes."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    if "labels" in entry:
+        labels = entry["labels"]
+        return isinstance(labels, dict) and all(isinstance(v, str) for v in labels.values())
+    rows = entry.get("rows")
+    return (
+        isinstance(entry.get("id"), str)
+        and isinstance(entry.get("task"), dict)
+        and isinstance(entry.get("stamp"), dict)
+        and isinstance(rows, list)
+        and all(isinstance(row, dict) and isinstance(row.get("values"), dict) for row in rows)
+    )
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse devices, pipes and folders, which reading would hang on or fill the memory with.
+
+    Raises:
+        OptionError: it exists and is no regular file.
+        OSError: its place cannot be looked at.
+    """
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        raise OptionError(f"{path} is no regular file; name a file")
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__

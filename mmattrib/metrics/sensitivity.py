@@ -1,0 +1,74 @@
+"""Whether a map depends on its guide, and whether it depends on the seed of the noise.
+
+Both compare maps by Spearman's rank correlation over content tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmattrib.metrics.base import MODEL, REEXPLAIN, Case, Metric
+from mmattrib.plugins.hookspecs import Register, hookimpl
+
+
+def ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Ranks from 1; ties get the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mean: npt.NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
+    return mean[inverse]
+
+
+def rank_correlation(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """Spearman's rank correlation with average ranks for ties.
+
+    NaN where either side is constant. Its ranks say nothing, and calling that "uncorrelated" would
+    flatter a map that never changes: it would pass for one that follows its guide.
+
+    Args:
+        a: ``(n,)``.
+        b: ``(n,)``.
+    """
+    x, y = ranks(a), ranks(b)
+    x, y = x - x.mean(), y - y.mean()
+    scale = np.sqrt((x**2).sum() * (y**2).sum())
+    return float((x * y).sum() / scale) if scale > 0 else float("nan")
+
+
+class PromptSensitivity(Metric):
+    """1 minus the rank correlation with the map under a guide that has nothing to do with it.
+
+    Around 0 for a map that is the same whatever the guide (Adebayo et al. 2018, "Sanity Checks for
+    Saliency Maps", ask the same of weights); NaN where the data set has no such guide.
+    """
+
+    name = "prompt_sensitivity"
+    summary = "how much the map changes under an unrelated guide: 1 minus rank correlation"
+    needs = frozenset({MODEL, REEXPLAIN})
+
+    def score(self, case: Case) -> float:
+        if case.unrelated is None:
+            return float("nan")
+        other = case.reexplain(guide=case.unrelated)
+        return 1.0 - rank_correlation(case.content_scores(), case.content_scores(other))
+
+
+class Stability(Metric):
+    """Rank correlation with the map under the next seed of the noise; 1 is the same ranking."""
+
+    name = "stability"
+    summary = "rank correlation of the maps under two seeds of the noise"
+    needs = frozenset({MODEL, REEXPLAIN})
+
+    def score(self, case: Case) -> float:
+        other = case.reexplain(seed=case.seed + 1)
+        return rank_correlation(case.content_scores(), case.content_scores(other))
+
+
+@hookimpl
+def register_metrics(register: Register) -> None:
+    """Register prompt sensitivity and stability."""
+    for metric in (PromptSensitivity, Stability):
+        register(metric.name, metric, summary=metric.summary)
