@@ -122,8 +122,8 @@ SECTIONS = (
     ),
     (
         ("own",),
-        "Drawn for this package by examples/tiny/own_drawings.py of its repository, Apache License\n"
-        "2.0 (the text is in this distribution's LICENSE).",
+        "Drawn for this package by examples/tiny/own_drawings.py of its repository, Apache\n"
+        "License 2.0 (the text is in this distribution's LICENSE).",
     ),
 )
 

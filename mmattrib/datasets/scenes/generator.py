@@ -81,7 +81,7 @@ Member: TypeAlias = SceneObject | SoundEvent | Mention
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ScenePart:
     """One object, sound or mention of a scene, in a form that is the same for all modalities.
 
     Attributes:
@@ -150,7 +150,7 @@ class Scene:
         )
         return next(side for side in sides if side.modality == modality)
 
-    def parts(self, modality: Modality) -> tuple[Part, ...]:
+    def parts(self, modality: Modality) -> tuple[ScenePart, ...]:
         """Every object, sound or mention of one modality, in drawing order.
 
         Raises:
@@ -160,7 +160,7 @@ class Scene:
         axes = {"image": self._pixel_axes, "audio": self._mel_axes}
         own = axes[modality]() if modality in axes else ()
         return tuple(
-            Part(m.class_name, m.class_name in self.shared, m.region, own) for m in members
+            ScenePart(m.class_name, m.class_name in self.shared, m.region, own) for m in members
         )
 
     def without(self, modality: Modality, k: int) -> Scene:
