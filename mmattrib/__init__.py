@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmattrib.backbones.clip import wrap
-    from mmattrib.datasets.scenes.generator import Scene, scenes
+    from mmattrib.datasets.scenes import Scene, scenes
     from mmattrib.evaluation.benchmark import Evaluation, evaluate
     from mmattrib.explain import attribute, attribute_many, load_backbone, load_method
     from mmattrib.io.explanations import load
@@ -36,7 +36,7 @@ _HOME = {
     "Encoder": "models.encoder",
     "Evaluation": "evaluation.benchmark",
     "Explanation": "types",
-    "Scene": "datasets.scenes.generator",
+    "Scene": "datasets.scenes",
     "attribute": "explain",
     "attribute_many": "explain",
     "evaluate": "evaluation.benchmark",
@@ -44,7 +44,7 @@ _HOME = {
     "load": "io.explanations",
     "load_backbone": "explain",
     "load_method": "explain",
-    "scenes": "datasets.scenes.generator",
+    "scenes": "datasets.scenes",
     "wrap": "backbones.clip",
 }
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias, get_args
 
-from mmattrib.datasets.scenes.generator import Scene, generate
-from mmattrib.datasets.scenes.specs import SceneOptions
+from mmattrib.datasets.scenes import Scene, SceneOptions, generate
 from mmattrib.errors import OptionError
 from mmattrib.evaluation.benchmark import PAIRS
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mmattrib.backbones.tiny.model import normalise_image, normalise_log_mel
 from mmattrib.backbones.tiny.tokenizer import UNK_ID, WordTokenizer
-from mmattrib.datasets.scenes import bank as assets
 from mmattrib.datasets.scenes import captions
 from mmattrib.datasets.scenes import drawing as draw
+from mmattrib.datasets.scenes.bank import Bank
 from mmattrib.datasets.scenes.generator import MEL
 from mmattrib.datasets.scenes.specs import SceneSpec, draw_training_spec
 
@@ -31,14 +31,16 @@ class Mix:
     shared2: float = 0.45
 
 
-def draw_specs(seed: int, step: int, size: int, mix: Mix) -> list[SceneSpec]:
+def draw_specs(bank: Bank, seed: int, step: int, size: int, mix: Mix) -> list[SceneSpec]:
     """The specs of one batch."""
-    return [draw_training_spec(seed, step, row, mix.single, mix.shared2) for row in range(size)]
+    return [
+        draw_training_spec(bank, seed, step, row, mix.single, mix.shared2) for row in range(size)
+    ]
 
 
-def multi_hot(members: Sequence[Sequence[str | None]]) -> Tensor:
-    """Classes per row -> (B, classes) of 0 and 1."""
-    index = {name: i for i, name in enumerate(assets.class_names())}
+def multi_hot(classes: Sequence[str], members: Sequence[Sequence[str | None]]) -> Tensor:
+    """What each row holds of some classes -> (B, classes) of 0 and 1."""
+    index = {name: i for i, name in enumerate(classes)}
     out = torch.zeros(len(members), len(index))
     for row, names in zip(out, members, strict=True):
         for name in names:
@@ -70,14 +72,14 @@ def _response(rng: random.Random) -> npt.NDArray[np.float32]:
 
 
 def text_batch(specs: Sequence[SceneSpec], tokenizer: WordTokenizer) -> tuple[Tensor, Tensor]:
-    """Model inputs (B, 24) and what they name (B, classes).
+    """Model inputs (B, 24) and what they name (B, classes); at least one spec, all of one bank.
 
     Now and then one distractor's words are <unk>, so that an unknown word means nothing.
     """
     ids, named = [], []
     for spec in specs:
         rng = spec.rng("text")
-        text, mentions = captions.write_caption(captions.draw_caption(spec.text, rng))
+        text, mentions = captions.write_caption(captions.draw_caption(spec.bank, spec.text, rng))
         tokens = tokenizer(text)
         row, names = list(tokens.ids), [m.class_name for m in mentions]
         blank = _blanked(names, spec, rng)
@@ -89,7 +91,7 @@ def text_batch(specs: Sequence[SceneSpec], tokenizer: WordTokenizer) -> tuple[Te
             del names[blank]
         ids.append(row)
         named.append(names)
-    return torch.tensor(ids), multi_hot(named)
+    return torch.tensor(ids), multi_hot(specs[0].bank.class_names, named)
 
 
 def _blanked(names: Sequence[str], spec: SceneSpec, rng: random.Random) -> int | None:

@@ -122,8 +122,8 @@ SECTIONS = (
     ),
     (
         ("own",),
-        "Drawn for this package by mmattrib/data/own_drawings.py, Apache License 2.0 (the text\n"
-        "is in this distribution's LICENSE).",
+        "Drawn for this package by examples/tiny/own_drawings.py of its repository, Apache\n"
+        "License 2.0 (the text is in this distribution's LICENSE).",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Measures a checkpoint of `tiny`: ``python -m examples.tiny.evaluate``."""
+"""Measures a checkpoint of `tiny`: ``python -m examples.tiny.evaluate [FILE] [--bank FOLDER]``."""
 
 from __future__ import annotations
 
@@ -18,44 +18,60 @@ from examples.tiny.retrieval import (
 )
 from mmattrib.backbones.tiny.checkpoint import WEIGHTS, load_tiny
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
-from mmattrib.datasets.scenes import bank as assets
-from mmattrib.datasets.scenes.specs import SPLITS, Split
-from mmattrib.errors import WeightsError
+from mmattrib.datasets.scenes import SPLITS, Bank, Split
+from mmattrib.errors import InputError, WeightsError
 
 
 def evaluate(
-    path: Path = WEIGHTS, split: Split = "heldout", draws: int = 5, pools: int = 10, n: int = 300
+    path: Path = WEIGHTS,
+    split: Split = "heldout",
+    draws: int = 5,
+    pools: int = 10,
+    n: int = 300,
+    bank: Bank | None = None,
 ) -> dict[str, dict[str, float]]:
     """Retrieval accuracies and the occlusion oracle of one checkpoint, each from 0 to 1.
 
     `draws` sets of renderings for single objects, `pools` pools of 64 for several, `n` scenes for
-    the oracle. Raises WeightsError for a checkpoint that cannot be read, or that was trained on
-    other classes than the bank in use has.
+    the oracle; `bank` is what they are made of, the shipped one if None. Raises WeightsError for a
+    checkpoint that cannot be read, or that was trained on other classes than the bank has.
     """
+    bank = bank or Bank.shipped()
     model, info = load_tiny(path)
-    if info.class_names != assets.class_names():
+    if info.class_names != bank.class_names:
         raise WeightsError(
             f"{path} was trained on {len(info.class_names)} classes ({info.class_names[0]}, ...), "
-            f"the drawings and sounds in use have {len(assets.class_names())} "
-            f"({assets.class_names()[0]}, ...): name the bank that it was trained on in "
-            f"{assets.ENVIRONMENT}"
+            f"the bank has {len(bank.class_names)} ({bank.class_names[0]}, ...): "
+            "name the one that it was trained on with --bank (bank= in Python)"
         )
     tokenizer = WordTokenizer(info.vocabulary, info.config.max_tokens)
     return {
-        "single": single_object(model, tokenizer, split, draws),
-        "multi": multi_object(model, tokenizer, split, pools),
-        "multi, ambiguous pools": multi_object(model, tokenizer, split, pools, unambiguous=False),
-        "multi, ambiguous pools, ideal recogniser": multi_object_ceiling(
-            split, pools, unambiguous=False
+        "single": single_object(model, tokenizer, bank, split, draws),
+        "multi": multi_object(model, tokenizer, bank, split, pools),
+        "multi, ambiguous pools": multi_object(
+            model, tokenizer, bank, split, pools, unambiguous=False
         ),
-        "oracle": occlusion_oracle(model, tokenizer, split, n),
+        "multi, ambiguous pools, ideal recogniser": multi_object_ceiling(
+            bank, split, pools, unambiguous=False
+        ),
+        "oracle": occlusion_oracle(model, tokenizer, bank, split, n),
     }
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m examples.tiny.evaluate")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.tiny.evaluate", description="Measure a checkpoint of tiny."
+    )
+    parser.add_argument(
+        "weights",
+        type=Path,
+        nargs="?",
+        default=WEIGHTS,
+        metavar="FILE",
+        help="checkpoint, the shipped one if left out",
+    )
+    parser.add_argument("--bank", type=Path, help="folder of the bank that it was trained on")
     parser.add_argument("--split", choices=SPLITS, action="append", help="default: both")
     parser.add_argument("--draws", type=int, default=5, help="single-object sets of renderings")
     parser.add_argument("--pools", type=int, default=10, help="multi-object pools of 64 scenes")
@@ -65,7 +81,11 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     result: dict[str, Any] = {}
     for split in args.split or SPLITS:
-        figures = evaluate(args.weights, split, args.draws, args.pools, args.n)
+        try:
+            bank = Bank.load(args.bank) if args.bank else Bank.shipped()
+            figures = evaluate(args.weights, split, args.draws, args.pools, args.n, bank)
+        except (InputError, WeightsError) as error:
+            parser.error(str(error))
         result[split] = {
             key: {name: round(value, 4) for name, value in group.items()}
             for key, group in figures.items()

@@ -17,9 +17,17 @@ from torch.nn import functional as F
 
 from mmattrib.backbones.tiny.model import TinyModel, normalise_image, normalise_log_mel
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
-from mmattrib.datasets.scenes import bank as assets
-from mmattrib.datasets.scenes.generator import MEL, Scene, generate, part_names, scene_of
-from mmattrib.datasets.scenes.specs import SceneOptions, Split, draw_spec
+from mmattrib.datasets.scenes import (
+    MEL,
+    Bank,
+    Scene,
+    SceneOptions,
+    Split,
+    generate,
+    part_names,
+    scene_of,
+)
+from mmattrib.datasets.scenes.specs import draw_spec
 
 PAIRS: Final = (("image", "text"), ("audio", "text"), ("image", "audio"))
 #: Two shared classes, and one class more on each side that the others lack.
@@ -70,17 +78,22 @@ def _accuracies(
 
 
 def single_object(
-    model: TinyModel, tokenizer: WordTokenizer, split: Split = "heldout", draws: int = 5,
+    model: TinyModel,
+    tokenizer: WordTokenizer,
+    bank: Bank,
+    split: Split = "heldout",
+    draws: int = 5,
     seed: int = 0,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Retrieval among one lone-object scene per class, mean over `draws` sets of renderings."""
-    names = assets.class_names()
-    pools = [[scene_of([name], seed, d, split) for name in names] for d in range(draws)]
+    pools = [
+        [scene_of([name], seed, d, split, bank) for name in bank.class_names] for d in range(draws)
+    ]
     return _accuracies(model, pools, tokenizer)
 
 
 def multi_pools(
-    split: Split, pools: int, size: int, seed: int, unambiguous: bool
+    bank: Bank, split: Split, pools: int, size: int, seed: int, unambiguous: bool
 ) -> list[list[Scene]]:
     """Pools of scenes that share two classes each, no two of a pool the same two.
 
@@ -94,11 +107,11 @@ def multi_pools(
         pool: dict[tuple[str, ...], Scene] = {}
         while len(pool) < size:
             # Rejecting what is drawn first is quick; a scene may be drawn again to be recognisable.
-            first = draw_spec(seed, index, split, MULTI)
+            first = draw_spec(bank, seed, index, split, MULTI)
             index += 1
             if unambiguous and _clashes((first.image, first.audio, first.text), pool.values()):
                 continue
-            scene = generate(seed, index - 1, split, MULTI)
+            scene = generate(seed, index - 1, split, MULTI, bank)
             if unambiguous and _clashes(_held(scene), pool.values()):
                 continue
             pool.setdefault(scene.shared, scene)
@@ -125,6 +138,7 @@ def _clashes(held: Sequence[Sequence[str | None]], pool: Iterable[Scene]) -> boo
 def multi_object(
     model: TinyModel,
     tokenizer: WordTokenizer,
+    bank: Bank,
     split: Split = "heldout",
     pools: int = 10,
     size: int = 64,
@@ -132,10 +146,11 @@ def multi_object(
     unambiguous: bool = True,
 ) -> dict[str, float]:
     """Retrieval out of `size` scenes with two shared classes and a distractor on each side."""
-    return _accuracies(model, multi_pools(split, pools, size, seed, unambiguous), tokenizer)
+    return _accuracies(model, multi_pools(bank, split, pools, size, seed, unambiguous), tokenizer)
 
 
 def multi_object_ceiling(
+    bank: Bank,
     split: Split = "heldout",
     pools: int = 10,
     size: int = 64,
@@ -147,10 +162,10 @@ def multi_object_ceiling(
     Its embedding of a scene is the normalised sum of one axis per class present; ties are broken
     at random. Below 1 where pools are ambiguous.
     """
-    names = assets.class_names()
+    names = bank.class_names
     noise = random.Random(0)
     totals = {f"{a}-{b}": 0.0 for a, b in PAIRS}
-    for pool in multi_pools(split, pools, size, seed, unambiguous):
+    for pool in multi_pools(bank, split, pools, size, seed, unambiguous):
         e: dict[str, Tensor] = {}
         for modality in ("image", "audio", "text"):
             rows = torch.zeros(len(pool), len(names))
@@ -169,15 +184,19 @@ def classes_of(scene: Scene, modality: str) -> list[str]:
 
 
 def occlusion_oracle(
-    model: TinyModel, tokenizer: WordTokenizer, split: Split = "heldout", n: int = 300,
+    model: TinyModel,
+    tokenizer: WordTokenizer,
+    bank: Bank,
+    split: Split = "heldout",
+    n: int = 300,
     seed: int = 2,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Share of scenes where removing the one shared class lowers the cosine most.
 
     Keys "explained|guide", six directions. Scenes whose explained side holds one object only
     are left out: there is nothing to choose from.
     """
-    pool = [generate(seed, index, split) for index in range(n)]
+    pool = [generate(seed, index, split, bank=bank) for index in range(n)]
     clean = {m: embed_scenes(model, pool, m, tokenizer) for m in ("image", "audio", "text")}
     out: dict[str, float] = {}
     for explained in ("image", "audio", "text"):

@@ -1,7 +1,7 @@
 """A second world to measure on: ``python -m examples.tiny.stamps --out DIR [--deb FILE]``.
 
 Fetches the Debian package ``tuxpaint-stamps-default``, photographs and sounds that Tux Paint's
-users gave it, and makes a bank of them for ``MMATTRIB_ASSETS``. Nothing of it ships with this
+users gave it, and makes a bank of them for ``Bank.load``. Nothing of it ships with this
 package: its own copyright file, copied into DIR, says what may be done with it. The same package
 and seed give the same bytes. Needs ``dpkg-deb``, and nothing that mmattrib does not install.
 """
@@ -353,7 +353,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{args.out}: {len(CLASSES)} classes, {len(sprites)} photographs ({alone} without class), "
         f"{len(sounds)} sounds ({sum(s.class_name is None for s in sounds)} without class); "
         f"{heldout} classes hold out a photograph of their own\n"
-        f"use it with MMATTRIB_ASSETS={args.out}\n"
+        f"use it with --bank {args.out}, or Bank.load({str(args.out)!r}) in Python\n"
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""Trains `tiny` end to end: ``python -m examples.tiny.train --out DIR``.
+"""Trains `tiny` end to end: ``python -m examples.tiny.train --out DIR [--bank FOLDER]``.
 
 Two processes, one core each: the image tower in one, audio and text in the other. Alone at first
 (stage 1), then together (stage 2), when they exchange nothing but embeddings: a tower needs the
@@ -23,9 +23,9 @@ import torch
 from examples.tiny.trainer import Recipe, Worker
 from mmattrib.backbones.tiny.checkpoint import TinyInfo, save_tiny
 from mmattrib.backbones.tiny.model import TinyConfig, TinyModel, TowerName
-from mmattrib.datasets.scenes import bank as assets
+from mmattrib.datasets.scenes.bank import Bank
 from mmattrib.datasets.scenes.captions import vocabulary
-from mmattrib.errors import WeightsError
+from mmattrib.errors import InputError, WeightsError
 
 RECIPE_VERSION: Final = 1
 GROUPS: Final[dict[str, tuple[TowerName, ...]]] = {
@@ -36,35 +36,38 @@ GROUPS: Final[dict[str, tuple[TowerName, ...]]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One process: which towers, where to write, how to go on."""
+    """One process: which towers, what scenes are made of, where to write, how to go on."""
 
     group: str
     out: Path
     recipe: Recipe
     resume: bool
+    bank: Bank
 
 
 def run_worker(job: Job, peer: Connection) -> None:
     """Both stages of one process."""
     torch.set_num_threads(1)
-    worker = Worker(job.group, GROUPS[job.group], job.out, job.recipe)
+    worker = Worker(job.group, GROUPS[job.group], job.out, job.recipe, job.bank)
     if job.resume:
         worker.resume()
     worker.stage1()
     worker.stage2(peer, leads=job.group == "image")
 
 
-def train(out: Path, recipe: Recipe, resume: bool = False) -> Path:
+def train(out: Path, recipe: Recipe, resume: bool = False, bank: Bank | None = None) -> Path:
     """Runs both processes to their end and writes OUT/tiny.safetensors; its path is returned.
 
+    `bank` is what scenes are made of, the shipped one if None.
     Raises RuntimeError where a process fails: its last checkpoint stays.
     """
+    bank = bank or Bank.shipped()
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
     context = multiprocessing.get_context("spawn")
     ends = context.Pipe()
     processes = [
-        context.Process(target=run_worker, args=(Job(g, out, recipe, resume), end), name=g)
+        context.Process(target=run_worker, args=(Job(g, out, recipe, resume, bank), end), name=g)
         for g, end in zip(GROUPS, ends, strict=True)
     ]
     for process in processes:
@@ -76,15 +79,18 @@ def train(out: Path, recipe: Recipe, resume: bool = False) -> Path:
     failed = [p.name for p in processes if p.exitcode]
     if failed:
         raise RuntimeError(f"{' and '.join(failed)} stopped with an error: see above; --resume.")
-    return assemble(out)
+    return assemble(out, bank)
 
 
-def assemble(out: Path, target: Path | None = None) -> Path:
-    """Puts the averaged weights of both processes' last checkpoints into one file.
+def assemble(out: Path, bank: Bank | None = None) -> Path:
+    """Puts the averaged weights of both processes' last checkpoints into OUT/tiny.safetensors.
 
+    `bank` is the one that they were trained on, the shipped one if None.
     Raises WeightsError where a checkpoint is missing.
     """
-    config = TinyConfig(vocabulary=len(vocabulary()))
+    bank = bank or Bank.shipped()
+    words = vocabulary(bank)
+    config = TinyConfig(vocabulary=len(words))
     model = TinyModel(config)
     progress: dict[str, object] = {}
     for group, names in GROUPS.items():
@@ -98,8 +104,8 @@ def assemble(out: Path, target: Path | None = None) -> Path:
     recipe = json.loads((out / "recipe.json").read_text())
     training = {"recipe_version": RECIPE_VERSION, **recipe, "progress": progress}
     training["torch"] = torch.__version__
-    target = target or out / "tiny.safetensors"
-    info = TinyInfo(config, vocabulary(), assets.class_names(), training)
+    target = out / "tiny.safetensors"
+    info = TinyInfo(config, words, bank.class_names, training)
     save_tiny(target, model, info)
     return target
 
@@ -120,8 +126,11 @@ def sized_recipe(seed: int, minutes: float, batch: int = 64, alone: float = 0.55
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m examples.tiny.train")
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.tiny.train", description="Train a model of tiny's kind."
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
+    parser.add_argument("--bank", type=Path, help="folder of another bank than the shipped one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=72.0, help="wall time, both stages")
     parser.add_argument("--batch", type=int, default=64, help="scenes per step of stage 1")
@@ -129,14 +138,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from OUT's checkpoints")
     parser.add_argument("--assemble-only", action="store_true", help="only write the weights")
     args = parser.parse_args(argv)
-    if args.assemble_only:
-        sys.stdout.write(f"{assemble(args.out)}\n")
-        return 0
+    try:
+        bank = Bank.load(args.bank) if args.bank else Bank.shipped()
+        if args.assemble_only:
+            sys.stdout.write(f"{assemble(args.out, bank)}\n")
+            return 0
+    except (InputError, WeightsError) as error:
+        parser.error(str(error))
     if args.batch < 2 or not 0 < args.alone < 1:
         parser.error("--batch must be at least 2, and --alone between 0 and 1")
     recipe = sized_recipe(args.seed, args.minutes, args.batch, args.alone)
     started = time.monotonic()
-    path = train(args.out, recipe, args.resume)
+    path = train(args.out, recipe, args.resume, bank)
     minutes = (time.monotonic() - started) / 60
     sys.stdout.write(f"{path}: {path.stat().st_size} bytes after {minutes:.1f} minutes\n")
     return 0

@@ -26,7 +26,7 @@ from examples.tiny.batches import (
 from examples.tiny.losses import PrototypeLoss, class_prototypes, contrastive_loss
 from mmattrib.backbones.tiny.model import TOWERS, TinyConfig, Tower, TowerName
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
-from mmattrib.datasets.scenes import bank as assets
+from mmattrib.datasets.scenes.bank import Bank
 from mmattrib.datasets.scenes.captions import vocabulary
 from mmattrib.datasets.scenes.specs import SceneOptions, SceneSpec, draw_spec
 
@@ -64,13 +64,13 @@ def fast_precision() -> torch.autocast:
 class Learner:
     """A tower, its class loss, its optimiser and its averaged weights."""
 
-    def __init__(self, name: TowerName, recipe: Recipe) -> None:
+    def __init__(self, name: TowerName, recipe: Recipe, bank: Bank) -> None:
         self.recipe = recipe
         self.name = name
-        config = TinyConfig(vocabulary=len(vocabulary()))
+        config = TinyConfig(vocabulary=len(vocabulary(bank)))
         torch.manual_seed(recipe.seed * len(TOWERS) + TOWERS.index(name))
         self.tower = Tower(config, name)
-        classes = len(assets.class_names())
+        classes = len(bank.class_names)
         self.loss = PrototypeLoss(class_prototypes(classes, config.embed_dim))
         self.average = Tower(config, name)
         self.average.load_state_dict(self.tower.state_dict())
@@ -152,10 +152,12 @@ def curriculum(fraction: float) -> Mix:
 class Worker:
     """The towers of one process and their progress through both stages."""
 
-    def __init__(self, group: str, names: Sequence[TowerName], out: Path, recipe: Recipe) -> None:
-        self.group, self.out, self.recipe = group, out, recipe
-        self.tokenizer = WordTokenizer(vocabulary())
-        self.learners = {name: Learner(name, recipe) for name in names}
+    def __init__(
+        self, group: str, names: Sequence[TowerName], out: Path, recipe: Recipe, bank: Bank
+    ) -> None:
+        self.group, self.out, self.recipe, self.bank = group, out, recipe, bank
+        self.tokenizer = WordTokenizer(vocabulary(bank))
+        self.learners = {name: Learner(name, recipe, bank) for name in names}
         self.log_scales = nn.Parameter(torch.full((3,), 2.6))
         self.scale_optimiser = torch.optim.Adam([self.log_scales], lr=1e-3)
         self.seconds: dict[str, float] = {}
@@ -172,17 +174,21 @@ class Worker:
         if name == "text":
             return text_batch(specs, self.tokenizer)
         if name == "audio":
-            return audio_batch(specs, vary), multi_hot([s.audio for s in specs])
-        return image_batch(specs), multi_hot([s.image for s in specs])
+            return audio_batch(specs, vary), self._present([s.audio for s in specs])
+        return image_batch(specs), self._present([s.image for s in specs])
+
+    def _present(self, members: Sequence[Sequence[str | None]]) -> Tensor:
+        return multi_hot(self.bank.class_names, members)
 
     def _held_out(self, name: TowerName) -> dict[str, tuple[Tensor, Tensor]]:
         """Held-out scenes to watch: lone objects, and several."""
         lone = SceneOptions(1, (0, 0), (0, 0), (0, 0), unnamed=0.0)
         probes = {"one": lone, "many": SceneOptions()}
-        return {
-            key: self._batch(name, [draw_spec(9, i, "heldout", options) for i in range(128)], False)
+        drawn = {
+            key: [draw_spec(self.bank, 9, i, "heldout", options) for i in range(128)]
             for key, options in probes.items()
         }
+        return {key: self._batch(name, specs, False) for key, specs in drawn.items()}
 
     # -- stages -----------------------------------------------------------------------------
 
@@ -203,7 +209,7 @@ class Worker:
         while (elapsed := before + time.monotonic() - started) < budget:
             fraction = elapsed / budget
             mix = curriculum(fraction)
-            specs = draw_specs(recipe.seed, learner.steps, recipe.stage1_batch, mix)
+            specs = draw_specs(self.bank, recipe.seed, learner.steps, recipe.stage1_batch, mix)
             inputs, present = self._batch(name, specs)
             loss = learner.loss(learner.embed(inputs), present)
             lr = learning_rate(recipe.stage1_lr, fraction, learner.steps, 200, 0.1)
@@ -229,7 +235,7 @@ class Worker:
             self.steps2 = int(peer.recv())
         fraction = before / budget
         while fraction < 1:
-            specs = draw_specs(recipe.seed + 1, self.steps2, recipe.stage2_batch, Mix())
+            specs = draw_specs(self.bank, recipe.seed + 1, self.steps2, recipe.stage2_batch, Mix())
             data = {name: self._batch(name, specs) for name in self.learners}
             own = {n: (self.learners[n].embed(data[n][0]), data[n][1]) for n in self.learners}
             mine = {n: (e.detach().numpy(), y.numpy()) for n, (e, y) in own.items()}

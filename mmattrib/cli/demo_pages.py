@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from mmattrib.datasets.scenes.generator import Scene, scenes
+import numpy as np
+
+from mmattrib.datasets.scenes import Scene, part_names, scenes
 from mmattrib.errors import OptionError
-from mmattrib.evaluation.benchmark import raw_input, scene_truth
 from mmattrib.explain import attribute, load_backbone
 from mmattrib.files import write_atomic
 from mmattrib.metrics.base import BoolArray
@@ -50,7 +51,7 @@ def write_demo(out: str | Path, seed: int = 0) -> Path:
     tiny = load_backbone("tiny")
     entries = []
     for number, (scene, pair) in enumerate(zip(scenes(len(SCENES), seed), SCENES, strict=True)):
-        inputs = {side: raw_input(scene, side) for side in pair}
+        inputs = {side: scene.input(side) for side in pair}
         explanation = attribute(tiny, inputs=inputs, seed=seed)
         name = f"{number + 1}-{'-'.join(pair)}"
         title = f"{pair[0].capitalize()} and {pair[1]}: both hold {_listed(scene.shared)}"
@@ -67,19 +68,19 @@ def write_demo(out: str | Path, seed: int = 0) -> Path:
 
 def truth_masks(scene: Scene, explanation: Explanation) -> Mapping[str, BoolArray]:
     """Side -> bool mask of what the scene's modalities share, in the shape of the side's map."""
-    return {side: scene_truth(scene, found).mask for side, found in explanation.items()}
+    masks = {}
+    for side, found in explanation.items():
+        shared = [part.mask(found.words) for part in scene.parts(side) if part.shared]
+        masks[side] = np.any([np.zeros(found.scores.shape, bool), *shared], axis=0)
+    return masks
 
 
 def describe(scene: Scene, pair: tuple[str, str]) -> str:
     """One sentence on what each side of a pair holds."""
-    held: dict[str, list[str | None]] = {
-        "image": [part.class_name for part in scene.objects],
-        "audio": [part.class_name for part in scene.events],
-        "text": [part.class_name for part in scene.mentions],
-    }
     unnamed = "something unnamed"
     sides = [
-        f"the {side} holds {_listed([name or unnamed for name in held[side]])}" for side in pair
+        f"the {side} holds {_listed([name or unnamed for name in part_names(scene, side)])}"
+        for side in pair
     ]
     sentence = "; ".join(sides)
     return sentence[0].upper() + sentence[1:] + "."

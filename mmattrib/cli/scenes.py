@@ -10,7 +10,7 @@ import click
 from mmattrib.cli.outputs import check_folder
 
 if TYPE_CHECKING:
-    from mmattrib.datasets.scenes.specs import Split
+    from mmattrib.datasets.scenes import Split
 
 
 @click.command()

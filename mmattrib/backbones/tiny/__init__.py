@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 def load(checkpoint: str | None = None, device: str = "cpu") -> Backbone:
     """Load ``tiny``.
 
+    It knows 41 drawn things, their sounds and the words for them: photographs, speech and free text
+    mean little to it. Words that it does not know are warned of; a caption without any that it
+    knows is refused.
+
     Args:
         checkpoint: a safetensors file that its training command wrote; the shipped one if None.
         device: where to put it.
@@ -34,6 +38,6 @@ def register_backbones(register: Register) -> None:
     register(
         "tiny",
         load,
-        summary="small embedded tri-modal model with known truth, for demonstration and measuring",
+        summary="drawn things and their sounds, for demonstration; photographs mean little to it",
         modalities=("image", "audio", "text"),
     )

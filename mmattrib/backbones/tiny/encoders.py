@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -22,8 +23,8 @@ from mmattrib.backbones.tiny.model import (
     normalise_image,
     normalise_log_mel,
 )
-from mmattrib.backbones.tiny.tokenizer import WordTokenizer
-from mmattrib.errors import EncoderError, InputError
+from mmattrib.backbones.tiny.tokenizer import UNK_ID, Tokens, WordTokenizer
+from mmattrib.errors import EncoderError, InputError, TrustWarning
 from mmattrib.io.audio import resample
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings, expect
@@ -96,17 +97,27 @@ class TinyImageEncoder(_TinyEncoder):
         return ImageGrid(layout, [(int(h), int(w)) for h, w in sizes], prefix=1)
 
 
+_SHOWN: Final = 5
+"""Words that a message names at most."""
+
+
 class TinyTextEncoder(_TinyEncoder):
-    """Captions of at most 23 words and punctuation marks; word 0 is CLS."""
+    """Captions of at most 23 words and punctuation marks; word 0 is CLS.
+
+    Words that training never saw all look alike to the model. A caption that has no other is
+    refused; otherwise a :class:`~mmattrib.errors.TrustWarning` names them, each once per encoder.
+    """
 
     def __init__(
         self, tower: Tower, config: TinyConfig, default_layer: int, tokenizer: WordTokenizer
     ):
         super().__init__(tower, config, default_layer)
         self.tokenizer = tokenizer
+        self._named: set[str] = set()
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         ids = []
+        unknown: dict[str, None] = {}
         for raw in raws:
             tokens = self.tokenizer(expect(raw, RawText).text)
             room = self.config.max_tokens - 1
@@ -117,8 +128,44 @@ class TinyTextEncoder(_TinyEncoder):
                 )
             if not tokens.words:
                 raise InputError(f"{raw.name}: the caption has no words; give at least one")
+            self._check_known(raw.name, tokens)
+            unknown.update(dict.fromkeys(unknown_words(tokens)))
             ids.append(tokens.ids)
+        self._warn(unknown)
         return EncoderInputs({"x": torch.tensor(ids, device=self.device)}, tuple(raws))
+
+    def _check_known(self, name: str, tokens: Tokens) -> None:
+        """Refuse a caption of unknown words alone.
+
+        One with a mark beside them is let through: metrics put marks where they take words away.
+        """
+        unknown = unknown_words(tokens)
+        if len(unknown) < len(tokens.words):
+            return
+        long = [word for word in self.words if len(word) > 3]  # rather "horse" than "on"
+        shown = long[:: max(1, len(long) // _SHOWN)][:_SHOWN]
+        raise InputError(
+            f"{name}: 'tiny' knows none of its words ({_some(unknown)}). It knows "
+            f"{len(self.words)}, such as {_some(shown)}; "
+            'mm.load_backbone("tiny")["text"].words lists them. Use another backbone for free text'
+        )
+
+    def _warn(self, unknown: Mapping[str, None]) -> None:
+        """Name words that it does not know, those that were not named before."""
+        new = [word for word in unknown if word not in self._named]
+        if new:
+            self._named.update(new)
+            warnings.warn(
+                f"'tiny' does not know {_some(new)}: to it all unknown words are alike; "
+                'mm.load_backbone("tiny")["text"].words lists those that it knows',
+                TrustWarning,
+                stacklevel=3,
+            )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that it knows, sorted, without marks."""
+        return tuple(word for word in self.tokenizer.vocabulary if word[0].isalnum())
 
     def key_mask(self, inputs: EncoderInputs) -> Tensor | None:
         return inputs["x"] != 0
@@ -131,6 +178,23 @@ class TinyTextEncoder(_TinyEncoder):
             found = self.tokenizer(text).spans
             spans.append([None, *found, *[None] * (self.config.max_tokens - 1 - len(found))])
         return TextGrid.from_spans(texts, spans, valid)
+
+
+def unknown_words(tokens: Tokens) -> list[str]:
+    """The words of a caption that are not in the vocabulary, lower-cased; marks are no words."""
+    ids = tokens.ids[1 : 1 + len(tokens.words)]
+    return [
+        word.lower()
+        for word, token in zip(tokens.words, ids, strict=True)
+        if token == UNK_ID and word[0].isalnum()
+    ]
+
+
+def _some(words: Sequence[str]) -> str:
+    """At most :data:`_SHOWN` of some words, and how many more there are."""
+    named = ", ".join(repr(word) for word in words[:_SHOWN])
+    more = len(words) - _SHOWN
+    return f"{named} and {more} more" if more > 0 else named
 
 
 class TinyAudioEncoder(_TinyEncoder):

@@ -1,1 +1,76 @@
-"""Data whose truth is known: the shipped sprites and sounds, and the scenes made of them."""
+"""Scenes whose truth is known, made of the drawings and sounds of a bank.
+
+Names are imported when they are first used, so that importing this package imports neither torch
+nor pillow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmattrib.datasets.scenes.bank import SPLITS, Bank, Split
+    from mmattrib.datasets.scenes.captions import Mention
+    from mmattrib.datasets.scenes.generator import (
+        MEL,
+        Scene,
+        SceneObject,
+        ScenePart,
+        SoundEvent,
+        generate,
+        part_names,
+        scene_of,
+        scenes,
+    )
+    from mmattrib.datasets.scenes.specs import MODALITIES, SceneOptions
+
+_HOME = {
+    "MEL": "generator",
+    "MODALITIES": "specs",
+    "SPLITS": "bank",
+    "Bank": "bank",
+    "Mention": "captions",
+    "Scene": "generator",
+    "SceneObject": "generator",
+    "SceneOptions": "specs",
+    "ScenePart": "generator",
+    "SoundEvent": "generator",
+    "Split": "bank",
+    "generate": "generator",
+    "part_names": "generator",
+    "scene_of": "generator",
+    "scenes": "generator",
+}
+
+__all__ = [
+    "MEL",
+    "MODALITIES",
+    "SPLITS",
+    "Bank",
+    "Mention",
+    "Scene",
+    "SceneObject",
+    "SceneOptions",
+    "ScenePart",
+    "SoundEvent",
+    "Split",
+    "generate",
+    "part_names",
+    "scene_of",
+    "scenes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

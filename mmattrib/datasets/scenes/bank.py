@@ -1,39 +1,74 @@
-"""The drawings and sounds shipped in the package, as ``assets/catalog.json`` lists them.
+"""Banks of drawings and sounds that scenes are made of: the shipped one, or a folder of one's own.
 
-Each has a split: ``train``, ``heldout``, or ``both`` for the only drawing of a class. A drawing
-or sound without a class is a distractor, which exists in one modality only. Sources and licences
-are in ``assets/NOTICE``; :mod:`examples.tiny.build_assets` makes the bank.
-
-The environment variable ``MMATTRIB_ASSETS`` names a folder with another bank: a ``catalog.json``
-of the same form and the files that it lists. It is read when the bank is first used.
+A bank is a folder with a ``catalog.json`` and the files that it lists. Each drawing or sound has a
+split: ``train``, ``heldout``, or ``both`` for the only drawing of a class. One without a class is a
+distractor, which exists in one modality only. Sources and licences of the shipped bank are in
+``assets/NOTICE``; ``examples/tiny/build_assets.py`` of the repository made it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial, update_wrapper
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
-
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+)
 
 from mmattrib.errors import InputError, OptionError
 
-Split = Literal["train", "heldout"]
-SAMPLE_RATE = 16_000
-"""Sample rate of every sound, in Hz."""
-ENVIRONMENT = "MMATTRIB_ASSETS"
-"""Environment variable that names the folder of another bank."""
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-_VERSION = 1
+Split: TypeAlias = Literal["train", "heldout"]
+"""Which renderings a scene is made of: those that training saw, or those that it never saw."""
+SPLITS: Final[tuple[Split, ...]] = ("train", "heldout")
+SAMPLE_RATE: Final = 16_000
+"""Sample rate of every sound, in Hz."""
+
+#: Other words for a class, used as often as its name, unless the catalogue has words of its own.
+SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
+    "airplane": ("airplane", "plane"),
+    "telephone": ("telephone", "phone"),
+    "saxophone": ("saxophone", "sax"),
+    "dog": ("dog", "hound"),
+    "record": ("record", "vinyl record"),
+    "wave": ("wave", "ocean wave"),
+}
+#: Classes without an indefinite article, masses and plurals, unless the catalogue says otherwise.
+NO_ARTICLE: Final = frozenset(
+    {
+        "rain",
+        "wind",
+        "lightning",
+        "thunder",
+        "applause",
+        "laughter",
+        "footprints",
+        "footsteps",
+        "clapping hands",
+        "bubbles",
+        "maracas",
+        "drums",
+    }
+)
+
+_VERSION: Final = 1
 
 
 @dataclass(frozen=True)
@@ -104,83 +139,293 @@ class _Asset(Protocol):
 
 
 _A = TypeVar("_A", bound=_Asset)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-def read_bytes(file: str) -> bytes:
-    """Read a file of the bank by its path in the catalogue, such as ``"NOTICE"``.
+class Bank:
+    """Drawings, sounds and words for some classes. It remembers what it decoded.
 
-    Raises:
-        FileNotFoundError: if the installation, or another bank's folder, lacks it.
-        InputError: if the path leads out of the bank, or ``MMATTRIB_ASSETS`` names no bank.
+    Several banks can be in use in one process. A bank pickles as where it lies, and is opened again
+    on the other side; there, scenes of one bank share one object.
     """
-    return _locate(file).read_bytes()
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        """Open a bank; :meth:`shipped` and :meth:`load` say more.
+
+        Args:
+            folder: where it lies; None for the one in the package, as :meth:`shipped`.
+        """
+        self.folder = None if folder is None else Path(folder).expanduser().resolve()
+        self._remembered: dict[object, Callable[..., Any]] = {}
+        if self.folder is not None and not (self.folder / "catalog.json").is_file():
+            raise InputError(
+                f"bank {folder}: a folder with a catalog.json is accepted, and this one has none "
+                "or is missing; leave the bank out to use the drawings and sounds of the package"
+            )
+        data = self.read_bytes("catalog.json")
+        self._digest = hashlib.sha256(data).hexdigest()
+        self.catalog = _read_catalog(data, self.folder or "mmattrib/datasets/scenes/assets")
+
+    @staticmethod
+    def shipped() -> Bank:
+        """Return the bank in the package, one object per process.
+
+        Raises:
+            FileNotFoundError: the installation lacks it.
+            InputError: its catalogue is broken.
+        """
+        return _shipped()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Bank:
+        """Open another bank.
+
+        Args:
+            folder: holds a ``catalog.json`` of the same form as the shipped one, and the files that
+                it lists: RGBA PNGs, and mono sounds at 16 kHz.
+
+        Raises:
+            InputError: there is no catalogue, it is broken or of another version than this code
+                reads, or a class lacks a drawing or a sound for one of the splits.
+        """
+        return cls(folder)
+
+    def __reduce__(self) -> tuple[Callable[..., Bank], tuple[object, ...]]:
+        if self.folder is None:
+            return _shipped, ()
+        return _reopened, (str(self.folder), self._digest)
+
+    def __repr__(self) -> str:
+        if self.folder is None:
+            return "Bank.shipped()"
+        return f"Bank.load({str(self.folder)!r})"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names in their fixed order."""
+        return self.catalog.classes
+
+    def sprites(self, class_name: str | None, split: Split) -> tuple[Sprite, ...]:
+        """Return a class's sprites for a split, ``both`` included; None gives the distractors.
+
+        Raises:
+            OptionError: on an unknown class or split.
+        """
+        return _sprites_of(self, class_name, split)
+
+    def sounds(self, class_name: str | None, split: Split) -> tuple[Sound, ...]:
+        """Return a class's sounds for a split, ``both`` included; None gives the distractors.
+
+        Raises:
+            OptionError: on an unknown class or split.
+        """
+        return _sounds_of(self, class_name, split)
+
+    def sprite(self, file: str) -> Sprite:
+        """Return the sprite of a file.
+
+        Raises:
+            InputError: the catalogue has none of that name.
+        """
+        return _listed(self, _sprites_by_file(self), file)
+
+    def sound(self, file: str) -> Sound:
+        """Return the sound of a file.
+
+        Raises:
+            InputError: the catalogue has none of that name.
+        """
+        return _listed(self, _sounds_by_file(self), file)
+
+    def load_sprite(self, sprite: Sprite) -> npt.NDArray[np.uint8]:
+        """Decode a sprite: ``(H, W, 4)`` uint8, straight alpha, read-only."""
+        return _sprite_pixels(self, sprite.file)
+
+    def load_sound(self, sound: Sound) -> npt.NDArray[np.float32]:
+        """Decode a sound: ``(T,)`` float32 in [-1, 1] at 16 kHz, read-only.
+
+        Raises:
+            InputError: if the file is not 16 kHz mono.
+        """
+        return _sound_samples(self, sound.file)
+
+    def words_of(self, class_name: str) -> tuple[str, ...]:
+        """Return the words that a caption may use for a class."""
+        own = self.catalog.phrases.get(class_name)
+        return own.words if own else SYNONYMS.get(class_name, (class_name,))
+
+    def takes_article(self, class_name: str) -> bool:
+        """Whether "a" or "an" may stand before a class."""
+        own = self.catalog.phrases.get(class_name)
+        return own.article if own else class_name not in NO_ARTICLE
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the catalogue and of every file that it lists, in hex.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+        """
+        return _fingerprint(self)
+
+    def read_bytes(self, file: str) -> bytes:
+        """Read a file of the bank by its path in the catalogue, such as ``"NOTICE"``.
+
+        Raises:
+            FileNotFoundError: the bank lacks it.
+            InputError: the path leads out of the bank.
+        """
+        return self.locate(file).read_bytes()
+
+    def locate(self, file: str) -> Traversable:
+        """Where a file of the bank lies.
+
+        Raises:
+            InputError: the path leads out of the bank.
+        """
+        parts = file.split("/")
+        if {"", ".", ".."} & set(parts) or "\\" in file or ":" in file:
+            raise InputError(
+                f"asset {file!r}: a path below the bank's folder is accepted, with '/'"
+            )
+        if self.folder is None:
+            return resources.files("mmattrib").joinpath("datasets", "scenes", "assets", *parts)
+        path = self.folder.joinpath(*parts).resolve()
+        if not path.is_relative_to(self.folder):
+            raise InputError(
+                f"asset {file!r} is a link out of {self.folder}: put the file itself there"
+            )
+        return path
 
 
-def _locate(file: str) -> Traversable:
-    """Where a file of the bank lies; raises InputError as :func:`read_bytes` does."""
-    parts = file.split("/")
-    if {"", ".", ".."} & set(parts) or "\\" in file or ":" in file:
-        raise InputError(f"asset {file!r}: a path below the bank's folder is accepted, with '/'")
-    folder = bank_folder()
-    if folder is None:
-        return resources.files("mmattrib").joinpath("datasets", "scenes", "assets", *parts)
-    path = folder.joinpath(*parts).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise InputError(f"asset {file!r} is a link out of {folder}: put the file itself there")
-    return path
+def per_bank(
+    maxsize: int | None,
+) -> Callable[[Callable[Concatenate[Bank, _P], _R]], Callable[Concatenate[Bank, _P], _R]]:
+    """Decorate a function of a bank to remember its last ``maxsize`` results with that bank.
 
-
-def bank_folder() -> Path | None:
-    """Return the folder that ``MMATTRIB_ASSETS`` names, or None for the shipped bank.
-
-    Raises:
-        InputError: if it holds no ``catalog.json``.
+    What it returned is forgotten when the bank is, and no bank sees another's.
     """
-    named = os.environ.get(ENVIRONMENT)
-    if not named:
-        return None
-    folder = Path(named).expanduser()
-    if not (folder / "catalog.json").is_file():
+
+    def decorate(
+        function: Callable[Concatenate[Bank, _P], _R],
+    ) -> Callable[Concatenate[Bank, _P], _R]:
+        def remembered(bank: Bank, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+            own = bank._remembered.get(function)
+            if own is None:
+                made = lru_cache(maxsize)(partial(function, bank))
+                own = bank._remembered.setdefault(function, made)
+            result: _R = own(*args, **kwargs)
+            return result
+
+        update_wrapper(remembered, function)
+        return remembered
+
+    return decorate
+
+
+@cache
+def _shipped() -> Bank:
+    return Bank()
+
+
+@lru_cache(maxsize=8)
+def _reopened(folder: str, digest: str) -> Bank:
+    """The bank that a pickled scene names: one object for all scenes that a process is sent."""
+    bank = Bank.load(folder)
+    if bank._digest != digest:
         raise InputError(
-            f"{ENVIRONMENT}={named}: a folder with a catalog.json is accepted, and this one has "
-            "none or is missing; unset it to use the drawings and sounds of the package"
+            f"bank {folder}: its catalogue is not the one that these scenes were made from; "
+            "make them again"
         )
-    return folder
+    return bank
 
 
-@lru_cache(maxsize=1)
-def catalog() -> Catalog:
-    """Return the catalogue of the bank, read once.
+@per_bank(None)
+def _sprites_of(bank: Bank, class_name: str | None, split: Split) -> tuple[Sprite, ...]:
+    return _select(bank, bank.catalog.sprites, class_name, split)
 
-    Raises:
-        FileNotFoundError: if the installation lacks the assets.
-        InputError: if the catalogue is broken, or of another version than this code reads.
-    """
-    place = bank_folder() or "assets"
-    data = read_bytes("catalog.json")
+
+@per_bank(None)
+def _sounds_of(bank: Bank, class_name: str | None, split: Split) -> tuple[Sound, ...]:
+    return _select(bank, bank.catalog.sounds, class_name, split)
+
+
+@per_bank(1)
+def _sprites_by_file(bank: Bank) -> dict[str, Sprite]:
+    return {sprite.file: sprite for sprite in bank.catalog.sprites}
+
+
+@per_bank(1)
+def _sounds_by_file(bank: Bank) -> dict[str, Sound]:
+    return {sound.file: sound for sound in bank.catalog.sounds}
+
+
+@per_bank(None)
+def _sprite_pixels(bank: Bank, file: str) -> npt.NDArray[np.uint8]:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(io.BytesIO(bank.read_bytes(file))) as image:
+        pixels = np.asarray(image.convert("RGBA"), dtype=np.uint8).copy()
+    pixels.flags.writeable = False
+    return pixels
+
+
+@per_bank(None)
+def _sound_samples(bank: Bank, file: str) -> npt.NDArray[np.float32]:
+    import numpy as np
+    import soundfile
+
+    # From a path: a Python stream is read through callbacks, in which a Ctrl-C is lost.
+    with resources.as_file(bank.locate(file)) as path:
+        samples, rate = soundfile.read(path, dtype="float32")
+    if rate != SAMPLE_RATE or samples.ndim != 1:
+        raise InputError(f"{file}: {rate} Hz with shape {samples.shape}, want 16 kHz mono")
+    out: npt.NDArray[np.float32] = np.asarray(samples, dtype=np.float32)
+    out.flags.writeable = False
+    return out
+
+
+@per_bank(1)
+def _fingerprint(bank: Bank) -> str:
+    digest = hashlib.sha256(bank._digest.encode())
+    for file in sorted({*_sprites_by_file(bank), *_sounds_by_file(bank)}):
+        digest.update(file.encode() + hashlib.sha256(bank.read_bytes(file)).digest())
+    return digest.hexdigest()
+
+
+def _listed(bank: Bank, rows: Mapping[str, _R], file: str) -> _R:
+    try:
+        return rows[file]
+    except KeyError:
+        raise InputError(f"{bank!r} lists no file {file!r}") from None
+
+
+def _read_catalog(data: bytes, place: str | Path) -> Catalog:
+    """Parse and check a catalogue; raises InputError as :meth:`Bank.load` does."""
     try:
         raw: dict[str, Any] = json.loads(data)
         version = raw.get("version")
-        bank = _parsed(raw) if version == _VERSION else None
+        catalog = _parsed(raw) if version == _VERSION else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{place}/catalog.json is not a catalogue ({error!r}): its form is that of the one "
             "in mmattrib/datasets/scenes/assets"
         ) from error
-    if bank is None:
+    if catalog is None:
         raise InputError(
             f"{place}/catalog.json has version {version!r}, this code reads {_VERSION}: "
             "reinstall mmattrib, or build that bank again"
         )
-    for name in (*bank.classes, None):
-        for kind, rows in (("drawing", bank.sprites), ("sound", bank.sounds)):
+    for name in (*catalog.classes, None):
+        for medium, rows in (("drawing", catalog.sprites), ("sound", catalog.sounds)):
             own = {row.split for row in rows if row.class_name == name}
             if not own >= {"train", "heldout"} and "both" not in own:
                 raise InputError(
-                    f"{place}/catalog.json: {name or 'what belongs to no class'} needs a {kind} "
+                    f"{place}/catalog.json: {name or 'what belongs to no class'} needs a {medium} "
                     f"for train and one for heldout, or one for both; it has {sorted(own)}"
                 )
-    return bank
+    return catalog
 
 
 def _parsed(raw: dict[str, Any]) -> Catalog:
@@ -197,66 +442,13 @@ def _parsed(raw: dict[str, Any]) -> Catalog:
     )
 
 
-def class_names() -> tuple[str, ...]:
-    """Return the class names in their fixed order."""
-    return catalog().classes
-
-
-@cache
-def sprites(class_name: str | None, split: Split) -> tuple[Sprite, ...]:
-    """Return a class's sprites for a split, ``both`` included; None gives the distractors.
-
-    Raises:
-        OptionError: on an unknown class or split.
-    """
-    return _select(catalog().sprites, class_name, split)
-
-
-@cache
-def sounds(class_name: str | None, split: Split) -> tuple[Sound, ...]:
-    """Return a class's sounds for a split, ``both`` included; None gives the distractors.
-
-    Raises:
-        OptionError: on an unknown class or split.
-    """
-    return _select(catalog().sounds, class_name, split)
-
-
-@cache
-def load_sprite(sprite: Sprite) -> npt.NDArray[np.uint8]:
-    """Decode a sprite: ``(H, W, 4)`` uint8, straight alpha, read-only."""
-    with Image.open(io.BytesIO(read_bytes(sprite.file))) as image:
-        pixels = np.asarray(image.convert("RGBA"), dtype=np.uint8).copy()
-    pixels.flags.writeable = False
-    return pixels
-
-
-@cache
-def load_sound(sound: Sound) -> npt.NDArray[np.float32]:
-    """Decode a sound: ``(T,)`` float32 in [-1, 1] at 16 kHz, read-only.
-
-    Raises:
-        InputError: if the file is not 16 kHz mono.
-    """
-    import soundfile
-
-    # From a path: a Python stream is read through callbacks, in which a Ctrl-C is lost.
-    with resources.as_file(_locate(sound.file)) as path:
-        samples, rate = soundfile.read(path, dtype="float32")
-    if rate != SAMPLE_RATE or samples.ndim != 1:
-        raise InputError(f"{sound.file}: {rate} Hz with shape {samples.shape}, want 16 kHz mono")
-    out: npt.NDArray[np.float32] = np.asarray(samples, dtype=np.float32)
-    out.flags.writeable = False
-    return out
-
-
 def _fields(row: dict[str, Any]) -> dict[str, Any]:
     return {("class_name" if key == "class" else key): value for key, value in row.items()}
 
 
-def _select(assets: Iterable[_A], class_name: str | None, split: str) -> tuple[_A, ...]:
-    if split not in ("train", "heldout"):
+def _select(bank: Bank, assets: Iterable[_A], class_name: str | None, split: str) -> tuple[_A, ...]:
+    if split not in SPLITS:
         raise OptionError(f"split {split!r}: 'train' and 'heldout' are accepted")
-    if class_name is not None and class_name not in class_names():
-        raise OptionError(f"class {class_name!r} is not one of {', '.join(class_names())}")
+    if class_name is not None and class_name not in bank.class_names:
+        raise OptionError(f"class {class_name!r} is not one of {', '.join(bank.class_names)}")
     return tuple(a for a in assets if a.class_name == class_name and a.split in (split, "both"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmattrib.backbones.tiny.tokenizer import MAX_TOKENS, tokenise
-from mmattrib.datasets.scenes import bank as assets
+from mmattrib.datasets.scenes.bank import Bank
 
 SPECIAL: Final = ("<pad>", "<cls>", "<unk>")
 
@@ -62,33 +62,6 @@ PAIR_SEPARATORS: Final = ("and", "and", "with", "near", "next to", "beside")
 #: Stands for the mentions of a caption that has none left.
 NOTHING: Final = "something"
 
-#: Other words for a class, used as often as its name; only unambiguous ones.
-SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
-    "airplane": ("airplane", "plane"),
-    "telephone": ("telephone", "phone"),
-    "saxophone": ("saxophone", "sax"),
-    "dog": ("dog", "hound"),
-    "record": ("record", "vinyl record"),
-    "wave": ("wave", "ocean wave"),
-}
-#: Classes without an indefinite article: masses and plurals.
-NO_ARTICLE: Final = frozenset(
-    {
-        "rain",
-        "wind",
-        "lightning",
-        "thunder",
-        "applause",
-        "laughter",
-        "footprints",
-        "footsteps",
-        "clapping hands",
-        "bubbles",
-        "maracas",
-        "drums",
-    }
-)
-
 
 @dataclass(frozen=True)
 class Mention:
@@ -96,6 +69,11 @@ class Mention:
 
     class_name: str
     span: tuple[int, int]
+
+    @property
+    def region(self) -> tuple[int, int]:
+        """Where it stands: its span."""
+        return self.span
 
 
 @dataclass(frozen=True)
@@ -118,27 +96,15 @@ class CaptionPlan:
     phrases: tuple[Phrase, ...]
 
 
-def words_of(class_name: str) -> tuple[str, ...]:
-    """The words that a caption may use for a class: the bank's own, or those of this module."""
-    own = assets.catalog().phrases.get(class_name)
-    return own.words if own else SYNONYMS.get(class_name, (class_name,))
-
-
-def takes_article(class_name: str) -> bool:
-    """Whether "a" or "an" may stand before a class."""
-    own = assets.catalog().phrases.get(class_name)
-    return own.article if own else class_name not in NO_ARTICLE
-
-
-def draw_caption(classes: Sequence[str], rng: random.Random) -> CaptionPlan:
+def draw_caption(bank: Bank, classes: Sequence[str], rng: random.Random) -> CaptionPlan:
     """Draws wording for classes in their order; at most MAX_TOKENS - 1 tokens when written."""
     phrases = []
     for name in classes:
         adjective = rng.choice(ADJECTIVES) if rng.random() < 0.35 else ""
         article = rng.choice(("a", "the"))
-        if article == "a" and not takes_article(name):
+        if article == "a" and not bank.takes_article(name):
             article = ""
-        phrases.append(Phrase(name, article, adjective, rng.choice(words_of(name))))
+        phrases.append(Phrase(name, article, adjective, rng.choice(bank.words_of(name))))
     template, place = rng.choice(TEMPLATES), rng.choice(PLACES)
     plan = CaptionPlan(template, place, rng.choice(PAIR_SEPARATORS), tuple(phrases))
     while len(tokenise(write_caption(plan)[0])) > MAX_TOKENS - 1:
@@ -164,11 +130,16 @@ def write_caption(plan: CaptionPlan, skip: int | None = None) -> tuple[str, tupl
     return (f"{text} {plan.place}" if plan.place else text), tuple(mentions)
 
 
-def vocabulary() -> tuple[str, ...]:
-    """All words that captions are made of, after <pad>, <cls> and <unk>, in sorted order."""
+def vocabulary(bank: Bank | None = None) -> tuple[str, ...]:
+    """All words that a bank's captions are made of, sorted, after <pad>, <cls> and <unk>.
+
+    Args:
+        bank: whose classes to name; the shipped one if None.
+    """
+    bank = bank or Bank.shipped()
     texts = [*TEMPLATES, *PLACES, *ADJECTIVES, *PAIR_SEPARATORS, NOTHING, "a an the and , ."]
-    for name in assets.class_names():
-        texts += [name, *words_of(name)]
+    for name in bank.class_names:
+        texts += [name, *bank.words_of(name)]
     words = {word for text in texts for word, _ in tokenise(text.replace("{}", " "))}
     return (*SPECIAL, *sorted(words))
 

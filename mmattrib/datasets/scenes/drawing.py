@@ -1,7 +1,7 @@
 """Drawing a scene: sprites on backgrounds, sounds in noise; numpy and pillow only.
 
-A layout holds every random choice, so that a scene can be drawn again without one of its objects
-and differ nowhere else.
+A layout holds every random choice and the bank whose files it names, so that a scene can be drawn
+again without one of its objects and differ nowhere else.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from mmattrib.datasets.scenes import bank as assets
-from mmattrib.datasets.scenes.specs import SceneSpec, Split
+from mmattrib.datasets.scenes.bank import SAMPLE_RATE, Bank, Split, per_bank
+from mmattrib.datasets.scenes.specs import SceneSpec
 
 U8: TypeAlias = npt.NDArray[np.uint8]
 F32: TypeAlias = npt.NDArray[np.float32]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
 IMAGE_SIZE: Final = 96
-SAMPLE_RATE: Final = 16000
 SAMPLES: Final = 40960  # 2.56 s: 128 frames of 320 samples
 
 _VARIANTS: Final = 64  # transformed versions kept per sprite
@@ -56,6 +55,7 @@ class Placement:
 class ImageLayout:
     """A background and what is pasted on it, last on top."""
 
+    bank: Bank
     split: Split
     background: int
     flips: tuple[bool, bool]
@@ -79,6 +79,7 @@ class Take:
 class AudioLayout:
     """Noise (which, offset in samples, RMS) and the sounds in it, at an overall linear level."""
 
+    bank: Bank
     split: Split
     noise: int
     offset: int
@@ -94,9 +95,9 @@ def draw_image(spec: SceneSpec) -> ImageLayout:
     rng.shuffle(cells)
     placements = []
     for k, name in enumerate(spec.image):
-        file = rng.choice(_sprite_files(name, spec.split))
+        file = rng.choice(spec.bank.sprites(name, spec.split)).file
         variant, flip = rng.randrange(_VARIANTS), rng.random() < 0.5
-        height, width = _variant(file, spec.split, variant).shape[:2]
+        height, width = _variant(spec.bank, file, spec.split, variant).shape[:2]
         if len(spec.image) > 1:
             cy, cx = (at + rng.uniform(-10, 10) for at in cells[k])
         else:
@@ -104,19 +105,22 @@ def draw_image(spec: SceneSpec) -> ImageLayout:
         top, left = int(cy - height / 2), int(cx - width / 2)
         placements.append(Placement(name, file, variant, flip, top, left, _tint(rng, 0.1)))
     flips = (rng.random() < 0.5, rng.random() < 0.5)
+    background = rng.randrange(_BACKGROUNDS)
     return ImageLayout(
-        spec.split, rng.randrange(_BACKGROUNDS), flips, _tint(rng, 0.15), tuple(placements)
+        spec.bank, spec.split, background, flips, _tint(rng, 0.15), tuple(placements)
     )
 
 
 def render_image(layout: ImageLayout, skip: int | None = None) -> U8:
     """The picture (96, 96, 3) uint8, without placement `skip` if one is given."""
-    canvas = _background(layout.split, layout.background)[:: -1 if layout.flips[0] else 1]
+    canvas = _background(layout.bank, layout.split, layout.background)[
+        :: -1 if layout.flips[0] else 1
+    ]
     canvas = canvas[:, :: -1 if layout.flips[1] else 1] * np.asarray(layout.gain, np.float32)
     for k, placement in enumerate(layout.placements):
         if k == skip:
             continue
-        box, sprite = _clipped(placement, layout.split)
+        box, sprite = _clipped(placement, layout)
         alpha = sprite[..., 3:]
         canvas[box] = canvas[box] * (1 - alpha / 255) + np.minimum(
             sprite[..., :3] * np.asarray(placement.gain, np.float32), alpha
@@ -133,11 +137,11 @@ def image_masks(layout: ImageLayout) -> tuple[list[Bool], list[int]]:
     seen = np.zeros((len(layout.placements), IMAGE_SIZE, IMAGE_SIZE), np.float32)
     areas = []
     for k, placement in enumerate(layout.placements):
-        box, sprite = _clipped(placement, layout.split)
+        box, sprite = _clipped(placement, layout)
         alpha = sprite[..., 3] / np.float32(255)
         seen[(slice(None), *box)] *= 1 - alpha
         seen[(k, *box)] = alpha
-        full = _variant(placement.file, layout.split, placement.variant)
+        full = _variant(layout.bank, placement.file, layout.split, placement.variant)
         areas.append(int((full[..., 3] > 127).sum()))
     return [mask > 0.5 for mask in seen], areas
 
@@ -157,7 +161,7 @@ def draw_audio(spec: SceneSpec) -> AudioLayout:
         takes.append(
             Take(
                 name,
-                rng.choice(_sound_files(name, spec.split)),
+                rng.choice(spec.bank.sounds(name, spec.split)).file,
                 int(seconds * SAMPLE_RATE),
                 10 ** (rng.uniform(-6, 3) / 20),
                 rng.uniform(*_RATES[spec.split]),
@@ -165,6 +169,7 @@ def draw_audio(spec: SceneSpec) -> AudioLayout:
             )
         )
     return AudioLayout(
+        spec.bank,
         spec.split,
         rng.randrange(_NOISES),
         rng.randrange(_NOISE_SAMPLES),
@@ -193,7 +198,7 @@ def stems(layout: AudioLayout) -> F32:
     """Each take on its own, then the noise: (takes + 1, 40960) float32, at the layout's level."""
     out = np.zeros((len(layout.takes) + 1, SAMPLES), np.float32)
     for k, take in enumerate(layout.takes):
-        sound = _played(take)[: SAMPLES - take.start]
+        sound = _played(layout.bank, take)[: SAMPLES - take.start]
         out[k, take.start : take.start + len(sound)] = sound * np.float32(layout.level)
     noise = _noise(layout.split, layout.noise)
     at = layout.offset
@@ -202,13 +207,13 @@ def stems(layout: AudioLayout) -> F32:
     return out
 
 
-def take_length(take: Take) -> int:
-    """Samples of a take that lie within the recording."""
-    return min(len(_played(take)), SAMPLES - take.start)
+def take_length(layout: AudioLayout, take: Take) -> int:
+    """Samples of a take of a layout that lie within the recording."""
+    return min(len(_played(layout.bank, take)), SAMPLES - take.start)
 
 
-def _played(take: Take) -> F32:
-    sound = _sound(take.file)
+def _played(bank: Bank, take: Take) -> F32:
+    sound = bank.load_sound(bank.sound(take.file))
     at = np.arange(0, len(sound) - 1, take.rate)
     whole = at.astype(np.int64)
     part = (at - whole).astype(np.float32)
@@ -222,9 +227,9 @@ def _tint(rng: random.Random, spread: float) -> tuple[float, float, float]:
     return r, g, b
 
 
-def _clipped(placement: Placement, split: Split) -> tuple[tuple[slice, slice], F32]:
+def _clipped(placement: Placement, layout: ImageLayout) -> tuple[tuple[slice, slice], F32]:
     """The part of a sprite that lies in the picture, float32 0-255, and where."""
-    sprite = _variant(placement.file, split, placement.variant)
+    sprite = _variant(layout.bank, placement.file, layout.split, placement.variant)
     if placement.flip:
         sprite = sprite[:, ::-1]
     height, width = sprite.shape[:2]
@@ -238,32 +243,11 @@ def _clipped(placement: Placement, split: Split) -> tuple[tuple[slice, slice], F
     return box, sprite[y0:y1, x0:x1].astype(np.float32)
 
 
-@lru_cache(maxsize=1024)
-def _sprite_files(name: str | None, split: Split) -> tuple[str, ...]:
-    return tuple(sprite.file for sprite in assets.sprites(name, split))
-
-
-@lru_cache(maxsize=1024)
-def _sound_files(name: str | None, split: Split) -> tuple[str, ...]:
-    return tuple(sound.file for sound in assets.sounds(name, split))
-
-
-@lru_cache(maxsize=1)
-def _by_file() -> tuple[dict[str, assets.Sprite], dict[str, assets.Sound]]:
-    bank = assets.catalog()
-    return {s.file: s for s in bank.sprites}, {s.file: s for s in bank.sounds}
-
-
-@lru_cache(maxsize=2048)
-def _sound(file: str) -> F32:
-    return np.asarray(assets.load_sound(_by_file()[1][file]), np.float32)
-
-
-@lru_cache(maxsize=20000)
-def _variant(file: str, split: Split, variant: int) -> U8:
+@per_bank(20_000)
+def _variant(bank: Bank, file: str, split: Split, variant: int) -> U8:
     """A transformed sprite (h, w, 4), premultiplied: size 32-54 px, turned, other colours."""
     rng = random.Random(f"variant:{file}:{split}:{variant}")
-    sprite = np.asarray(assets.load_sprite(_by_file()[0][file]), np.float32)
+    sprite = np.asarray(bank.load_sprite(bank.sprite(file)), np.float32)
     if split == "train":
         sprite = _simplified(sprite, rng)
     alpha = sprite[..., 3:] / 255
@@ -329,17 +313,17 @@ def _colour_matrix(rng: random.Random) -> F32:
     return np.asarray(mix * gains, np.float32)
 
 
-@lru_cache(maxsize=2 * _BACKGROUNDS)
-def _background(split: Split, number: int) -> F32:
+@per_bank(2 * _BACKGROUNDS)
+def _background(bank: Bank, split: Split, number: int) -> F32:
     """(96, 96, 3) float32 0-255: a gradient, blobs, grain, now and then a blurred picture."""
     rng = np.random.default_rng([7919, split == "heldout", number])
     picture = np.broadcast_to(rng.uniform(0.1, 0.9, 3), (IMAGE_SIZE, IMAGE_SIZE, 3))
     picture = picture + _upscaled(_muted(rng, 2) * 0.2)
     picture = picture + _upscaled(_muted(rng, 7) * rng.uniform(0, 0.2))
     if rng.uniform() < 0.4:
-        files = _sprite_files(None, split)
-        sprite = _by_file()[0][files[int(rng.integers(len(files)))]]
-        small = Image.fromarray(assets.load_sprite(sprite)).convert("RGB").resize((5, 5))
+        unnamed = bank.sprites(None, split)
+        sprite = unnamed[int(rng.integers(len(unnamed)))]
+        small = Image.fromarray(bank.load_sprite(sprite)).convert("RGB").resize((5, 5))
         scrap = np.asarray(small, np.float64) / 255
         picture = picture + _upscaled(scrap - scrap.mean()) * rng.uniform(0.3, 1.2)
     picture = picture + rng.normal(0, 1, picture.shape) * rng.uniform(0, 0.08)

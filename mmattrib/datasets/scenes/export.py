@@ -14,15 +14,21 @@ import soundfile
 from PIL import Image
 from tqdm import tqdm
 
+from mmattrib.datasets.scenes.bank import Bank, Split
 from mmattrib.datasets.scenes.generator import MEL, Scene, generate
-from mmattrib.datasets.scenes.specs import Split
 from mmattrib.errors import InputError, OptionError
 
 INDEX: Final = "scenes.json"
 """Lists the folders of a written set."""
 
 
-def write_scenes(out: str | Path, n: int, seed: int = 0, split: Split = "heldout") -> list[Path]:
+def write_scenes(
+    out: str | Path,
+    n: int,
+    seed: int = 0,
+    split: Split = "heldout",
+    bank: Bank | None = None,
+) -> list[Path]:
     """Write the first ``n`` scenes of a seed; the folder appears whole or not at all.
 
     Args:
@@ -30,6 +36,7 @@ def write_scenes(out: str | Path, n: int, seed: int = 0, split: Split = "heldout
         n: how many scenes, at least 1.
         seed: which ones.
         split: ``"train"`` or ``"heldout"``.
+        bank: what they are made of; the shipped one if None.
 
     Returns:
         One folder per scene, each with
@@ -56,7 +63,7 @@ def write_scenes(out: str | Path, n: int, seed: int = 0, split: Split = "heldout
     names = [f"scene-{index:0{width}d}" for index in range(n)]
     try:
         for index in tqdm(range(n), unit="scene", disable=None):
-            write_scene(generate(seed, index, split), part / names[index])
+            write_scene(generate(seed, index, split, bank=bank), part / names[index])
         _write_json(part / INDEX, {"seed": seed, "split": split, "scenes": names})
         part.replace(folder)
     except BaseException:

@@ -9,35 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeAlias
 
-from mmattrib.datasets.scenes import bank as assets
+import numpy as np
+
 from mmattrib.datasets.scenes import drawing as draw
+from mmattrib.datasets.scenes.bank import SAMPLE_RATE, SPLITS, Bank, Split
 from mmattrib.datasets.scenes.captions import CaptionPlan, Mention, draw_caption, write_caption
 from mmattrib.datasets.scenes.drawing import F32, U8, Bool
 from mmattrib.datasets.scenes.specs import (
     MAX_OBJECTS,
-    SPLITS,
+    MODALITIES,
     SceneOptions,
     SceneSpec,
-    Split,
     draw_spec,
 )
 from mmattrib.errors import InputError, OptionError
 from mmattrib.models.melspec import MelSpec
-
-__all__ = [
-    "MEL",
-    "Mention",
-    "Scene",
-    "SceneObject",
-    "SceneOptions",
-    "SoundEvent",
-    "generate",
-    "part_names",
-    "scene_of",
-    "scenes",
-]
+from mmattrib.types import Axis, Modality, RawAudio, RawImage, RawInput, RawText, Word
 
 #: The time x frequency plane that audio truth is given on: 64 mel x 128 frames.
 MEL: Final = MelSpec()
@@ -62,6 +51,11 @@ class SceneObject:
     mask: Bool
     file: str
 
+    @property
+    def region(self) -> Bool:
+        """Where it stands: its mask."""
+        return self.mask
+
 
 @dataclass(frozen=True, eq=False)
 class SoundEvent:
@@ -76,6 +70,46 @@ class SoundEvent:
     start: float
     end: float
     file: str
+
+    @property
+    def region(self) -> Bool:
+        """Where it stands: its mask."""
+        return self.mask
+
+
+Member: TypeAlias = SceneObject | SoundEvent | Mention
+
+
+@dataclass(frozen=True, eq=False)
+class ScenePart:
+    """One object, sound or mention of a scene, in a form that is the same for all modalities.
+
+    Attributes:
+        name: its class, or None if it belongs to none.
+        shared: whether all three modalities hold that class.
+        region: where it stands: a bool mask ``(H, W)`` of a picture or ``(mel, frames)`` of a
+            recording, or the characters ``(start, end)`` of a caption, end exclusive.
+        axes: of the mask, one per dimension; none for a caption.
+    """
+
+    name: str | None
+    shared: bool
+    region: Bool | tuple[int, int]
+    axes: tuple[Axis, ...] = ()
+
+    def mask(self, words: Sequence[Word] = ()) -> Bool:
+        """The region in the shape of a map.
+
+        Args:
+            words: the words that a caption's map has scores for; of no use elsewhere.
+
+        Returns:
+            Bool, the region itself, or ``(words,)``: those that overlap its characters.
+        """
+        if isinstance(self.region, tuple):
+            start, end = self.region
+            return np.array([word.start < end and start < word.end for word in words], dtype=bool)
+        return self.region
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,28 +130,48 @@ class Scene:
     objects: tuple[SceneObject, ...]
     events: tuple[SoundEvent, ...]
     mentions: tuple[Mention, ...]
-    sample_rate: int = draw.SAMPLE_RATE
+    sample_rate: int = SAMPLE_RATE
     _image: draw.ImageLayout | None = field(default=None, repr=False)
     _audio: draw.AudioLayout | None = field(default=None, repr=False)
     _text: CaptionPlan | None = field(default=None, repr=False)
 
-    def without(self, modality: str, k: int) -> Scene:
+    def input(self, modality: Modality) -> RawInput:
+        """One side of the scene, as encoders take it.
+
+        Raises:
+            InputError: scenes have no such modality.
+        """
+        self._members(modality)
+        name = f"scene {self.index} of seed {self.seed}"
+        sides = (
+            RawImage(self.image, name),
+            RawAudio(self.audio, self.sample_rate, name),
+            RawText(self.caption, name),
+        )
+        return next(side for side in sides if side.modality == modality)
+
+    def parts(self, modality: Modality) -> tuple[ScenePart, ...]:
+        """Every object, sound or mention of one modality, in drawing order.
+
+        Raises:
+            InputError: scenes have no such modality.
+        """
+        members = self._members(modality)
+        axes = {"image": self._pixel_axes, "audio": self._mel_axes}
+        own = axes[modality]() if modality in axes else ()
+        return tuple(
+            ScenePart(m.class_name, m.class_name in self.shared, m.region, own) for m in members
+        )
+
+    def without(self, modality: Modality, k: int) -> Scene:
         """The same scene without object, event or mention `k`; all else stays where it was.
 
         `modality` is "image", "audio" or "text". Masks are those of what is left: what the object
         hid is seen again. Raises InputError for an unknown modality or a `k` out of range.
         """
-        parts: dict[str, Sequence[object]] = {
-            "image": self.objects,
-            "audio": self.events,
-            "text": self.mentions,
-        }
-        if modality not in parts:
-            raise InputError(f"modality {modality!r}: accepted are image, audio and text.")
-        if not 0 <= k < len(parts[modality]):
-            raise InputError(
-                f"{modality} part {k}: this scene has {len(parts[modality])}, counted from 0."
-            )
+        count = len(self._members(modality))
+        if not 0 <= k < count:
+            raise InputError(f"{modality} part {k}: this scene has {count}, counted from 0.")
         if self._image is None or self._audio is None or self._text is None:
             raise InputError("this scene was not made by generate(): it cannot be drawn again.")
         if modality == "image":
@@ -135,6 +189,30 @@ class Scene:
             changed = replace(self, caption=caption, mentions=mentions, _text=plan)
         return replace(changed, shared=_shared(changed))
 
+    def _members(self, modality: Modality) -> Sequence[Member]:
+        members: dict[Modality, Sequence[Member]] = {
+            "image": self.objects,
+            "audio": self.events,
+            "text": self.mentions,
+        }
+        if modality not in members:
+            raise InputError(f"modality {modality!r}: scenes hold {_listed(MODALITIES)}.")
+        return members[modality]
+
+    def _pixel_axes(self) -> tuple[Axis, ...]:
+        height, width = self.image.shape[:2]
+        return tuple(
+            Axis(name, "px", np.arange(length, dtype=np.float32) + np.float32(0.5))
+            for name, length in (("y", height), ("x", width))
+        )
+
+    def _mel_axes(self) -> tuple[Axis, ...]:
+        seconds = MEL.seconds(MEL.frames(len(self.audio)))
+        return (
+            Axis("frequency", "Hz", np.asarray(MEL.hz(), np.float32)),
+            Axis("time", "s", np.asarray(seconds, np.float32)),
+        )
+
     def _without_event(self, layout: draw.AudioLayout, k: int) -> Scene:
         # The level that kept the full mix from clipping stays, or every other sound would change.
         scale = float(draw.peak_scale(draw.stems(layout).sum(0)))
@@ -144,33 +222,33 @@ class Scene:
         return replace(self, audio=left, events=_events(quieter)[0], _audio=quieter)
 
 
-def part_names(scene: Scene, modality: str) -> tuple[str | None, ...]:
+def part_names(scene: Scene, modality: Modality) -> tuple[str | None, ...]:
     """The class of every object, sound or mention of one modality, None where it has none.
 
     Raises:
         InputError: scenes have no such modality.
     """
-    if modality == "image":
-        return tuple(part.class_name for part in scene.objects)
-    if modality == "audio":
-        return tuple(part.class_name for part in scene.events)
-    if modality == "text":
-        return tuple(part.class_name for part in scene.mentions)
-    raise InputError(f"scenes hold image, audio and text, not {modality!r}")
+    return tuple(member.class_name for member in scene._members(modality))
 
 
 def generate(
-    seed: int, index: int, split: Split = "heldout", options: SceneOptions | None = None
+    seed: int,
+    index: int,
+    split: Split = "heldout",
+    options: SceneOptions | None = None,
+    bank: Bank | None = None,
 ) -> Scene:
     """Scene number `index` of a seed: depends on nothing but its arguments.
 
+    `bank` is what it is made of, the shipped one if None.
     Raises OptionError for an unknown split, or where no recognisable scene can be drawn.
     """
     if split not in SPLITS:
         raise OptionError(f"split {split!r}: accepted are {' and '.join(SPLITS)}.")
-    options = options or SceneOptions()
+    options, bank = options or SceneOptions(), bank or Bank.shipped()
     for attempt in range(_ATTEMPTS):
-        scene = _build(draw_spec(seed, index, split, options, attempt), seed, index, options.check)
+        spec = draw_spec(bank, seed, index, split, options, attempt)
+        scene = _build(spec, seed, index, options.check)
         if scene is not None:
             return scene
     raise OptionError(
@@ -180,35 +258,46 @@ def generate(
 
 
 def scenes(
-    n: int, seed: int = 0, split: Split = "heldout", options: SceneOptions | None = None
+    n: int,
+    seed: int = 0,
+    split: Split = "heldout",
+    options: SceneOptions | None = None,
+    bank: Bank | None = None,
 ) -> list[Scene]:
     """The first `n` scenes of a seed: by default each shares exactly one class.
 
     `split` "heldout" uses sprites, sounds, backgrounds and noise that training never saw.
+    `bank` is what they are made of, the shipped one if None.
     Raises OptionError for a negative `n` or an unknown split.
     """
     if n < 0:
         raise OptionError(f"n={n}: accepted is a number of scenes, 0 or more.")
-    return [generate(seed, index, split, options) for index in range(n)]
+    return [generate(seed, index, split, options, bank) for index in range(n)]
 
 
 def scene_of(
-    classes: Sequence[str], seed: int = 0, index: int = 0, split: Split = "heldout"
+    classes: Sequence[str],
+    seed: int = 0,
+    index: int = 0,
+    split: Split = "heldout",
+    bank: Bank | None = None,
 ) -> Scene:
     """A scene whose picture, recording and caption hold exactly these classes.
 
-    Raises OptionError for more than four classes or an unknown one.
+    `bank` is what it is made of, the shipped one if None. Raises OptionError for more than four
+    classes or an unknown one.
     """
-    unknown = sorted(set(classes) - set(assets.class_names()))
+    bank = bank or Bank.shipped()
+    unknown = sorted(set(classes) - set(bank.class_names))
     if unknown or not 0 < len(classes) <= MAX_OBJECTS:
         raise OptionError(
             f"classes {tuple(classes)}: accepted are 1 to {MAX_OBJECTS} of "
-            f"{', '.join(assets.class_names())}."
+            f"{', '.join(bank.class_names)}."
         )
     held = tuple(classes)
     for attempt in range(_ATTEMPTS):
         key = f"of:{','.join(held)}:{seed}:{index}:{split}:{attempt}"
-        spec = SceneSpec(key, split, tuple(sorted(held)), held, held, held)
+        spec = SceneSpec(key, split, tuple(sorted(held)), held, held, held, bank)
         scene = _build(spec, seed, index, check=True)
         if scene is not None:
             return scene
@@ -225,7 +314,7 @@ def _build(spec: SceneSpec, seed: int, index: int, check: bool) -> Scene | None:
     events, heard = _events(recording)
     if check and not all(heard):
         return None
-    plan = draw_caption(spec.text, spec.rng("text"))
+    plan = draw_caption(spec.bank, spec.text, spec.rng("text"))
     caption, mentions = write_caption(plan)
     if check and len(mentions) != len(spec.text):
         return None
@@ -247,11 +336,13 @@ def _build(spec: SceneSpec, seed: int, index: int, check: bool) -> Scene | None:
     return replace(scene, shared=_shared(scene))
 
 
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def _shared(scene: Scene) -> tuple[str, ...]:
-    in_image = {o.class_name for o in scene.objects}
-    in_audio = {e.class_name for e in scene.events}
-    in_text = {m.class_name for m in scene.mentions}
-    return tuple(sorted(name for name in in_image & in_audio & in_text if name is not None))
+    held = (set(part_names(scene, modality)) for modality in MODALITIES)
+    return tuple(sorted(name for name in set.intersection(*held) if name is not None))
 
 
 def _objects(layout: draw.ImageLayout) -> tuple[tuple[SceneObject, ...], list[bool]]:
@@ -282,13 +373,13 @@ def _events(layout: draw.AudioLayout) -> tuple[tuple[SoundEvent, ...], list[bool
         mask = audible & (own > _OWNED * total)
         alone = int((audible & (own > noise)).sum())
         heard.append(int(mask.sum()) >= max(_MIN_CELLS, _MIN_HEARD * alone))
-        end = take.start + draw.take_length(take)
+        end = take.start + draw.take_length(layout, take)
         events.append(
             SoundEvent(
                 take.class_name,
                 mask,
-                take.start / draw.SAMPLE_RATE,
-                end / draw.SAMPLE_RATE,
+                take.start / SAMPLE_RATE,
+                end / SAMPLE_RATE,
                 take.file,
             )
         )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
-from mmattrib.datasets.scenes import bank as assets
+from mmattrib.datasets.scenes.bank import Bank, Split
 from mmattrib.errors import OptionError
 
-Split: TypeAlias = Literal["train", "heldout"]
-SPLITS: Final[tuple[Split, ...]] = ("train", "heldout")
 MODALITIES: Final = ("image", "audio", "text")
 #: At most so many objects, events or mentions in one scene.
 MAX_OBJECTS: Final = 4
@@ -52,7 +50,7 @@ class SceneOptions:
 class SceneSpec:
     """Classes per modality in drawing order; None is an object that belongs to no class.
 
-    `key` seeds everything drawn from here on.
+    `key` seeds everything drawn from here on; `bank` is where the classes come from.
     """
 
     key: str
@@ -61,6 +59,7 @@ class SceneSpec:
     image: tuple[str | None, ...]
     audio: tuple[str | None, ...]
     text: tuple[str, ...]
+    bank: Bank
 
     def rng(self, part: str) -> random.Random:
         """A generator of its own for one part of the scene, so that parts stay independent."""
@@ -68,14 +67,16 @@ class SceneSpec:
 
 
 def draw_spec(
-    seed: int, index: int, split: Split, options: SceneOptions, attempt: int = 0
+    bank: Bank, seed: int, index: int, split: Split, options: SceneOptions, attempt: int = 0
 ) -> SceneSpec:
     """The classes of scene `index`: a function of its arguments alone."""
     key = f"{seed}:{index}:{split}:{attempt}"
-    return _compose(key, split, options, random.Random(f"{key}:spec"))
+    return _compose(bank, key, split, options, random.Random(f"{key}:spec"))
 
 
-def draw_training_spec(seed: int, step: int, row: int, single: float, shared2: float) -> SceneSpec:
+def draw_training_spec(
+    bank: Bank, seed: int, step: int, row: int, single: float, shared2: float
+) -> SceneSpec:
     """A training scene: `single` and `shared2` are the chances of a lone object, of two shared.
 
     Otherwise up to two distractors per modality, and unnamed objects: the mix that measuring
@@ -89,11 +90,13 @@ def draw_training_spec(seed: int, step: int, row: int, single: float, shared2: f
         options = SceneOptions(2, (0, 2), (0, 2), (0, 2), unnamed=0.25)
     else:
         options = SceneOptions(1, (0, 3), (0, 2), (0, 2), unnamed=0.3)
-    return _compose(key, "train", options, rng)
+    return _compose(bank, key, "train", options, rng)
 
 
-def _compose(key: str, split: Split, options: SceneOptions, rng: random.Random) -> SceneSpec:
-    names = list(assets.class_names())
+def _compose(
+    bank: Bank, key: str, split: Split, options: SceneOptions, rng: random.Random
+) -> SceneSpec:
+    names = list(bank.class_names)
     rng.shuffle(names)
     count = options.shared if options.shared is not None else rng.choice((1, 2))
     shared, rest = names[:count], names[count:]
@@ -119,5 +122,11 @@ def _compose(key: str, split: Split, options: SceneOptions, rng: random.Random) 
         return tuple(out)
 
     return SceneSpec(
-        key, split, tuple(sorted(shared)), with_unnamed(image), with_unnamed(audio), tuple(text)
+        key,
+        split,
+        tuple(sorted(shared)),
+        with_unnamed(image),
+        with_unnamed(audio),
+        tuple(text),
+        bank,
     )
