@@ -6,11 +6,15 @@ import re
 import runpy
 import shlex
 import tomllib
+from functools import partial
 from pathlib import Path
 
+import checkpoints
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
+import mmattrib as mm
 from mmattrib.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -23,15 +27,42 @@ def _block(language: str, contains: str) -> str:
     return str(found)
 
 
-def test_the_python_example_is_the_file_that_runs(
+def test_every_python_example_is_a_file() -> None:
+    shown = re.findall(r"<!-- from (\S+) -->\n```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(shown) == README.count("```python")
+    for path, code in shown:
+        assert code == (ROOT / path).read_text(encoding="utf-8"), path
+
+
+def test_first_steps_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    example = ROOT / "examples" / "first_steps.py"
-    assert _block("python", "import mmattrib") == example.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(example))
+    runpy.run_path(str(ROOT / "examples" / "first_steps.py"))
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert "similarity" in capsys.readouterr().out
+
+
+def test_the_readme_opens_with_a_heat_map_in_six_lines() -> None:
+    first = README.split("```python\n")[1].split("```")[0]
+    example = (ROOT / "examples" / "clip_photograph.py").read_text(encoding="utf-8")
+    assert first == example
+    assert len(example.strip().splitlines()) <= 6
+
+
+def test_clip_photograph_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As written, on a small CLIP with random weights in place of the published one."""
+    pytest.importorskip("transformers")
+    checkpoint, _, _ = checkpoints.write("clip", tmp_path)
+    Image.fromarray(checkpoints.pictures()[1].pixels).save(tmp_path / "photo.jpg")
+    monkeypatch.setattr(mm, "load_backbone", partial(mm.load_backbone, checkpoint=str(checkpoint)))
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples" / "clip_photograph.py"))
+    assert "(64, 96) similarity" in capsys.readouterr().out
+    with Image.open(tmp_path / "heatmap.png") as drawn:
+        assert min(drawn.size) >= 64
 
 
 def test_every_command_shown_exists() -> None:
