@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmattrib.backbones.clip import wrap
+    from mmattrib.datasets import Dataset, load_dataset
     from mmattrib.datasets.scenes import Scene, scenes
-    from mmattrib.evaluation.benchmark import Evaluation, evaluate
-    from mmattrib.explain import attribute, attribute_many, load_backbone, load_method
+    from mmattrib.evaluation import Results, Variant, evaluate
+    from mmattrib.explain import Failure, attribute, attribute_many, load_backbone, load_method
     from mmattrib.io.explanations import load
     from mmattrib.models.backbone import Backbone
     from mmattrib.models.encoder import BlockEncoder, Encoder
     from mmattrib.plugins.hookspecs import hookimpl
+    from mmattrib.samples import Sample, Truth
     from mmattrib.types import Attribution, Explanation
 
 __version__ = "0.1.0"
@@ -33,16 +35,18 @@ _HOME = {
     "Attribution": "types",
     "Backbone": "models.backbone",
     "BlockEncoder": "models.encoder",
+    "Dataset": "datasets",
     "Encoder": "models.encoder",
-    "Evaluation": "evaluation.benchmark",
+    "Failure": "explain",
     "Explanation": "types",
     "Scene": "datasets.scenes",
     "attribute": "explain",
     "attribute_many": "explain",
-    "evaluate": "evaluation.benchmark",
+    "evaluate": "evaluation",
     "hookimpl": "plugins.hookspecs",
     "load": "io.explanations",
     "load_backbone": "explain",
+    "load_dataset": "datasets",
     "load_method": "explain",
     "scenes": "datasets.scenes",
     "wrap": "backbones.clip",
@@ -52,10 +56,15 @@ __all__ = [
     "Attribution",
     "Backbone",
     "BlockEncoder",
+    "Dataset",
     "Encoder",
-    "Evaluation",
     "Explanation",
+    "Failure",
+    "Results",
+    "Sample",
     "Scene",
+    "Truth",
+    "Variant",
     "__version__",
     "attribute",
     "attribute_many",
@@ -63,6 +72,7 @@ __all__ = [
     "hookimpl",
     "load",
     "load_backbone",
+    "load_dataset",
     "load_method",
     "scenes",
     "wrap",

@@ -1,8 +1,10 @@
-"""``mmattrib evaluate``: methods against scenes whose truth is known."""
+"""``mmattrib evaluate``: methods on a data set, scored by metrics."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +14,6 @@ from mmattrib.errors import OptionError
 from mmattrib.plugins import default_plugins
 
 SUFFIXES = (".md", ".json")
-MODALITIES = ("image", "audio", "text")  # what scenes hold
 
 
 @click.command()
@@ -24,19 +25,44 @@ MODALITIES = ("image", "audio", "text")  # what scenes hold
     help="An option of the backbone, e.g. a checkpoint. May be repeated.",
 )
 @click.option("--device", help="Where to compute. Default: the backbone's choice.")
-@click.option("--method", multiple=True, help="One of `mmattrib methods`; repeated. Default: all.")
-@click.option("--metric", multiple=True, help="One of `mmattrib metrics`; repeated. Default: all.")
+@click.option("--data", default="scenes", show_default=True, help="One of `mmattrib datasets`.")
+@click.option(
+    "--data-option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the data set, e.g. folder=DIR of pairs, or seed=1 of scenes. May be "
+    "repeated.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="How many samples, from the first on. Default: all, and 50 scenes.",
+)
+@click.option(
+    "--method",
+    multiple=True,
+    metavar="NAME[:KEY=VALUE,...]",
+    help="One of `mmattrib methods`, with options of its own; repeated. Default: all.",
+)
+@click.option(
+    "--metric",
+    multiple=True,
+    metavar="NAME[:N]",
+    help="One of `mmattrib metrics`, on the first N samples alone if given; or 'all'. Repeated. "
+    "Default: those that need nothing but a known truth.",
+)
 @click.option(
     "--pair",
     multiple=True,
     metavar="A,B",
-    help="Two modalities, e.g. image,text; repeated. Default: all three pairs.",
+    help="Two kinds of input, e.g. image,text; repeated. Default: every pair in the data.",
 )
 @click.option(
-    "--scenes", "n", type=click.IntRange(min=1), default=50, show_default=True, help="How many."
+    "--seed",
+    type=int,
+    multiple=True,
+    help="Of the methods' noise; repeated to average. Default: 0.",
 )
-@click.option("--scene-seed", type=int, default=0, show_default=True, help="Which scenes.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the methods' noise.")
 @click.option(
     "--layer",
     multiple=True,
@@ -45,8 +71,11 @@ MODALITIES = ("image", "audio", "text")  # what scenes hold
     "Default: each encoder's own choice.",
 )
 @click.option(
+    "--baseline", metavar="METHOD", help="Show the paired difference of the others from it."
+)
+@click.option(
     "--resume",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="A file that keeps finished work: stop at any time, and call again to go on.",
 )
 @click.option(
@@ -67,55 +96,88 @@ def evaluate(
     backbone: str,
     backbone_option: tuple[str, ...],
     device: str | None,
+    data: str,
+    data_option: tuple[str, ...],
+    limit: int | None,
     method: tuple[str, ...],
     metric: tuple[str, ...],
     pair: tuple[str, ...],
-    n: int,
-    scene_seed: int,
-    seed: int,
+    seed: tuple[int, ...],
     layer: tuple[str, ...],
+    baseline: str | None,
     resume: Path | None,
     jobs: int,
     out: tuple[Path, ...],
 ) -> None:
-    """Score methods on held-out scenes that share one class.
+    """Score methods on samples whose truth is known, or by asking the model.
 
     Prints a table per direction: "image|text" explains the image, guided by the text. Mean and
     standard error in percent.
     """
-    check_outputs(out, suffixes=SUFFIXES)
+    files = [resume] if resume is not None else []
+    check_outputs(out, suffixes=SUFFIXES, inputs=files)
     options = parse_options(backbone_option, "--backbone-option")
+    data_options = parse_options(data_option, "--data-option")
     pairs = [_pair(text) for text in pair]
-    layers = parse_layers(layer, MODALITIES)
     registry = default_plugins().registry
     registry.require("backbone", backbone)
-    for name in method:
+    registry.require("dataset", data)
+    wanted = [_named(text) for text in method]
+    for name, _ in wanted:
         registry.require("method", name)
-    for name in metric:
-        registry.require("metric", name)
+    metrics = _metrics(metric)
 
     import mmattrib
-    from mmattrib.evaluation.benchmark import PAIRS
+    from mmattrib.evaluation import Variant, View, evaluate
     from mmattrib.files import write_atomic
 
+    dataset = mmattrib.load_dataset(data, **data_options)
+    layers = parse_layers(layer, registry.get("dataset", data).modalities)
     if device is not None:
         options["device"] = checked_device(device)
-    found = mmattrib.evaluate(
+    found = evaluate(
         mmattrib.load_backbone(backbone, **options),
-        mmattrib.scenes(n, seed=scene_seed),
-        methods=method or "all",
-        metrics=metric or "all",
-        pairs=pairs or PAIRS,
+        dataset,
+        methods=[Variant(name, name, given, layers) for name, given in wanted] or "all",
+        metrics=metrics,
+        pairs=pairs or None,
         layer=layers,
-        seed=seed,
+        seed=seed or 0,
+        limit=limit,
         resume=resume,
         jobs=jobs,
     )
-    table = found.table()
+    table = found.table(View(baseline=baseline))
     for path in out:
         text = table if path.suffix.lower() == ".md" else found.to_json()
         write_atomic(path, text.encode("utf-8"))
     click.echo(table, nl=False)
+
+
+def _named(text: str) -> tuple[str, dict[str, Any]]:
+    """A method with its options from ``NAME`` or ``NAME:KEY=VALUE,...``."""
+    name, colon, rest = text.partition(":")
+    if colon and not rest:
+        raise OptionError(f"--method {text} ends in a colon; write it like {name}:beta=1")
+    return name, parse_options(rest.split(",") if rest else (), f"--method {name}:")
+
+
+def _metrics(texts: Sequence[str]) -> Any:
+    """Metrics from ``NAME`` or ``NAME:N``; None for the default."""
+    if "all" in texts:
+        if len(texts) > 1:
+            raise OptionError("--metric all stands for every metric; give it alone")
+        return "all"
+    registry, found = default_plugins().registry, dict[str, int | None]()
+    for text in texts:
+        name, colon, number = text.partition(":")
+        registry.require("metric", name)
+        if name in found:
+            raise OptionError(f"--metric {name} is given twice; give it once")
+        if colon and not number.isdecimal():
+            raise OptionError(f"--metric {text}: {number!r} is no number of samples")
+        found[name] = int(number) if colon else None
+    return found or None
 
 
 def _pair(text: str) -> tuple[str, str]:

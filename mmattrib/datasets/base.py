@@ -59,6 +59,14 @@ class Dataset(ABC):
                 return
             yield sample
 
+    def head(self, limit: int) -> Dataset:
+        """The first ``limit`` samples; of a stream that is made as it is needed, so many.
+
+        Raises:
+            OptionError: ``limit`` is below 1.
+        """
+        return First(self, limit)
+
     def unrelated(self, number: int, sample: Sample, explained: str, guide: str) -> Any | None:
         """An input for ``guide`` that has nothing to do with the explained input of a sample.
 

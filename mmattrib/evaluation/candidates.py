@@ -196,8 +196,6 @@ def _told_apart(given: Sequence[Candidate]) -> tuple[Candidate, ...]:
 def _with_options(variant: Variant, alike: Sequence[Candidate]) -> str:
     options = [c.make().describe() for c in alike if isinstance(c, Variant)]
     own = variant.make().describe()
-    differing = [
-        name for name in own if any(other.get(name) != own[name] for other in options)
-    ]
+    differing = [name for name in own if any(other.get(name) != own[name] for other in options)]
     told = ", ".join(f"{name}={own[name]}" for name in differing)
     return f"{variant.label} ({told})" if told else variant.label

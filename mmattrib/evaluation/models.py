@@ -103,5 +103,7 @@ def model_sources(
         elif isinstance(model, ModelSource):
             found[label] = model
         else:
-            raise OptionError(f"backbone {label!r} is {type(model).__name__}, not mmattrib.Backbone")
+            raise OptionError(
+                f"backbone {label!r} is {type(model).__name__}, not mmattrib.Backbone"
+            )
     return found

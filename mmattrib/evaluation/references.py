@@ -76,21 +76,21 @@ class OcclusionOracle(Candidate):
         clean = {side: _embed(backbone, side, raws[side]) for side in task.pair}
         values: list[dict[str, dict[str, float]]] = [{} for _ in task.samples]
         for side, guide in (task.pair, task.pair[::-1]):
+            shared = [_shared(sample, side) for sample in task.samples]
             removed = [
-                [dataset.without(sample, side, part, raw) for part in range(len(_shared(sample, side)))]
-                for sample, raw in zip(task.samples, raws[side], strict=True)
+                [dataset.without(sample, side, part, raw) for part in range(len(parts))]
+                for sample, raw, parts in zip(task.samples, raws[side], shared, strict=True)
             ]
             flat = [raw for row in removed for raw in row if raw is not None]
-            embedded = iter(_embed(backbone, side, flat).unbind(0))
-            for place, (sample, row) in enumerate(zip(task.samples, removed, strict=True)):
-                cosines = np.array(
-                    [
-                        np.nan if raw is None else float((next(embedded) * clean[guide][place]).sum())
-                        for raw in row
-                    ]
-                )
-                number = _top_share(_shared(sample, side), cosines)
-                values[place][f"{side}|{guide}"] = {ObjectTop1.name: number}
+            left = iter(_embed(backbone, side, flat).unbind(0))
+            for found, parts, row, target in zip(
+                values, shared, removed, clean[guide], strict=True
+            ):
+                cosines = [
+                    np.nan if raw is None else float((next(left) * target).sum()) for raw in row
+                ]
+                number = _top_share(parts, np.array(cosines))
+                found[f"{side}|{guide}"] = {ObjectTop1.name: number}
         return [SampleRow(s.id, v) for s, v in zip(task.samples, values, strict=True)]
 
 

@@ -169,9 +169,7 @@ class Results:
         mean: Numbers = found.mean(axis=0)
         return mean
 
-    def mean(
-        self, method: str, direction: str, metric: str, **which: Any
-    ) -> tuple[float, float]:
+    def mean(self, method: str, direction: str, metric: str, **which: Any) -> tuple[float, float]:
         """Mean and standard error over the samples to which the metric applies.
 
         Args:
@@ -213,9 +211,7 @@ class Results:
         common = [
             label
             for label in backbones or self.backbones
-            if all(
-                label in self.measured(m, d, dataset) for m in (method, other) for d in wanted
-            )
+            if all(label in self.measured(m, d, dataset) for m in (method, other) for d in wanted)
         ]
         if not common:
             return compare(np.empty(0), np.empty(0), comparisons=comparisons)

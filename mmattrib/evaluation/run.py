@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from tqdm.auto import tqdm
 
 from mmattrib import __version__
-from mmattrib.datasets.base import Dataset, First, as_dataset
+from mmattrib.datasets.base import Dataset, as_dataset
 from mmattrib.errors import InputError, OptionError
 from mmattrib.evaluation.candidates import Methods, candidates
 from mmattrib.evaluation.executors import Executor, executor_for
@@ -61,7 +61,8 @@ def evaluate(
         layer: as for :func:`mmattrib.attribute`.
         seed: of the methods' noise; several to average over. Live methods that draw noise get it
             too.
-        limit: how many samples of each data set to use, from the first on; all if None.
+        limit: how many samples of each data set to use, from the first on; all if None. Scenes
+            are made as needed, so that it says how many there are.
         resume: a file. Finished work is appended to it as it is done, and a later call with the
             same arguments goes on where this one stopped.
         jobs: processes to share the work; each has its own copy of the model and one thread. No
@@ -187,7 +188,7 @@ def _datasets(data: Data, limit: int | None) -> dict[str, Dataset]:
     checked = {label: as_dataset(dataset) for label, dataset in found.items()}
     if limit is None:
         return checked
-    return {label: First(dataset, limit) for label, dataset in checked.items()}
+    return {label: dataset.head(limit) for label, dataset in checked.items()}
 
 
 def _first_sample(datasets: Mapping[str, Dataset]) -> Sample:
@@ -249,9 +250,7 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
         limits: Mapping[str, int | None] = {}
     else:
         limits = given if isinstance(given, Mapping) else {}
-        chosen = [
-            _metric(registry.create("metric", m) if isinstance(m, str) else m) for m in given
-        ]
+        chosen = [_metric(registry.create("metric", m) if isinstance(m, str) else m) for m in given]
     if not chosen:
         raise OptionError("an evaluation needs at least one metric, got none")
     names = [metric.name for metric in chosen]

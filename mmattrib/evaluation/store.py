@@ -187,7 +187,7 @@ def read_entries(
             head = _parsed(file.readline(_MOST))
             if not isinstance(head, dict) or head.get("format") != _FORMAT:
                 raise OptionError(
-                    f"{path} is not a store of an evaluation; name another file, it is left as it is"
+                    f"{path} is no store of an evaluation and is left as it is; name another file"
                 )
             _check_head(path, head, plan)
             while line := file.readline(_MOST):
@@ -198,9 +198,7 @@ def read_entries(
         raise OptionError(f"{path} cannot be read: {_reason(error)}") from error
 
 
-def _check_head(
-    path: Path, head: Mapping[str, Any], plan: Mapping[str, JSONValue] | None
-) -> None:
+def _check_head(path: Path, head: Mapping[str, Any], plan: Mapping[str, JSONValue] | None) -> None:
     if head.get("version") != _VERSION:
         raise OptionError(
             f"{path} has version {head.get('version')!r}, this release reads {_VERSION}"

@@ -29,7 +29,7 @@ class View:
         metrics: columns; all that were measured if empty.
         methods: rows; all that were measured if empty.
         baseline: the method that the others are compared with, or None.
-        compared: metrics that are compared with the baseline; those where more is better if empty.
+        compared: metrics that are compared with the baseline; those of which more or less is better if empty.
         backbones: labels of those to average over; all if empty.
         references: methods that stand at the end and are never compared.
         groups: title -> directions that are averaged for a table of their own.
@@ -118,9 +118,8 @@ def _problems(results: Results) -> str:
         return ""
     shown = [f"{sample}: {told}" for _, sample, told in results.problems[:3]]
     more = len(results.problems) - len(shown)
-    return (
-        f"{len(results.problems)} problems: {'; '.join(shown)}{f'; and {more} more' if more else ''}"
-    ).replace("\n", " ")
+    told = "; ".join(shown) + (f"; and {more} more" if more else "")
+    return f"{len(results.problems)} problems: {told}".replace("\n", " ")
 
 
 def _table(results: Results, view: View, title: str, directions: Sequence[str]) -> str:
@@ -139,7 +138,7 @@ def _table(results: Results, view: View, title: str, directions: Sequence[str]) 
         for metric, found in columns.items()
         if view.metrics or any((~np.isnan(values)).any() for values in found.values())
     }
-    compared = [metric for metric in columns if metric in (view.compared or _better_higher())]
+    compared = [metric for metric in columns if metric in (view.compared or _directed())]
     comparisons = max(1, len(compared) * (len(methods) - 1))
     lines = [
         f"**{title}**",
@@ -157,19 +156,19 @@ def _table(results: Results, view: View, title: str, directions: Sequence[str]) 
         cells = [method, str(max(counts, default=0))]
         for metric, found in columns.items():
             cell = _cell(found[method], metric)
-            if view.baseline not in (None, method) and metric in compared and cell:
+            if method in methods and view.baseline not in (None, method) and metric in compared:
                 cell += _versus(results, view, method, metric, directions, comparisons)
             cells.append(cell)
         lines.append(row(cells))
     return "\n".join(lines)
 
 
-def _better_higher() -> frozenset[str]:
+def _directed() -> frozenset[str]:
     registry = default_plugins().registry
     return frozenset(
         entry.name
         for entry in registry.usable("metric", research=True)
-        if entry.factory.higher_is_better  # type: ignore[attr-defined]
+        if getattr(entry.factory, "higher_is_better", None) is not None
     )
 
 
@@ -226,11 +225,9 @@ def against(
     known = [m for m in results.methods if m not in (method, *view.references)]
     for name in (method, *rivals):
         if name not in results.methods:
-            raise OptionError(
-                f"no method {name!r} in these results: {', '.join(results.methods)}"
-            )
+            raise OptionError(f"no method {name!r} in these results: {', '.join(results.methods)}")
     others = rivals or known
-    metrics = view.metrics or [m for m in results.metrics if m in _better_higher()]
+    metrics = view.metrics or [m for m in results.metrics if m in _directed()]
     comparisons = len(others) * len(view.directions) * len(metrics)
     lines = [
         row(["rival", "metric", *view.directions]),

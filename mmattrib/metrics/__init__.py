@@ -1,25 +1,25 @@
-"""Metrics: pure functions on arrays, and thin classes that name them.
+"""Metrics, one family per file: pure functions on arrays, and the classes that name them.
 
-Imports numpy alone; :mod:`mmattrib.metrics.builtin` registers what is here.
+Importing this package imports numpy alone. A new metric subclasses :class:`Metric`; see ``base``.
 """
 
 from __future__ import annotations
 
-from mmattrib.metrics.base import Metric, Truth
-from mmattrib.metrics.localisation import (
-    auc,
-    iou,
-    pointing_game,
-    rectified_energy,
-    specificity,
-)
+from mmattrib.metrics.base import MODEL, NEEDS, REEXPLAIN, TRUTH, Case, Metric
+from mmattrib.metrics.localisation import auc, iou, object_top1, pointing_game, rectified_energy
+from mmattrib.metrics.sensitivity import rank_correlation
 
 __all__ = [
+    "MODEL",
+    "NEEDS",
+    "REEXPLAIN",
+    "TRUTH",
+    "Case",
     "Metric",
-    "Truth",
     "auc",
     "iou",
+    "object_top1",
     "pointing_game",
+    "rank_correlation",
     "rectified_energy",
-    "specificity",
 ]

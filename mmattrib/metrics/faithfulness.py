@@ -13,20 +13,39 @@ from __future__ import annotations
 import numpy as np
 
 from mmattrib.metrics.base import MODEL, Case, Metric
-from mmattrib.perturb import keep_by_map
+from mmattrib.perturb import keep, unit_weights
 from mmattrib.plugins.hookspecs import Register, hookimpl
+from mmattrib.types import Attribution, RawInput, RawText
 
 
-def kept_cosine(case: Case) -> float:
-    """s1: the cosine with the guide of the input reduced by its map; NaN for a constant map.
+def reduced_input(raw: RawInput, attribution: Attribution) -> RawInput | None:
+    """The input with what its map calls unimportant taken away; None for a constant map.
 
     A picture fades into its own mean colour where the map is low. A recording's short-time
     spectrum is multiplied by the map. Of a caption's words, those above the median score stay and
-    the others become a placeholder.
+    the others become a placeholder. Maps are scaled from their least score to their largest.
+
+    Args:
+        raw: the explained input.
+        attribution: its map.
+
+    Raises:
+        InputError: an input of a modality that cannot be reduced.
     """
+    weights = unit_weights(attribution.scores)
+    if weights is None:
+        return None
+    if isinstance(raw, RawText):
+        kept = attribution.scores > np.percentile(attribution.scores, 50)
+        return keep(raw, kept, words=attribution.words)
+    return keep(raw, weights, axes=attribution.axes)
+
+
+def kept_cosine(case: Case) -> float:
+    """s1: the cosine with the guide of :func:`reduced_input`; NaN for a constant map."""
 
     def measure() -> float:
-        reduced = keep_by_map(case.raw, case.attribution)
+        reduced = reduced_input(case.raw, case.attribution)
         return float("nan") if reduced is None else float(case.cosines([reduced])[0])
 
     return case.keep("kept_cosine", measure)

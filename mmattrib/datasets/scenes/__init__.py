@@ -9,14 +9,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mmattrib.plugins.hookspecs import Register, hookimpl
+
 if TYPE_CHECKING:
     from mmattrib.datasets.scenes.bank import SPLITS, Bank, Split
     from mmattrib.datasets.scenes.captions import Mention
+    from mmattrib.datasets.scenes.dataset import ScenesDataset
     from mmattrib.datasets.scenes.generator import (
         MEL,
         Scene,
         SceneObject,
-        ScenePart,
         SoundEvent,
         generate,
         part_names,
@@ -33,8 +35,8 @@ _HOME = {
     "Mention": "captions",
     "Scene": "generator",
     "SceneObject": "generator",
+    "ScenesDataset": "dataset",
     "SceneOptions": "specs",
-    "ScenePart": "generator",
     "SoundEvent": "generator",
     "Split": "bank",
     "generate": "generator",
@@ -52,7 +54,7 @@ __all__ = [
     "Scene",
     "SceneObject",
     "SceneOptions",
-    "ScenePart",
+    "ScenesDataset",
     "SoundEvent",
     "Split",
     "generate",
@@ -74,3 +76,20 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _load(**options: Any) -> ScenesDataset:
+    from mmattrib.datasets.scenes.dataset import ScenesDataset
+
+    return ScenesDataset(**options)
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    """Register ``scenes``."""
+    register(
+        "scenes",
+        _load,
+        summary="made scenes: picture, recording and caption whose shared things are known",
+        modalities=("image", "audio", "text"),
+    )

@@ -7,9 +7,9 @@ Scene (seed, index) is always the same scene, however many are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,8 @@ from mmattrib.datasets.scenes.specs import (
 )
 from mmattrib.errors import InputError, OptionError
 from mmattrib.models.melspec import MelSpec
-from mmattrib.types import Axis, Modality, RawAudio, RawImage, RawInput, RawText, Word
+from mmattrib.samples import MaskRegion, Part, Region, SpanRegion
+from mmattrib.types import Axis, Modality, RawAudio, RawImage, RawInput, RawText
 
 #: The time x frequency plane that audio truth is given on: 64 mel x 128 frames.
 MEL: Final = MelSpec()
@@ -81,38 +82,6 @@ Member: TypeAlias = SceneObject | SoundEvent | Mention
 
 
 @dataclass(frozen=True, eq=False)
-class ScenePart:
-    """One object, sound or mention of a scene, in a form that is the same for all modalities.
-
-    Attributes:
-        name: its class, or None if it belongs to none.
-        shared: whether all three modalities hold that class.
-        region: where it stands: a bool mask ``(H, W)`` of a picture or ``(mel, frames)`` of a
-            recording, or the characters ``(start, end)`` of a caption, end exclusive.
-        axes: of the mask, one per dimension; none for a caption.
-    """
-
-    name: str | None
-    shared: bool
-    region: Bool | tuple[int, int]
-    axes: tuple[Axis, ...] = ()
-
-    def mask(self, words: Sequence[Word] = ()) -> Bool:
-        """The region in the shape of a map.
-
-        Args:
-            words: the words that a caption's map has scores for; of no use elsewhere.
-
-        Returns:
-            Bool, the region itself, or ``(words,)``: those that overlap its characters.
-        """
-        if isinstance(self.region, tuple):
-            start, end = self.region
-            return np.array([word.start < end and start < word.end for word in words], dtype=bool)
-        return self.region
-
-
-@dataclass(frozen=True, eq=False)
 class Scene:
     """A picture, a recording, a caption and their truth.
 
@@ -150,17 +119,20 @@ class Scene:
         )
         return next(side for side in sides if side.modality == modality)
 
-    def parts(self, modality: Modality) -> tuple[ScenePart, ...]:
+    def parts(self, modality: Modality) -> tuple[Part, ...]:
         """Every object, sound or mention of one modality, in drawing order.
 
         Raises:
             InputError: scenes have no such modality.
         """
-        members = self._members(modality)
-        axes = {"image": self._pixel_axes, "audio": self._mel_axes}
-        own = axes[modality]() if modality in axes else ()
+        regions: dict[Modality, Callable[[Any], Region]] = {
+            "image": lambda member: MaskRegion(member.region, self._pixel_axes()),
+            "audio": lambda member: MaskRegion(member.region, self._mel_axes()),
+            "text": lambda member: SpanRegion(*member.region),
+        }
         return tuple(
-            ScenePart(m.class_name, m.class_name in self.shared, m.region, own) for m in members
+            Part(regions[modality](m), m.class_name in self.shared, m.class_name)
+            for m in self._members(modality)
         )
 
     def without(self, modality: Modality, k: int) -> Scene:
