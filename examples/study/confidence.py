@@ -11,37 +11,13 @@ backbone is masked alike.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Final
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmattrib.errors import InputError
 from mmattrib.models.encoder import Encoder
-from mmattrib.render.audio import masked_audio
-from mmattrib.types import (
-    Attribution,
-    FloatArray,
-    RawAudio,
-    RawImage,
-    RawInput,
-    RawText,
-)
-
-#: Stands for a word that is left out: a token of its own, so that the other words keep their
-#: places, which no caption uses. To `tiny` it is an unknown word ("_" would be no token at all).
-PLACEHOLDER: Final = "#"
-
-
-def unit_map(scores: FloatArray) -> FloatArray | None:
-    """Min-max normalised scores in [0, 1], or None for a constant map, which has no such form."""
-    low, high = float(scores.min()), float(scores.max())
-    if not high > low:
-        return None
-    scaled: FloatArray = ((scores.astype(np.float64) - low) / (high - low)).astype(np.float32)
-    return scaled
+from mmattrib.perturb import keep, unit_weights
+from mmattrib.types import Attribution, RawInput, RawText
 
 
 def masked_input(raw: RawInput, attribution: Attribution) -> RawInput | None:
@@ -56,29 +32,16 @@ def masked_input(raw: RawInput, attribution: Attribution) -> RawInput | None:
         attribution: its map.
 
     Raises:
-        InputError: an input of another modality.
+        InputError: an input of a kind that cannot be perturbed.
+        OptionError: the map is not one of this input.
     """
-    weights = unit_map(attribution.scores)
+    weights = unit_weights(attribution.scores)
     if weights is None:
         return None
-    if isinstance(raw, RawImage):
-        pixels = raw.pixels.astype(np.float32)
-        mean = pixels.mean(axis=(0, 1))
-        mixed = pixels * weights[..., None] + mean * (1.0 - weights[..., None])
-        return replace(raw, pixels=np.rint(mixed).clip(0, 255).astype(np.uint8))
-    if isinstance(raw, RawAudio):
-        hertz, seconds = (axis.values for axis in attribution.axes)
-        return replace(
-            raw, samples=masked_audio(raw.samples, raw.sample_rate, weights, hertz, seconds)
-        )
     if isinstance(raw, RawText):
         kept = attribution.scores > np.percentile(attribution.scores, 50)
-        text = raw.text
-        for word, keep in zip(reversed(attribution.words), kept[::-1], strict=True):
-            if not keep:  # from the end, so that the earlier spans still fit
-                text = text[: word.start] + PLACEHOLDER + text[word.end :]
-        return replace(raw, text=text)
-    raise InputError(f"{raw.name}: {raw.modality} cannot be masked; accepted: image, audio, text")
+        return keep(raw, kept, words=attribution.words)
+    return keep(raw, weights, axes=attribution.axes)
 
 
 def confidence(
@@ -97,7 +60,7 @@ def confidence(
         ``max(0, s0 - s1)`` and 1.0 or 0.0; NaN both for a constant map.
 
     Raises:
-        InputError: an input of a modality that cannot be masked.
+        InputError: an input of a kind that cannot be perturbed.
     """
     masked = masked_input(raw, attribution)
     if masked is None:

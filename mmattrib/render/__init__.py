@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mmattrib.render.audio import masked_audio
 from mmattrib.render.figures import figure, thumbnail
 from mmattrib.render.normalise import Heatmap, heatmap
 from mmattrib.render.page import index_html, notebook_html, report_html
@@ -12,7 +11,6 @@ __all__ = [
     "figure",
     "heatmap",
     "index_html",
-    "masked_audio",
     "notebook_html",
     "report_html",
     "thumbnail",

@@ -12,6 +12,7 @@ import html
 import io
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlsplit
 
@@ -19,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from mmattrib.errors import OptionError
-from mmattrib.render.audio import encode_audio, masked_audio
+from mmattrib.perturb import keep
+from mmattrib.render.audio import encode_audio
 from mmattrib.render.overlay import Picture, colour_table, css, css_bar, css_gradient, ink
 from mmattrib.render.panels import Panel, Piece, PlanePanel, TextPanel, Tick, Truth, panels
 from mmattrib.render.style import BODY_CSS, CSS, JS
@@ -222,13 +224,14 @@ def _sound(explanation: Explanation, panel: PlanePanel) -> str:
     )
     if panel.heat.informative:
         frequency, time = attribution.axes
-        kept = max(1, int(np.searchsorted(time.values, seconds + 1.0)))
-        weights = panel.heat.weights[:, :kept]
-        attributed = masked_audio(
-            played, raw.sample_rate, weights, frequency.values, time.values[:kept]
+        heard = max(1, int(np.searchsorted(time.values, seconds + 1.0)))
+        attributed = keep(
+            replace(raw, samples=played),
+            panel.heat.weights[:, :heard],
+            axes=(frequency, replace(time, values=time.values[:heard])),
         )
         second = (
-            f"{_player(attributed, raw.sample_rate, 'The recording weighted by its map')}"
+            f"{_player(attributed.samples, raw.sample_rate, 'The recording weighted by its map')}"
             '<p class="soft">This player holds only what the map lets through: the recording, '
             "loud where the map is bright and silent where it is dark.</p>"
         )

@@ -5,22 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mmattrib.perturb.audio import bin_frequencies, window_size
 from mmattrib.types import FloatArray
 
 Floats = npt.NDArray[np.float64]
 
 _BLOCK = 256  # frames per block: keeps one block's spectrum below about 20 MB
 _RANGE_DB = 70.0  # quieter than this below the loudest cell is drawn black
-
-
-def window_size(sample_rate: int) -> int:
-    """Samples per STFT window: the power of two next to 64 ms, within [256, 8192]."""
-    return int(np.clip(2 ** round(np.log2(0.064 * sample_rate)), 256, 8192))
-
-
-def bin_frequencies(size: int, sample_rate: int) -> Floats:
-    """Centre of each bin of a real FFT of ``size`` samples, in Hz: ``(size // 2 + 1,)``."""
-    return np.arange(size // 2 + 1, dtype=np.float64) * (sample_rate / size)
 
 
 def mel_power(samples: FloatArray, sample_rate: int, hertz: Floats, seconds: Floats) -> Floats:

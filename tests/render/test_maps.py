@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from render_examples import audio_side, image_side, pair, text_side, with_scores
 
 from mmattrib.errors import InputError, OptionError
-from mmattrib.render.audio import encode_audio, masked_audio
+from mmattrib.render.audio import encode_audio
 from mmattrib.render.normalise import heatmap
 from mmattrib.render.overlay import (
     blend,
@@ -251,41 +251,6 @@ def test_a_side_without_its_input_is_refused() -> None:
     broken = type(example)(example.attributions, {"text": example.inputs["text"]}, 0.1, {})
     with pytest.raises(InputError, match="'image'"):
         panels(broken)
-
-
-@pytest.mark.parametrize("rate", [8000, 16000, 44100, 192000])
-@pytest.mark.parametrize("length", [1, 100, 30001])
-def test_masked_audio_of_ones_is_the_recording_and_of_zeros_silence(rate: int, length: int) -> None:
-    samples = np.random.default_rng(0).uniform(-1, 1, length).astype(np.float32)
-    hertz = np.geomspace(50, rate / 2.2, 20).astype(np.float32)
-    seconds = np.linspace(0, max(length / rate, 0.01), 30, dtype=np.float32)
-    kept = masked_audio(samples, rate, np.ones((20, 30), np.float32), hertz, seconds)
-    np.testing.assert_allclose(kept, samples, atol=1e-4)
-    gone = masked_audio(samples, rate, np.zeros((20, 30), np.float32), hertz, seconds)
-    assert not gone.any()
-
-
-def test_masked_audio_keeps_the_band_and_the_time_that_the_map_marks() -> None:
-    rate = 16000
-    time = np.arange(2 * rate) / rate
-    low, high = np.sin(2 * np.pi * 300 * time), np.sin(2 * np.pi * 4000 * time)
-    hertz = np.linspace(50, 7950, 80).astype(np.float32)
-    seconds = np.linspace(0, 2, 100, dtype=np.float32)
-    weights = np.zeros((80, 100), np.float32)
-    weights[hertz > 2000, :50] = 1.0
-    out = masked_audio((low + high).astype(np.float32), rate, weights, hertz, seconds)
-    first, second = slice(2000, 12000), slice(20000, 30000)
-    np.testing.assert_allclose(out[first], high[first], atol=0.02)
-    assert np.abs(out[second]).max() < 0.02
-
-
-def test_masked_audio_takes_one_cell_and_refuses_a_wrong_shape() -> None:
-    samples = np.ones(1000, np.float32)
-    one = np.array([100.0], np.float32)
-    half = masked_audio(samples, 8000, np.full((1, 1), 0.5, np.float32), one, one)
-    np.testing.assert_allclose(half, 0.5, atol=1e-4)
-    with pytest.raises(OptionError, match="shape"):
-        masked_audio(samples, 8000, np.ones((2, 1), np.float32), one, one)
 
 
 @pytest.mark.parametrize("rate", [1000, 8000, 22050, 96000, 384000])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mmattrib as mm
-from examples.study.confidence import PLACEHOLDER, confidence, masked_input
+from examples.study.confidence import confidence, masked_input
 from examples.study.measure import (
     Variant,
     capacity_bits,
@@ -29,6 +29,7 @@ from mmattrib.datasets.scenes.generator import Scene, generate, part_names
 from mmattrib.errors import InputError
 from mmattrib.evaluation.benchmark import PAIRS, raw_input
 from mmattrib.methods import Method, Side, SideScores
+from mmattrib.perturb import PLACEHOLDER
 from mmattrib.types import Attribution, Explanation, RawText
 
 PAIR = ("image", "text")

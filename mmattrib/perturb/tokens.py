@@ -1,0 +1,203 @@
+"""Fills at the level of tokens: an input is kept by weights where its tokens enter the blocks.
+
+A caption whose words are replaced is another caption; here the caption stays, and with it the
+masks, the places and the end of the text, while the tokens of its words fade. It works for any
+encoder: weights of a picture or a recording are averaged over each token's own cell.
+
+At the embedding output (layer -1) a token of weight w becomes ``w * token + (1 - w) * fill``.
+Tokens that stand for no part of the input (CLS, start, end, padding) are never touched. The
+embedding output holds the position too where the tower adds it there, so that fill
+``"embedding"`` takes that away as well.
+
+Unlike :mod:`mmattrib.perturb`, this module imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmattrib.errors import EncoderError, InputError, OptionError
+from mmattrib.models.encoder import Encoder, EncoderInputs
+from mmattrib.models.grids import TokenGrid
+from mmattrib.types import FloatArray, RawText
+
+TokenFill: TypeAlias = Literal["embedding", "pad"]
+
+TOKEN_FILLS: Final[dict[str, str]] = {
+    "embedding": "zero: the token's embedding times its weight, as NIB's evaluation of captions",
+    "pad": "the token that the tower makes of its padding id at this place; captions alone",
+}
+"""Name -> what a token fades to."""
+
+
+def token_weights(grid: TokenGrid, maps: Sequence[FloatArray]) -> Tensor:
+    """Lay weights of inputs on their tokens.
+
+    A token of a caption weighs what its word weighs; a token of a plane the mean over its cell.
+
+    Args:
+        grid: of the batch.
+        maps: one per input, in [0, 1], in the shape that ``grid.axes`` describes.
+
+    Returns:
+        ``(B, N)`` float32; one for tokens that stand for no part of the input.
+
+    Raises:
+        OptionError: the number or a shape of the maps does not fit.
+    """
+    if len(maps) != len(grid.content):
+        raise OptionError(f"{len(maps)} maps for {len(grid.content)} inputs; give one for each.")
+    arrays = [np.asarray(one, dtype=np.float32) for one in maps]
+    for number, one in enumerate(arrays):
+        wanted = tuple(len(axis.values) for axis in grid.axes(number))
+        if one.shape != wanted:
+            raise OptionError(
+                f"weights of input {number} have shape {one.shape}; accepted: {wanted}, the shape "
+                "of its map (for a caption one weight per word)."
+            )
+    return torch.where(grid.content, grid.to_tokens(arrays), 1.0)
+
+
+def keep_tokens(
+    encoder: Encoder,
+    inputs: EncoderInputs,
+    weights: Tensor | Sequence[FloatArray],
+    *,
+    fill: TokenFill = "embedding",
+    pad_id: int | None = None,
+) -> Tensor:
+    """Embed a batch whose tokens fade into a fill where their weights are low.
+
+    Args:
+        encoder: the caller has entered ``encoder.frozen()``, and ``torch.no_grad()`` where no
+            gradient is wanted.
+        inputs: a preprocessed batch; ``inputs.select([0] * R)`` repeats an input for R weights.
+        weights: in [0, 1], soft or hard. One array per input on its own axes (a caption's words),
+            or ``(B, N)`` per token, of which only content tokens are read.
+        fill: a name in ``TOKEN_FILLS``.
+        pad_id: the padding id for fill ``"pad"``; None for the one with which the encoder's own
+            ``preprocess`` pads (:func:`padding_id`).
+
+    Returns:
+        ``(B, D)`` L2-normalised. Weights of one give ``encoder.embed(inputs)``.
+
+    Raises:
+        OptionError: an unknown fill, or weights that do not fit or are out of range.
+        InputError: fill ``"pad"`` for an input that is no caption.
+        EncoderError: the encoder does not say which id it pads with.
+    """
+    if fill not in get_args(TokenFill):
+        raise OptionError(f"no fill {fill!r} for tokens; accepted: {', '.join(TOKEN_FILLS)}.")
+    grid = encoder.grid(inputs, -1)
+    content = grid.content
+    laid = weights if isinstance(weights, Tensor) else token_weights(grid, weights)
+    if laid.shape != content.shape:
+        raise OptionError(
+            f"weights have shape {tuple(laid.shape)}; accepted: {tuple(content.shape)} (batch, "
+            "tokens), or one array per input on its own axes."
+        )
+    tokens = encoder.prefix(inputs, -1)
+    inside = content.to(tokens.device)[..., None]
+    shares = laid.to(tokens)[..., None]
+    if not bool(((shares >= -1e-6) & (shares <= 1 + 1e-6))[inside].all()):
+        raise OptionError("weights of tokens must be finite numbers in [0, 1].")
+    shares = torch.where(inside, shares, 1.0)
+    mixed = tokens * shares
+    if fill == "pad":
+        number = padding_id(encoder, inputs) if pad_id is None else pad_id
+        mixed = mixed + encoder.prefix(_padded(inputs, content, number), -1) * (1.0 - shares)
+    return encoder.suffix(torch.where(inside, mixed, tokens), -1, inputs)
+
+
+def padding_id(encoder: Encoder, inputs: EncoderInputs) -> int:
+    """The id that an encoder of captions pads with, read off what its ``preprocess`` does.
+
+    Where the batch holds no padding, its first caption is preprocessed once more beside a shorter
+    or a longer one.
+
+    Args:
+        encoder: of captions.
+        inputs: a preprocessed batch.
+
+    Raises:
+        InputError: the inputs are no captions.
+        EncoderError: no padding is to be seen: the encoder never pads, or counts its padding as
+            valid tokens.
+    """
+    for batch in (inputs, *_probes(encoder, inputs)):
+        valid = encoder.grid(batch, -1).valid
+        ids = _ids(batch, valid)[1]
+        found = set(ids.cpu()[~valid[:, : ids.shape[1]]].tolist())
+        if len(found) == 1:
+            return int(found.pop())
+        if len(found) > 1:
+            break
+    raise EncoderError(
+        f"the {encoder.modality} encoder does not show which id it pads with (its grid marks no "
+        "token as padding, or several ids); give pad_id=, as its tokenizer has it, or take fill "
+        "'embedding'."
+    )
+
+
+def _probes(encoder: Encoder, inputs: EncoderInputs) -> list[EncoderInputs]:
+    """Batches of two captions of unequal length, made of the first caption's own words."""
+    text = _captions(inputs)[0].text
+    words = encoder.grid(inputs.select([0]), -1).words(0)
+    pairs = [(text, f"{text} {text}")]
+    if len(words) > 1:
+        pairs.insert(0, (words[0].text, text))
+    batches = []
+    for pair in pairs:
+        try:
+            batches.append(encoder.preprocess([RawText(one) for one in pair]))
+        except InputError:  # too long, or a word that alone says nothing to this encoder
+            continue
+    return batches
+
+
+def _captions(inputs: EncoderInputs) -> list[RawText]:
+    found = [raw for raw in inputs.raw if isinstance(raw, RawText)]
+    if len(found) != len(inputs.raw):
+        raise InputError(
+            f"{inputs.raw[0].name}: only captions can be padded; for other inputs take fill "
+            "'embedding'."
+        )
+    return found
+
+
+def _ids(inputs: EncoderInputs, valid: Tensor) -> tuple[str, Tensor]:
+    """Name and values ``(B, L)`` of the one tensor of token ids; L may be below N.
+
+    A tower may append tokens of its own. Masks hold nothing but 0 and 1.
+    """
+    _captions(inputs)
+    found = [
+        (name, value)
+        for name, value in inputs.tensors.items()
+        if not value.is_floating_point()
+        and value.dtype != torch.bool
+        and value.dim() == 2
+        and value.shape[1] <= valid.shape[1]
+        and bool(((value != 0) & (value != 1)).any())
+    ]
+    if len(found) != 1:
+        raise EncoderError(
+            "the preprocessed captions must hold one tensor (batch, tokens) of whole numbers, "
+            f"their ids; found {[name for name, _ in found]} among {list(inputs.tensors)}."
+        )
+    return found[0]
+
+
+def _padded(inputs: EncoderInputs, content: Tensor, number: int) -> EncoderInputs:
+    """The batch with the padding id in place of every content token."""
+    name, ids = _ids(inputs, content)
+    count = ids.shape[1]
+    if bool(content[:, count:].any()):
+        raise EncoderError(f"{name!r} has {count} ids, but tokens behind them stand for words.")
+    changed = torch.where(content[:, :count].to(ids.device), number, ids)
+    return EncoderInputs({**inputs.tensors, name: changed}, inputs.raw)
