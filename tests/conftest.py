@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from render_examples import audio_side, image_side, pair, text_side
@@ -32,6 +34,14 @@ def untrained() -> mm.Backbone:
 def three_scenes() -> list[mm.Scene]:
     """Three held-out scenes, each sharing one class."""
     return mm.scenes(3, seed=11)
+
+
+@pytest.fixture(scope="session")
+def own_bank_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bank of drawings and sounds that is not the shipped one. Copy it to change it."""
+    from own_bank import write_bank
+
+    return write_bank(tmp_path_factory.mktemp("bank"))
 
 
 @pytest.fixture(params=["image-audio", "image-text", "audio-text"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mmattrib as mm
-from mmattrib.datasets.scenes.generator import SceneOptions
+from mmattrib.datasets.scenes import SceneOptions
 from mmattrib.evaluation.benchmark import raw_input
 
 pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")

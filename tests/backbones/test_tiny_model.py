@@ -5,23 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as nnf
 
-from examples.tiny import batches, retrieval, train
-from examples.tiny.losses import PrototypeLoss, class_prototypes, contrastive_loss
-from examples.tiny.trainer import Learner, Recipe, curriculum, learning_rate
+import mmattrib as mm
 from mmattrib.backbones.tiny.checkpoint import (
-    WEIGHTS,
     TinyInfo,
     count_parameters,
     load_tiny,
     save_tiny,
 )
+from mmattrib.backbones.tiny.encoders import TinyTextEncoder
 from mmattrib.backbones.tiny.model import TOWERS, Block, TinyConfig, TinyModel
 from mmattrib.backbones.tiny.tokenizer import CLS_ID, UNK_ID, WordTokenizer
-from mmattrib.datasets.scenes import bank as assets
+from mmattrib.datasets.scenes import Bank
 from mmattrib.datasets.scenes.captions import vocabulary
-from mmattrib.errors import WeightsError
+from mmattrib.errors import InputError, TrustWarning, WeightsError
+from mmattrib.types import RawText
 
 
 def random_inputs(batch: int = 2) -> dict[str, Tensor]:
@@ -121,88 +119,8 @@ def test_tokenizer_gives_ids_spans_and_counts_what_does_not_fit(tokenizer: WordT
     assert tokenizer("dog " * 30).truncated == 7
 
 
-def test_prototypes_are_orthonormal_and_the_loss_prefers_the_truth() -> None:
-    rows = class_prototypes(41, 128)
-    torch.testing.assert_close(rows @ rows.T, torch.eye(41), atol=1e-5, rtol=0)
-    loss = PrototypeLoss(rows)
-    present = torch.zeros(1, 41)
-    present[0, [2, 7]] = 1
-    right = nnf.normalize(rows[2] + rows[7], dim=0)[None]
-    wrong = nnf.normalize(rows[3] + rows[8], dim=0)[None]
-    half = rows[2][None]
-    assert loss(right, present) < loss(half, present) < loss(wrong, present)
-
-
-def test_contrastive_loss_leaves_out_negatives_that_match_as_well() -> None:
-    e = nnf.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-    scale = torch.tensor(2.0)
-    strict = contrastive_loss(e, e, scale, torch.eye(4))
-    overlap = torch.eye(4)
-    overlap[0, 1] = overlap[1, 0] = 1  # rows 0 and 1 hold the same class
-    assert contrastive_loss(e, e, scale, overlap) < strict
-    overlap = torch.eye(4) * 2
-    overlap[0, 1] = overlap[1, 0] = 1  # one of two: still a negative
-    torch.testing.assert_close(contrastive_loss(e, e, scale, overlap), strict)
-
-
-def test_batches_depend_on_seed_and_step_alone(tokenizer: WordTokenizer) -> None:
-    one, two = (batches.draw_specs(0, 7, 4, batches.Mix()) for _ in range(2))
-    assert one == two
-    torch.testing.assert_close(batches.image_batch(one), batches.image_batch(two))
-    torch.testing.assert_close(batches.audio_batch(one), batches.audio_batch(two))
-    ids, named = batches.text_batch(one, tokenizer)
-    assert ids.shape == (4, 24)
-    torch.testing.assert_close(named, batches.text_batch(two, tokenizer)[1])
-    assert batches.draw_specs(0, 8, 4, batches.Mix()) != one
-
-
-def test_training_inputs_are_measuring_inputs(tokenizer: WordTokenizer) -> None:
-    """Training renders what `scenes` renders: the same numbers for the same spec."""
-    from mmattrib.datasets.scenes.generator import generate
-    from mmattrib.datasets.scenes.specs import SceneOptions, draw_spec
-
-    options = SceneOptions(check=False)
-    spec = [draw_spec(4, 2, "train", options)]
-    scene = [generate(4, 2, "train", options)]
-    for name, batch in (("image", batches.image_batch), ("audio", batches.audio_batch)):
-        torch.testing.assert_close(batch(spec), retrieval.scene_inputs(scene, name, tokenizer))
-
-
-def test_a_few_steps_lower_the_loss(tokenizer: WordTokenizer) -> None:
-    learner = Learner("text", Recipe())
-    losses = []
-    for step in range(40):
-        specs = batches.draw_specs(0, step, 24, batches.Mix(single=1.0))
-        ids, named = batches.text_batch(specs, tokenizer)
-        loss = learner.loss(learner.embed(ids), named)
-        loss.backward()
-        learner.apply(2e-3)
-        losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
-
-
-def test_schedules() -> None:
-    assert learning_rate(1.0, 0.0, 0, 10, 0.1) == pytest.approx(0.1)
-    assert learning_rate(1.0, 0.0, 99, 10, 0.1) == pytest.approx(1.0)
-    assert learning_rate(1.0, 1.0, 99, 10, 0.1) == pytest.approx(0.1)
-    assert curriculum(0.0).single == 1.0
-    assert curriculum(0.9).single == pytest.approx(0.1)
-
-
-@pytest.mark.slow
-def test_training_runs_end_to_end_and_resumes(tmp_path: Path) -> None:
-    recipe = Recipe(stage1_minutes=0.05, stage2_minutes=0.05, stage1_batch=4, stage2_batch=4)
-    path = train.train(tmp_path, recipe)
-    _, info = load_tiny(path)
-    steps = info.training["progress"]["image"]["joint_steps"]
-    assert steps == info.training["progress"]["sound"]["joint_steps"] > 0
-    longer = Recipe(stage1_minutes=0.05, stage2_minutes=0.1, stage1_batch=4, stage2_batch=4)
-    _, again = load_tiny(train.train(tmp_path, longer, resume=True))
-    assert again.training["progress"]["image"]["joint_steps"] > steps
-
-
 def test_checkpoint_round_trip_and_refusals(model: TinyModel, tmp_path: Path) -> None:
-    info = TinyInfo(model.config, vocabulary(), assets.class_names(), {"seed": 0})
+    info = TinyInfo(model.config, vocabulary(), Bank.shipped().class_names, {"seed": 0})
     path = tmp_path / "tiny.safetensors"
     save_tiny(path, model, info)
     again, read = load_tiny(path)
@@ -216,28 +134,40 @@ def test_checkpoint_round_trip_and_refusals(model: TinyModel, tmp_path: Path) ->
         load_tiny(path)
 
 
-#: Single-object retrieval of the shipped weights on one set of held-out renderings.
-SHIPPED = {"image-text": 0.939, "audio-text": 0.9878, "image-audio": 0.9268}
+@pytest.fixture
+def text() -> TinyTextEncoder:
+    encoder = mm.load_backbone("tiny")["text"]
+    assert isinstance(encoder, TinyTextEncoder)
+    return encoder
 
 
-def test_the_shipped_weights_fit_and_reproduce_their_figures() -> None:
-    model, info = load_tiny()
-    assert WEIGHTS.stat().st_size <= 16 * 1024**2
-    assert info.vocabulary == vocabulary()
-    assert info.class_names == assets.class_names()
-    assert not model.training
-    tokenizer = WordTokenizer(info.vocabulary, info.config.max_tokens)
-    figures = retrieval.single_object(model, tokenizer, "heldout", draws=1)
-    # A near tie may fall the other way on another machine: two queries of 82.
-    assert figures == pytest.approx(SHIPPED, abs=2 / 82 + 1e-6)
+def test_a_caption_without_a_known_word_is_refused_with_some_that_are(
+    text: TinyTextEncoder,
+) -> None:
+    caption = RawText("zwei Katzen schlafen auf meinem Sofa heute", "caption.txt")
+    message = r"caption\.txt: .*'zwei', 'katzen', .* 2 more.*such as .*\.words lists them"
+    with pytest.raises(InputError, match=message) as caught:
+        text.preprocess([RawText("a dog"), caption])
+    offered = str(caught.value).split("such as ")[1].split(";")[0]
+    assert {word.strip("'") for word in offered.split(", ")} < set(text.words)
 
 
-def test_the_oracle_of_the_shipped_weights_finds_what_is_shared() -> None:
-    model, info = load_tiny()
-    tokenizer = WordTokenizer(info.vocabulary, info.config.max_tokens)
-    found = retrieval.occlusion_oracle(model, tokenizer, "heldout", n=12)
-    assert set(found) == {f"{a}|{b}" for a in TOWERS for b in TOWERS if a != b}
-    assert min(found.values()) >= 0.8
-    blind = TinyModel(info.config).eval()
-    guessed = retrieval.occlusion_oracle(blind, tokenizer, "heldout", n=12)
-    assert sum(guessed.values()) < sum(found.values()) - 1
+def test_unknown_words_are_named_once(text: TinyTextEncoder) -> None:
+    captions = [RawText("a dog and a zyzzyva"), RawText("the zyzzyva near a Quux")]
+    with pytest.warns(TrustWarning, match="'zyzzyva', 'quux'") as caught:
+        text.preprocess(captions)
+    assert len(caught) == 1
+    text.preprocess(captions)  # a second warning would be an error here
+    with pytest.warns(TrustWarning, match="'xyst'") as caught:
+        text.preprocess([*captions, RawText("a dog beside a xyst")])
+    assert "zyzzyva" not in str(caught[0].message)
+
+
+@pytest.mark.parametrize("caption", ["a # and a dog", "# # #", "a dog; a piano!", "(rain)"])
+def test_marks_are_no_words(text: TinyTextEncoder, caption: str) -> None:
+    """Metrics put a mark where they take a word away: nobody wants to hear of that."""
+    text.preprocess([RawText(caption)])
+
+
+def test_captions_of_scenes_have_no_unknown_word(text: TinyTextEncoder) -> None:
+    text.preprocess([scene.input("text") for scene in mm.scenes(10)])

@@ -78,7 +78,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from mmattrib.backbones.tiny.checkpoint import TinyInfo, save_tiny
     from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
-    from mmattrib.datasets.scenes.bank import class_names
+    from mmattrib.datasets.scenes import Bank
     from mmattrib.datasets.scenes.captions import vocabulary
 
     words = vocabulary()
@@ -87,7 +87,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = TinyConfig(vocabulary=len(words))
         model = TinyModel(config)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_tiny(path, model, TinyInfo(config, words, tuple(class_names()), {"steps": 0}))
+    save_tiny(path, model, TinyInfo(config, words, Bank.shipped().class_names, {"steps": 0}))
     return path
 
 

@@ -13,8 +13,7 @@ from PIL import Image
 
 import mmattrib as mm
 from mmattrib.cli.scenes import scenes as command
-from mmattrib.datasets.scenes import export
-from mmattrib.datasets.scenes.specs import SPLITS
+from mmattrib.datasets.scenes import SPLITS, export
 from mmattrib.errors import InputError, OptionError
 
 

@@ -9,17 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mmattrib.datasets.scenes import bank as assets
-from mmattrib.datasets.scenes.bank import Sound, Sprite
+from mmattrib.datasets.scenes.bank import SAMPLE_RATE, SPLITS, Bank, Sound, Split, Sprite
 from mmattrib.errors import OptionError
 
 LICENCES = {"Apache-2.0", "MIT", "CC0-1.0", "public domain"}
-SPLITS: tuple[assets.Split, assets.Split] = ("train", "heldout")
+BANK = Bank.shipped()
 
 
 def _everything() -> list[Sprite | Sound]:
-    bank = assets.catalog()
-    return [*bank.sprites, *bank.sounds]
+    return [*BANK.catalog.sprites, *BANK.catalog.sounds]
 
 
 def _active_rms(samples: npt.NDArray[np.float32]) -> float:
@@ -39,10 +37,10 @@ def _spectrum(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 
 def test_at_least_forty_classes_and_at_most_12_mb() -> None:
-    assert len(set(assets.class_names())) == len(assets.class_names()) >= 40
+    assert len(set(BANK.class_names)) == len(BANK.class_names) >= 40
     extra = ("catalog.json", "NOTICE")
-    size = sum(len(assets.read_bytes(a.file)) for a in _everything())
-    size += sum(len(assets.read_bytes(name)) for name in extra)
+    size = sum(len(BANK.read_bytes(a.file)) for a in _everything())
+    size += sum(len(BANK.read_bytes(name)) for name in extra)
     assert size <= 12e6
 
 
@@ -58,23 +56,23 @@ def test_the_folder_holds_the_catalogued_files_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_class_and_the_distractors_have_sprites_and_sounds(split: assets.Split) -> None:
-    for name in (*assets.class_names(), None):
-        assert assets.sprites(name, split)
-        assert len(assets.sounds(name, split)) >= 4
-        assert all(a.class_name == name for a in assets.sprites(name, split))
+def test_every_class_and_the_distractors_have_sprites_and_sounds(split: Split) -> None:
+    for name in (*BANK.class_names, None):
+        assert BANK.sprites(name, split)
+        assert len(BANK.sounds(name, split)) >= 4
+        assert all(a.class_name == name for a in BANK.sprites(name, split))
 
 
 def test_a_class_with_several_sprites_holds_exactly_one_out() -> None:
-    for name in assets.class_names():
-        rows = [s for s in assets.catalog().sprites if s.class_name == name]
+    for name in BANK.class_names:
+        rows = [s for s in BANK.catalog.sprites if s.class_name == name]
         splits = sorted(s.split for s in rows)
         assert splits == ["both"] or (splits.count("heldout") == 1 and "train" in splits)
 
 
 def test_sprites_decode_cropped_with_straight_alpha() -> None:
-    for sprite in assets.catalog().sprites:
-        pixels = assets.load_sprite(sprite)
+    for sprite in BANK.catalog.sprites:
+        pixels = BANK.load_sprite(sprite)
         assert pixels.dtype == np.uint8, sprite.file
         assert pixels.shape[2] == 4, sprite.file
         assert max(pixels.shape[:2]) == 64, sprite.file
@@ -89,19 +87,19 @@ def test_sprites_decode_cropped_with_straight_alpha() -> None:
 
 
 def test_sounds_decode_at_one_level_without_clipping() -> None:
-    for sound in assets.catalog().sounds:
-        samples = assets.load_sound(sound)
+    for sound in BANK.catalog.sounds:
+        samples = BANK.load_sound(sound)
         assert samples.ndim == 1, sound.file
         assert np.isfinite(samples).all(), sound.file
-        assert 0.39 <= len(samples) / assets.SAMPLE_RATE <= 1.41, sound.file
-        assert abs(len(samples) / assets.SAMPLE_RATE - sound.seconds) < 0.01, sound.file
+        assert 0.39 <= len(samples) / SAMPLE_RATE <= 1.41, sound.file
+        assert abs(len(samples) / SAMPLE_RATE - sound.seconds) < 0.01, sound.file
         assert np.abs(samples).max() < 0.999, sound.file
         assert _active_rms(samples) == pytest.approx(0.1, rel=0.1), sound.file
 
 
 def test_neither_level_nor_length_tells_the_class() -> None:
-    for name in assets.class_names():
-        clips = [assets.load_sound(s) for split in SPLITS for s in assets.sounds(name, split)]
+    for name in BANK.class_names:
+        clips = [BANK.load_sound(s) for split in SPLITS for s in BANK.sounds(name, split)]
         assert np.mean([_active_rms(c) for c in clips]) == pytest.approx(0.1, rel=0.04), name
         assert 0.65 <= np.mean([len(c) / 16_000 for c in clips]) <= 1.15, name
 
@@ -109,7 +107,7 @@ def test_neither_level_nor_length_tells_the_class() -> None:
 def test_held_out_files_differ_from_training_files() -> None:
     by_split: dict[str, set[bytes]] = {"train": set(), "heldout": set(), "both": set()}
     for asset in _everything():
-        by_split[asset.split].add(assets.read_bytes(asset.file))
+        by_split[asset.split].add(BANK.read_bytes(asset.file))
     assert not by_split["heldout"] & (by_split["train"] | by_split["both"])
 
 
@@ -119,25 +117,25 @@ def test_held_out_sounds_use_other_keys_rates_and_velocities() -> None:
             return {(sound.source_file, key, sound.velocity) for key in sound.keys}
         return {(part, sound.rate) for part in sound.source_file.split()}
 
-    for name in (*assets.class_names(), None):
-        train = set().union(*(draws(s) for s in assets.sounds(name, "train")))
-        heldout = set().union(*(draws(s) for s in assets.sounds(name, "heldout")))
+    for name in (*BANK.class_names, None):
+        train = set().union(*(draws(s) for s in BANK.sounds(name, "train")))
+        heldout = set().union(*(draws(s) for s in BANK.sounds(name, "heldout")))
         assert not train & heldout, name
 
 
 def test_held_out_sounds_resemble_their_own_class() -> None:
     """Nearest training clip by mean spectrum: far above chance (1 / 41) for every class."""
-    names = assets.class_names()
+    names = BANK.class_names
     rows = [
-        (k, _spectrum(assets.load_sound(s)))
+        (k, _spectrum(BANK.load_sound(s)))
         for k, n in enumerate(names)
-        for s in assets.sounds(n, "train")
+        for s in BANK.sounds(n, "train")
     ]
     labels, bank = np.array([k for k, _ in rows]), np.stack([f for _, f in rows])
     scale = bank.std(0)
     hits = []
     for k, name in enumerate(names):
-        own = [_spectrum(assets.load_sound(s)) for s in assets.sounds(name, "heldout")]
+        own = [_spectrum(BANK.load_sound(s)) for s in BANK.sounds(name, "heldout")]
         near = [labels[int((((bank - f) / scale) ** 2).sum(1).argmin())] for f in own]
         hits.append(float(np.mean([label == k for label in near])))
         assert hits[-1] >= 0.3, name
@@ -145,7 +143,7 @@ def test_held_out_sounds_resemble_their_own_class() -> None:
 
 
 def test_licences_are_permissive_and_notice_names_every_file() -> None:
-    notice = assets.read_bytes("NOTICE").decode("utf-8")
+    notice = BANK.read_bytes("NOTICE").decode("utf-8")
     named = {line.split(" | ")[0] for line in notice.splitlines() if " | " in line}
     for asset in _everything():
         assert asset.licence in LICENCES, asset.file
@@ -159,6 +157,6 @@ def test_licences_are_permissive_and_notice_names_every_file() -> None:
 
 def test_unknown_names_are_refused_with_what_is_accepted() -> None:
     with pytest.raises(OptionError, match="piano"):
-        assets.sprites("theremin", "train")
+        BANK.sprites("theremin", "train")
     with pytest.raises(OptionError, match="heldout"):
-        assets.sounds("piano", cast(assets.Split, "test"))
+        BANK.sounds("piano", cast(Split, "test"))

@@ -7,13 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from mmattrib.datasets.scenes import bank as assets
 from mmattrib.datasets.scenes import captions
 from mmattrib.datasets.scenes import drawing as scene_render
-from mmattrib.datasets.scenes.generator import MEL, Scene, generate, scene_of, scenes
+from mmattrib.datasets.scenes.bank import Bank, Split
+from mmattrib.datasets.scenes.generator import (
+    MEL,
+    Scene,
+    generate,
+    part_names,
+    scene_of,
+    scenes,
+)
 from mmattrib.datasets.scenes.specs import SceneOptions, draw_spec, draw_training_spec
 from mmattrib.errors import InputError, OptionError
 from mmattrib.models.melspec import MelSpec, hz_to_mel, mel_to_hz
+from mmattrib.types import RawAudio, RawImage, RawText, Word
+
+BANK = Bank.shipped()
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +82,16 @@ def test_number_of_shared_classes_can_be_chosen(shared: int) -> None:
 
 
 def test_mixed_scenes_share_one_or_two() -> None:
-    drawn = {len(draw_spec(0, i, "train", SceneOptions(shared=None)).shared) for i in range(40)}
+    drawn = {
+        len(draw_spec(BANK, 0, i, "train", SceneOptions(shared=None)).shared) for i in range(40)
+    }
     assert drawn == {1, 2}
 
 
 def test_distractor_counts_are_kept() -> None:
     options = SceneOptions(1, (2, 2), (1, 1), (0, 0), unnamed=0.0)
     for index in range(20):
-        spec = draw_spec(1, index, "heldout", options)
+        spec = draw_spec(BANK, 1, index, "heldout", options)
         assert (len(spec.image), len(spec.audio), len(spec.text)) == (3, 2, 1)
 
 
@@ -98,7 +110,9 @@ def test_object_masks_are_the_pixels_that_change_when_the_object_goes(pool: list
 def test_masks_of_objects_do_not_overlap_and_what_was_hidden_shows_again() -> None:
     uncovered = 0
     for index in range(40):
-        spec = draw_spec(5, index, "train", SceneOptions(image_distractors=(3, 3), check=False))
+        spec = draw_spec(
+            BANK, 5, index, "train", SceneOptions(image_distractors=(3, 3), check=False)
+        )
         layout = scene_render.draw_image(spec)
         masks, _ = scene_render.image_masks(layout)
         assert np.stack(masks).sum(0).max() <= 1
@@ -133,7 +147,7 @@ def test_mentions_are_the_words_of_their_class(pool: list[Scene]) -> None:
     for scene in pool:
         for k, mention in enumerate(scene.mentions):
             start, end = mention.span
-            assert scene.caption[start:end] in captions.words_of(mention.class_name)
+            assert scene.caption[start:end] in BANK.words_of(mention.class_name)
             left = scene.without("text", k)
             assert mention.class_name not in {m.class_name for m in left.mentions}
             assert [m.class_name for m in left.mentions] == [
@@ -162,29 +176,29 @@ def test_without_can_be_repeated(pool: list[Scene]) -> None:
 def test_without_refuses_what_is_not_there(pool: list[Scene]) -> None:
     with pytest.raises(InputError, match="counted from 0"):
         pool[0].without("image", 9)
-    with pytest.raises(InputError, match="accepted are image, audio and text"):
+    with pytest.raises(InputError, match="hold image, audio and text"):
         pool[0].without("video", 0)
 
 
 def test_held_out_and_training_renderings_are_disjoint() -> None:
-    shipped_once = {s.file for s in assets.catalog().sprites if s.split == "both"}
-    files: dict[str, set[str]] = {"train": set(), "heldout": set()}
+    shipped_once = {s.file for s in BANK.catalog.sprites if s.split == "both"}
+    files: dict[Split, set[str]] = {"train": set(), "heldout": set()}
     for split, found in files.items():
         for index in range(150):
-            spec = draw_spec(0, index, split, SceneOptions(check=False))  # type: ignore[arg-type]
+            spec = draw_spec(BANK, 0, index, split, SceneOptions(check=False))  # type: ignore[arg-type]
             image, audio = scene_render.draw_image(spec), scene_render.draw_audio(spec)
             found |= {p.file for p in image.placements} | {t.file for t in audio.takes}
     assert len(files["heldout"]) > 100
     assert files["train"] & files["heldout"] <= shipped_once
     for file in shipped_once:  # the only drawing of a class: turned and coloured differently
-        one, other = (scene_render._variant(file, s, 0) for s in ("train", "heldout"))
+        one, other = (scene_render._variant(BANK, file, s, 0) for s in ("train", "heldout"))
         assert one.shape != other.shape or not np.array_equal(one, other)
-    backgrounds = [scene_render._background(s, 0) for s in ("train", "heldout")]
+    backgrounds = [scene_render._background(BANK, s, 0) for s in ("train", "heldout")]
     assert not np.array_equal(*backgrounds)
 
 
 def test_scene_of_holds_exactly_the_classes_asked_for() -> None:
-    names = assets.class_names()[3:5]
+    names = BANK.class_names[3:5]
     scene = scene_of(names, seed=1)
     assert classes(scene) == (set(names), set(names), set(names))
     with pytest.raises(OptionError, match="unicorn"):
@@ -206,8 +220,8 @@ def test_captions_fit_and_use_the_vocabulary() -> None:
     known = set(captions.vocabulary())
     rng = random.Random(0)
     for _ in range(300):
-        members = rng.sample(assets.class_names(), rng.randint(1, 4))
-        text, mentions = captions.write_caption(captions.draw_caption(members, rng))
+        members = rng.sample(BANK.class_names, rng.randint(1, 4))
+        text, mentions = captions.write_caption(captions.draw_caption(BANK, members, rng))
         tokens = captions.tokenise(text)
         assert len(tokens) < captions.MAX_TOKENS
         assert {word for word, _ in tokens} <= known
@@ -217,8 +231,8 @@ def test_captions_fit_and_use_the_vocabulary() -> None:
 def test_no_wording_outside_a_mention_names_a_class() -> None:
     named = {
         word
-        for name in assets.class_names()
-        for text in captions.words_of(name)
+        for name in BANK.class_names
+        for text in BANK.words_of(name)
         for word, _ in captions.tokenise(text)
     }
     fixed = [*captions.TEMPLATES, *captions.PLACES, *captions.ADJECTIVES, *captions.PAIR_SEPARATORS]
@@ -227,10 +241,10 @@ def test_no_wording_outside_a_mention_names_a_class() -> None:
 
 
 def test_training_specs_depend_on_seed_step_and_row() -> None:
-    one = draw_training_spec(0, 5, 3, 0.1, 0.4)
-    assert one == draw_training_spec(0, 5, 3, 0.1, 0.4)
-    assert one != draw_training_spec(0, 6, 3, 0.1, 0.4)
-    lone = draw_training_spec(0, 5, 3, 1.0, 0.4)
+    one = draw_training_spec(BANK, 0, 5, 3, 0.1, 0.4)
+    assert one == draw_training_spec(BANK, 0, 5, 3, 0.1, 0.4)
+    assert one != draw_training_spec(BANK, 0, 6, 3, 0.1, 0.4)
+    lone = draw_training_spec(BANK, 0, 5, 3, 1.0, 0.4)
     assert len(lone.image) == len(lone.audio) == len(lone.text) == 1
 
 
@@ -258,6 +272,53 @@ def test_mel_power_is_the_same_alone_or_in_a_batch() -> None:
     assert len(spec.hz()) == 64
     with pytest.raises(OptionError, match="half the sample rate"):
         MelSpec(fmax=9000.0)
+
+
+def test_the_inputs_of_a_scene_are_what_it_holds(pool: list[Scene]) -> None:
+    for scene in pool:
+        image, audio, text = (scene.input(side) for side in ("image", "audio", "text"))
+        assert isinstance(image, RawImage)
+        assert isinstance(audio, RawAudio)
+        assert isinstance(text, RawText)
+        assert image.pixels is scene.image
+        assert (audio.samples is scene.audio, audio.sample_rate) == (True, scene.sample_rate)
+        assert text.text == scene.caption
+        assert f"scene {scene.index} of seed 3" == image.name == audio.name == text.name
+
+
+def test_the_parts_of_a_scene_are_its_objects_events_and_mentions(pool: list[Scene]) -> None:
+    for scene in pool:
+        for side in ("image", "audio", "text"):
+            parts = scene.parts(side)
+            assert tuple(part.name for part in parts) == part_names(scene, side)
+            assert tuple(p.name for p in parts if p.shared) == scene.shared
+        for part, thing in zip(scene.parts("image"), scene.objects, strict=True):
+            assert part.region is thing.mask is part.mask()
+            assert [(a.name, a.unit, len(a.values)) for a in part.axes] == [
+                ("y", "px", 96),
+                ("x", "px", 96),
+            ]
+        for part, event in zip(scene.parts("audio"), scene.events, strict=True):
+            assert part.region is event.mask
+            assert [(a.name, a.unit) for a in part.axes] == [("frequency", "Hz"), ("time", "s")]
+            assert tuple(len(axis.values) for axis in part.axes) == event.mask.shape
+            heard = part.axes[1].values[np.flatnonzero(event.mask.any(0))]
+            assert event.start - 0.05 <= heard.min() <= heard.max() <= event.end + 0.05
+
+
+def test_a_mention_covers_its_own_words_and_no_others(pool: list[Scene]) -> None:
+    for scene in pool:
+        words = [Word(scene.caption[a:b], a, b) for _, (a, b) in captions.tokenise(scene.caption)]
+        for part, mention in zip(scene.parts("text"), scene.mentions, strict=True):
+            covered = [w.text for w, yes in zip(words, part.mask(words), strict=True) if yes]
+            start, end = mention.span
+            assert " ".join(covered) == scene.caption[start:end]
+
+
+def test_another_modality_is_refused(pool: list[Scene]) -> None:
+    for ask in (pool[0].input, pool[0].parts, lambda side: part_names(pool[0], side)):
+        with pytest.raises(InputError, match="'depth': scenes hold image, audio and text"):
+            ask("depth")
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmattrib.datasets.scenes.bank import load_sound, sounds
+from mmattrib.datasets.scenes import Bank
 from mmattrib.io import load
 from mmattrib.render.audio import encode_audio
 
@@ -34,7 +34,8 @@ def test_the_guard_sees_a_stream(tmp_path: Path) -> None:
 
 
 def test_sounds_of_the_bank() -> None:
-    assert len(load_sound.__wrapped__(sounds("dog", "train")[0]))
+    bank = Bank()  # one that has decoded nothing yet
+    assert len(bank.load_sound(bank.sounds("dog", "train")[0]))
 
 
 def test_sounds_of_users(tmp_path: Path) -> None:
