@@ -1,4 +1,4 @@
-"""``python -m examples.study``: sweep, oracle and table."""
+"""``python -m examples.study``: sweep, references, table, against and pages."""
 
 from __future__ import annotations
 
@@ -8,14 +8,26 @@ from typing import Any, get_args
 
 import click
 
-from examples.study.measure import Variant
+from examples.study.pages import redraw
 from examples.study.plan import choose, read_plan
-from examples.study.protocol import FINAL_SCENES, SEARCH_SCENES, Kind, Split
-from examples.study.results import load_results
-from examples.study.sweep import Checkpoint, Scope, sweep
-from examples.study.table import View, against, markdown
+from examples.study.protocol import (
+    DECIDING,
+    DIRECTIONS,
+    FINAL_SCENES,
+    GROUPS,
+    METRICS,
+    PAIRS,
+    PROBES,
+    RANKED,
+    SEARCH_SCENES,
+    Phase,
+    Sharing,
+    label,
+)
+from examples.study.sweep import FILE, REFERENCES, Scope, checkpoints, sweep
+from mmattrib.datasets.scenes import Bank
 from mmattrib.errors import MmattribError, OptionError
-from mmattrib.evaluation.benchmark import PAIRS
+from mmattrib.evaluation import Candidate, Results, View, against, load_results, markdown
 
 
 class _Group(click.Group):
@@ -24,8 +36,8 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except MmattribError as error:
-            raise click.UsageError(str(error)) from error
+        except (MmattribError, OSError) as error:
+            raise click.UsageError(" ".join(str(error).split())) from error
 
 
 @click.group(cls=_Group)
@@ -45,20 +57,40 @@ def _measuring(function: Any) -> Any:
                           f"{FINAL_SCENES} of the final table."),
         click.option("--start", type=click.IntRange(min=0), default=0, show_default=True,
                      help="Number of the first scene."),
-        click.option("--split", type=click.Choice(get_args(Split)), default="search",
-                     show_default=True, help="Scenes to search on, or those of the final table."),
-        click.option("--kind", type=click.Choice(get_args(Kind)), default="one",
-                     show_default=True, help="How many classes a scene shares."),
+        *_SCENES,
         click.option("--pair", "pairs", multiple=True, metavar="A,B",
                      help="e.g. image,text; repeated. Default: all three."),
+        click.option("--bank", type=click.Path(path_type=Path), metavar="DIR",
+                     help="Drawings and sounds of your own. Default: the shipped ones."),
         click.option("--backbone", default="tiny", show_default=True,
                      help="One of `mmattrib backbones`."),
         click.option("--checkpoint", "files", multiple=True, metavar="FILE",
                      help="A checkpoint of it, or 'shipped'; repeated. Default: shipped."),
     ]  # fmt: skip
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return _with(options)(function)
+
+
+def _with(options: Sequence[Any]) -> Any:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_SCENES = (
+    click.option("--phase", type=click.Choice(get_args(Phase)), default="search",
+                 show_default=True, help="Scenes to search on, or those of the final table."),
+    click.option("--sharing", type=click.Choice(get_args(Sharing)), default="one",
+                 show_default=True, help="How many classes a scene shares."),
+)  # fmt: skip
+_SHOWN = (
+    click.option("--metric", "metrics", multiple=True, type=click.Choice(METRICS),
+                 help="Repeated."),
+    click.option("--checkpoint", "backbones", multiple=True, metavar="LABEL",
+                 help="Average over these alone; repeated. Default: all."),
+)  # fmt: skip
 
 
 @main.command("sweep")
@@ -67,7 +99,7 @@ def _measuring(function: Any) -> Any:
 @click.option("--variant", "patterns", multiple=True, metavar="NAME",
               help="Only this variant; * and ? match. Repeated. Default: all.")  # fmt: skip
 @click.option("--probes", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Measure tsens and stability on so many scenes.")  # fmt: skip
+              help="Measure prompt sensitivity and stability on so many scenes.")  # fmt: skip
 @click.option("--oracle", is_flag=True, help="Measure chance and the occlusion oracle too.")
 @click.option("--fresh", is_flag=True,
               help="Measure again what other source code measured.")  # fmt: skip
@@ -83,79 +115,107 @@ def sweep_command(
 ) -> None:
     """Measure every variant of PLAN, a TOML file, and print the table."""
     variants = choose(read_plan(plan), patterns)
-    if baseline is not None and baseline not in [v.name for v in variants]:
+    if baseline is not None and baseline not in [v.label for v in variants]:
         raise OptionError(f"--baseline {baseline} is not among the variants")
-    _measure(variants, given, probes=probes, oracle=oracle, fresh=fresh, baseline=baseline)
+    measured: list[Candidate] = [*variants, *(REFERENCES if oracle else ())]
+    _measure(measured, given, probes=probes, fresh=fresh, baseline=baseline)
 
 
 @main.command("oracle")
 @_measuring
 def oracle_command(**given: Any) -> None:
     """Measure chance and the occlusion oracle: what the model itself relies on."""
-    _measure([], given, oracle=True)
+    _measure(REFERENCES, given)
 
 
 def _measure(
-    variants: Sequence[Variant],
+    candidates: Sequence[Candidate],
     given: dict[str, Any],
     *,
     probes: int = 0,
-    oracle: bool = False,
     fresh: bool = False,
     baseline: str | None = None,
 ) -> None:
     pairs = tuple(_pair(text) for text in given["pairs"]) or PAIRS
-    count = given["n"] or (FINAL_SCENES if given["split"] == "final" else SEARCH_SCENES)
-    scope = Scope(count, given["start"], given["split"], given["kind"], pairs, probes)
-    checkpoints = [
-        Checkpoint.of(None if file == "shipped" else file, given["backbone"])
-        for file in given["files"] or ("shipped",)
-    ]
-    outcome = sweep(
-        variants, checkpoints, scope, given["folder"], jobs=given["jobs"], oracle=oracle,
-        fresh=fresh,
-    )  # fmt: skip
+    count = given["n"] or (FINAL_SCENES if given["phase"] == "final" else SEARCH_SCENES)
+    bank = Bank.load(given["bank"]) if given["bank"] else None
+    scope = Scope(count, given["start"], given["phase"], given["sharing"], pairs, probes, bank)
+    files = [None if file == "shipped" else file for file in given["files"] or ("shipped",)]
+    models = checkpoints(files, given["backbone"])
+    outcome = sweep(candidates, models, scope, given["folder"], jobs=given["jobs"], fresh=fresh)
     if outcome.outdated:
         click.echo(
-            f"{outcome.outdated} of {outcome.kept} finished chunks were measured with other source "
+            f"{outcome.outdated} of {outcome.kept} finished tasks were measured with other source "
             "code of mmattrib.engine or mmattrib.methods; --fresh measures them again.",
             err=True,
         )
     if outcome.done or outcome.kept:
-        view = View(baseline=baseline, split=scope.split, kind=scope.kind)
-        click.echo(markdown(load_results(given["folder"]), view), nl=False)
+        results = _load(given["folder"])
+        click.echo(markdown(results, _view(results, given, baseline=baseline)), nl=False)
     for task, message in outcome.failures.items():
         click.echo(f"failed: {task}: {message}", err=True)
     if outcome.failures:
         raise SystemExit(1)
 
 
+def _load(folder: Path) -> Results:
+    path = folder / FILE
+    if not path.exists():
+        raise OptionError(f"{folder} holds no {FILE}; `python -m examples.study sweep` writes one")
+    return load_results(path)
+
+
+def _view(results: Results, given: dict[str, Any], **more: Any) -> View:
+    """The protocol's order of directions and metrics, of those that were measured."""
+    measured = [d for d in DIRECTIONS if d in results.directions]
+    return View(
+        **{
+            "dataset": label(given["phase"], given["sharing"]),
+            "directions": tuple(given.get("directions") or measured),
+            "metrics": tuple(given.get("metrics") or ()),
+            "backbones": tuple(given.get("backbones") or ()),
+            "compared": (*RANKED, *PROBES),
+            "groups": GROUPS,
+            **more,
+        }
+    )
+
+
 @main.command("table")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--direction", "directions", multiple=True, help="e.g. image|text; repeated.")
-@click.option("--metric", "metrics", multiple=True, help="Repeated. Default: all measured.")
-@click.option("--checkpoint", "checkpoints", multiple=True, metavar="LABEL",
-              help="Average over these alone; repeated. Default: all.")  # fmt: skip
+@click.option("--direction", "directions", multiple=True, type=click.Choice(DIRECTIONS),
+              help="Repeated. Default: all measured.")  # fmt: skip
+@_with(_SHOWN)
 @click.option("--baseline", metavar="NAME", help="Compare the others with it.")
-@click.option("--split", type=click.Choice(get_args(Split)), default="search", show_default=True)
-@click.option("--kind", type=click.Choice(get_args(Kind)), default="one", show_default=True)
-def table_command(folder: Path, **given: Any) -> None:
+@_with(_SCENES)
+def table_command(folder: Path, baseline: str | None, **given: Any) -> None:
     """Print the results of DIR as Markdown."""
-    click.echo(markdown(load_results(folder), View(**given)), nl=False)
+    results = _load(folder)
+    click.echo(markdown(results, _view(results, given, baseline=baseline)), nl=False)
 
 
 @main.command("against")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--variant", default="ca-m2ib", show_default=True, help="The one that is compared.")
 @click.option("--rival", "rivals", multiple=True, help="With which; repeated. Default: all.")
-@click.option("--metric", "metrics", multiple=True, help="Repeated. Default: those that decide.")
-@click.option("--checkpoint", "checkpoints", multiple=True, metavar="LABEL",
-              help="Average over these alone; repeated. Default: all.")  # fmt: skip
-@click.option("--split", type=click.Choice(get_args(Split)), default="search", show_default=True)
-@click.option("--kind", type=click.Choice(get_args(Kind)), default="one", show_default=True)
+@_with(_SHOWN)
+@_with(_SCENES)
 def against_command(folder: Path, variant: str, rivals: tuple[str, ...], **given: Any) -> None:
     """Print how far one variant leads the others, direction by direction."""
-    click.echo(against(load_results(folder), variant, rivals, View(**given)), nl=False)
+    results = _load(folder)
+    view = _view(results, given, metrics=tuple(given["metrics"] or DECIDING))
+    click.echo(against(results, variant, rivals, view), nl=False)
+
+
+@main.command("pages")
+@click.option("--check", is_flag=True, help="Change nothing; fail where a table would change.")
+def pages_command(check: bool) -> None:
+    """Redraw the tables of docs/method.md and of results.md from the kept numbers."""
+    changed = redraw(check=check)
+    for page in changed:
+        click.echo(f"{page} {'has other tables than its numbers give' if check else 'is redrawn'}")
+    if check and changed:
+        raise SystemExit(1)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -24,9 +24,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from examples.study.measure import Variant
-from examples.study.results import CHANCE, ORACLE
+from examples.study.sweep import REFERENCES
 from mmattrib.errors import OptionError
+from mmattrib.evaluation import Variant
 
 _KEYS: Final = ("method", "layer", "options")
 
@@ -63,10 +63,11 @@ def parse_plan(plan: Mapping[str, Any], where: str = "plan") -> list[Variant]:
             variants.append(_variant(f"{name}/{suffix}", single, defaults, where))
     if not variants:
         raise OptionError(f"{where} names no variant; write [variant.NAME] or [grid.NAME]")
-    names = [variant.name for variant in variants]
+    names = [variant.label for variant in variants]
+    reserved = [reference.label for reference in REFERENCES]
     for name in names:
-        if names.count(name) > 1 or name in (CHANCE, ORACLE):
-            why = "is reserved" if name in (CHANCE, ORACLE) else "stands twice"
+        if names.count(name) > 1 or name in reserved:
+            why = "is reserved" if name in reserved else "stands twice"
             raise OptionError(f"{where}: variant {name!r} {why}; choose another name")
     return variants
 
@@ -78,10 +79,10 @@ def choose(variants: Sequence[Variant], patterns: Sequence[str]) -> list[Variant
         OptionError: a pattern that matches none.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(variant.name, pattern) for variant in variants):
-            names = ", ".join(variant.name for variant in variants)
+        if not any(fnmatchcase(variant.label, pattern) for variant in variants):
+            names = ", ".join(variant.label for variant in variants)
             raise OptionError(f"no variant matches {pattern!r}; the plan has {names}")
-    return [v for v in variants if not patterns or any(fnmatchcase(v.name, p) for p in patterns)]
+    return [v for v in variants if not patterns or any(fnmatchcase(v.label, p) for p in patterns)]
 
 
 def _table(table: Any, where: str) -> dict[str, Any]:

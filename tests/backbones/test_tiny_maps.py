@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mmattrib.evaluation.benchmark import raw_input
 
 import mmattrib as mm
 from mmattrib.datasets.scenes import SceneOptions
-from mmattrib.evaluation.benchmark import raw_input
 
 pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
 

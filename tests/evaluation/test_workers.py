@@ -11,7 +11,7 @@ import time
 PROGRAM = """
 import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from mmattrib.evaluation.benchmark import end_with_parent
+from mmattrib.evaluation.executors import end_with_parent
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")

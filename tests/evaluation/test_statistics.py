@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from examples.study import compare
 from mmattrib.errors import OptionError
-from mmattrib.evaluation.benchmark import bootstrap_interval
+from mmattrib.evaluation import bootstrap_interval, compare
 
 
 def test_a_constant_difference_is_its_own_interval() -> None:
@@ -16,7 +15,7 @@ def test_a_constant_difference_is_its_own_interval() -> None:
     bounds = (found.mean, found.low, found.high, found.corrected_low, found.corrected_high)
     assert bounds == pytest.approx([0.25] * 5)
     assert found.clear
-    assert found.scenes == 40
+    assert found.samples == 40
 
 
 def test_swapping_the_sides_turns_the_sign() -> None:
@@ -43,22 +42,22 @@ def test_more_comparisons_widen_the_corrected_interval_alone() -> None:
     assert many.corrected_low < one.low < one.high < many.corrected_high
 
 
-def test_checkpoints_are_averaged_before_scenes_are_resampled() -> None:
+def test_backbones_are_averaged_before_samples_are_resampled() -> None:
     a, b = np.random.default_rng(4).normal(size=(2, 3, 50))
     together, averaged = compare(a, b, draws=500), compare(a.mean(0), b.mean(0), draws=500)
     assert (together.low, together.high) == pytest.approx((averaged.low, averaged.high))
-    assert together.per_checkpoint == pytest.approx(tuple((a - b).mean(1)))
+    assert together.per_backbone == pytest.approx(tuple((a - b).mean(1)))
     doubled = compare(np.concatenate([a, a]), np.concatenate([b, b]), draws=500)
     assert doubled.high - doubled.low == pytest.approx(together.high - together.low)
 
 
-def test_scenes_that_lack_a_number_are_left_out() -> None:
+def test_samples_that_lack_a_number_are_left_out() -> None:
     a, b = np.random.default_rng(5).normal(size=(2, 2, 12))
     kept = compare(a[:, 3:], b[:, 3:], draws=300)
     a[0, 0], b[1, 1], a[:, 2] = np.nan, np.nan, np.nan
     assert compare(a, b, draws=300) == kept
     nothing = compare(np.full(4, np.nan), np.zeros(4))
-    assert nothing.scenes == 0
+    assert nothing.samples == 0
     assert np.isnan(nothing.mean)
     assert not nothing.clear
 

@@ -1,0 +1,223 @@
+"""The tables of the pages, drawn from the kept numbers.
+
+A page marks each table: ``<!-- table: NAME -->`` before it and ``<!-- end -->`` behind it. What
+stands between is replaced by what the table's function gives; nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
+from mmattrib.errors import OptionError
+from mmattrib.evaluation import Results, View, against, load_results, markdown
+from mmattrib.evaluation.tables import row
+
+ROOT: Final = Path(__file__).parents[2]
+RAW: Final = Path(__file__).parent / "raw"
+PAGES: Final = (ROOT / "docs" / "method.md", Path(__file__).parent / "results.md")
+SHIPPED: Final = ("shipped",)
+_MARKED: Final = re.compile(r"(<!-- table: ([^>]+) -->\n\n)(.*?)(\n\n<!-- end -->)", re.DOTALL)
+_USUAL: Final = (*RANKED, *PROBES, "seconds", "capacity_bits")
+_SHOWN: Final = ("image|text", "image|audio", "audio|text", "audio|image", "text|image",
+                 "text|audio")  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def raw(name: str) -> Results:
+    """The kept numbers of one sweep.
+
+    Raises:
+        OptionError: there are none under this name.
+    """
+    path = RAW / f"{name}.jsonl.gz"
+    if not path.is_file():
+        known = ", ".join(sorted(p.name.removesuffix(".jsonl.gz") for p in RAW.glob("*.gz")))
+        raise OptionError(f"no numbers are kept under {name!r}: {known}")
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, "results.jsonl")
+        plain.write_bytes(gzip.decompress(path.read_bytes()))
+        return load_results(plain)
+
+
+def everything(
+    name: str, dataset: str = "final/one", backbones: Sequence[str] = (),
+    metrics: Sequence[str] = _USUAL,
+) -> str:  # fmt: skip
+    """Every method and direction of one set of scenes."""
+    results = raw(name)
+    view = View(
+        dataset=dataset,
+        directions=[d for d in DIRECTIONS if _known(results, d, dataset)],
+        metrics=[m for m in metrics if _filled(results, m, dataset)],
+        backbones=backbones,
+        groups=GROUPS,
+    )
+    return markdown(results, view).rstrip("\n")
+
+
+def _known(results: Results, direction: str, dataset: str) -> bool:
+    return any(results.measured(method, direction, dataset) for method in results.methods)
+
+
+def _filled(results: Results, metric: str, dataset: str) -> bool:
+    return any(
+        column.dataset == dataset and column.metric == metric and not np.isnan(values).all()
+        for column, values in results.columns.items()
+    )
+
+
+def leads(
+    name: str, backbones: Sequence[str] = (), rivals: Sequence[str] = (),
+    among: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """How far `ca-m2ib` leads others; corrected for all of ``among``, ``rivals`` shown."""
+    view = View(dataset="final/one", directions=DIRECTIONS, metrics=DECIDING, backbones=backbones)
+    lines = against(raw(name), "ca-m2ib", among, view).rstrip("\n").split("\n")
+    shown = [line for line in lines[2:] if not rivals or _rival(line) in rivals]
+    shown.sort(key=lambda line: rivals.index(_rival(line)) if rivals else 0)
+    return "\n".join([*lines[:2], *shown])
+
+
+def _rival(line: str) -> str:
+    return line.split("|")[1].strip().rpartition(" (")[0]
+
+
+def summary() -> str:
+    """The shipped checkpoint at a glance."""
+    results = raw("final")
+
+    def mean(method: str, direction: str, metric: str, bold: bool = False) -> str:
+        value = results.mean(method, direction, metric, backbone="shipped", dataset="final/one")
+        text = f"{100 * value[0]:.1f}"
+        return f"**{text}**" if bold else text
+
+    def several(direction: str, metric: str, methods: Sequence[str]) -> str:
+        return ", ".join(mean(m, direction, metric, m == "ca-m2ib") for m in methods)
+
+    lines = [
+        "| | object top-1: chance, M2IB, NIB, **ours**, oracle | of oracle | iou: M2IB, NIB, "
+        "**ours** | auc | energy | prompt sensitivity: M2IB, **ours** | stability: M2IB, **ours** |",
+        row(["---"] * 8).replace("|", "|"),
+    ]
+    for direction in _SHOWN:
+        ours, oracle = (
+            results.mean(m, direction, "object_top1", backbone="shipped", dataset="final/one")[0]
+            for m in ("ca-m2ib", "oracle")
+        )
+        cells = [
+            direction,
+            several(direction, "object_top1", ("chance", "m2ib", "nib", "ca-m2ib", "oracle")),
+            f"{100 * ours / oracle:.1f}",
+            *(several(direction, m, ("m2ib", "nib", "ca-m2ib")) for m in ("iou", "auc", "energy")),
+            *(several(direction, m, ("m2ib", "ca-m2ib")) for m in PROBES),
+        ]
+        lines.append(row(cells))
+    return "\n".join(lines)
+
+
+def nothing_shared() -> str:
+    """Bits per map where one class is shared, and where none is."""
+    results = raw("final")
+
+    def bits(method: str, direction: str, dataset: str) -> float:
+        return results.mean(
+            method, direction, "capacity_bits", backbone="shipped", dataset=dataset
+        )[0]
+
+    lines = [
+        "| | `ca-m2ib`: one shared, none shared | M2IB: one shared, none shared |",
+        "| --- | --- | --- |",
+    ]
+    for direction in _SHOWN:
+        ours = [bits("ca-m2ib", direction, name) for name in ("final/one", "final/none")]
+        theirs = [bits("m2ib", direction, name) for name in ("final/one", "final/none")]
+        lines.append(
+            row([direction, f"{ours[0]:.1f}, {ours[1]:.2f}", f"{theirs[0]:.0f}, {theirs[1]:.0f}"])
+        )
+    return "\n".join(lines)
+
+
+def ablation() -> str:
+    """Variants of the method: means of three directions, and words beside them."""
+    results = raw("ablation")
+    three = ("image|text", "image|audio", "audio|image")
+
+    def mean(method: str, metric: str, directions: Sequence[str]) -> float:
+        columns = [results.values(method, d, metric) for d in directions]
+        values = np.mean(columns, axis=0)
+        return float(values[~np.isnan(values)].mean())
+
+    lines = [
+        "| | object top-1 | iou | auc | energy | bits | words: auc | energy |",
+        row(["---"] * 8),
+    ]
+    for method in results.methods:
+        cells = [f"{100 * mean(method, metric, three):.1f}" for metric in DECIDING]
+        cells.append(f"{mean(method, 'capacity_bits', three):.0f}")
+        cells += [f"{100 * mean(method, metric, ['text|image']):.1f}" for metric in DECIDING[2:]]
+        lines.append(row([method, *cells]))
+    return "\n".join(lines)
+
+
+_SEEDS: Final = ("tiny-seed1", "tiny-seed2")
+_DROPS: Final = ("confidence_drop", "confidence_increase")
+TABLES: Final[Mapping[str, Callable[[], str]]] = {
+    "summary": summary,
+    "leads, shipped, nearest": partial(leads, "final", SHIPPED, ("nib", "m2ib", "ca-m2ib-literal")),
+    "leads, all, nearest": partial(leads, "final", (), ("nib", "m2ib")),
+    "leads, stamps, nearest": partial(leads, "stamps", (), ("nib", "m2ib")),
+    "nothing shared": nothing_shared,
+    "ablation": ablation,
+    **{f"final, {c}": partial(everything, "final", "final/one", (c,)) for c in (*SHIPPED, *_SEEDS)},
+    **{f"leads, {c}": partial(leads, "final", (c,)) for c in (*SHIPPED, *_SEEDS)},
+    "leads, all": partial(leads, "final"),
+    "confidence": partial(everything, "final", "final/one", SHIPPED, _DROPS),
+    "none shared": partial(everything, "final", "final/none", (), ("capacity_bits", "cosine")),
+    "two shared": partial(everything, "final", "final/two"),
+    "stamps": partial(everything, "stamps"),
+    "leads, stamps": partial(leads, "stamps"),
+    "layers": partial(everything, "layers", "search/one", (), DECIDING),
+    "ablation, all": partial(
+        everything, "ablation", "search/one", (), (*RANKED, "seconds", "capacity_bits")
+    ),
+}
+"""Every table that a page may mark, by name."""
+
+
+def redraw(*, check: bool = False) -> list[Path]:
+    """Draw every marked table anew.
+
+    Args:
+        check: change no file.
+
+    Returns:
+        Pages that change, or would.
+
+    Raises:
+        OptionError: a page marks a table that does not exist.
+    """
+    changed = []
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        new = _MARKED.sub(_drawn, old)
+        if new != old:
+            changed.append(page)
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    return changed
+
+
+def _drawn(found: re.Match[str]) -> str:
+    name = found[2]
+    if name not in TABLES:
+        raise OptionError(f"no table is named {name!r}: {', '.join(TABLES)}")
+    return f"{found[1]}{TABLES[name]()}{found[4]}"
