@@ -35,6 +35,10 @@ class EncoderError(MmattribError, TypeError):
     """An encoder does not keep its contract; the message names the part that broke."""
 
 
+class MethodError(MmattribError, TypeError):
+    """A method does not keep its contract; the message names the part that broke."""
+
+
 class TrustWarning(UserWarning):
     """A map was computed, but its diagnostics say that it should not be trusted."""
 

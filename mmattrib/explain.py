@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from mmattrib.engine import Guide
 from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
 from mmattrib.io import content_hash
 from mmattrib.io import load as load_raw
-from mmattrib.methods import Method, Side, SideScores
+from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.plugins import default_plugins
@@ -65,7 +64,7 @@ def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
 
     Args:
         method: a name that ``mmattrib methods`` lists, or a :class:`Method`.
-        seed: of the method's noise, if it draws any.
+        seed: of the noise, where the method draws any; nothing else depends on it.
         **options: the method's own.
 
     Raises:
@@ -79,10 +78,10 @@ def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
                 f"{sorted(options)}; set them where it is made"
             )
         return method
-    made = default_plugins().registry.create("method", method, seed=seed, **options)
+    made = default_plugins().registry.create("method", method, **options)
     if not isinstance(made, Method):
         raise OptionError(f"method {method!r} gave {type(made).__name__}, not mmattrib.Method")
-    return made
+    return made.seeded(seed)
 
 
 def attribute(
@@ -364,7 +363,7 @@ def explain(
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
-        guides = {side: _guide(encoders[side], inputs[side]) for side in both}
+        guides = {side: guide_of(encoders[side], inputs[side]) for side in both}
         given = {
             side: Side(
                 encoder=encoders[side],
@@ -433,18 +432,6 @@ def _layers(encoders: Mapping[str, Encoder], method: Method, layer: Layers) -> d
         )
         for side, encoder in encoders.items()
     }
-
-
-def _guide(encoder: Encoder, inputs: Sequence[EncoderInputs]) -> Guide:
-    """Embedding and token embeddings of each input, one by one so that no batch rounds them."""
-    with torch.no_grad():
-        embeddings = [encoder.embed(one) for one in inputs]
-        tokens = [encoder.token_embeddings(one) for one in inputs]
-    return Guide(
-        embedding=torch.cat(embeddings),
-        tokens=torch.cat([found.values for found in tokens]),
-        valid=torch.cat([found.valid for found in tokens]),
-    )
 
 
 def _attributions(side: Side, scores: SideScores) -> list[Attribution]:

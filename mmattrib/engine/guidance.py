@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -25,29 +26,69 @@ TEMPERATURE = 14.0
 CLIP (Radford et al. 2021) starts its logit scale at 1/0.07 ≈ 14.3."""
 
 
-@dataclass(frozen=True)
 class Guide:
-    """The other side of each pair, in the joint space.
+    """The other side of each pair, in the joint space. Not to be changed in place.
 
     Attributes:
         embedding: e′, ``(B, D)``, L2-normalised.
-        tokens: E_m′, ``(B, M, D)`` token embeddings, each L2-normalised.
-        valid: ``(B, M)`` bool, tokens that may be attended to.
         neutral: ē, ``(B, D)``, embeddings of a guide that says nothing (an empty caption, a blank
             picture, silence), or None.
         attended: Ẽ_m′, ``(B, D)``, where attention found a target before the fit, or None for e′.
     """
 
-    embedding: Tensor
-    tokens: Tensor
-    valid: Tensor
-    neutral: Tensor | None = None
-    attended: Tensor | None = None
+    def __init__(
+        self,
+        embedding: Tensor,
+        tokens: Tensor | None = None,
+        valid: Tensor | None = None,
+        neutral: Tensor | None = None,
+        attended: Tensor | None = None,
+        *,
+        load: Callable[[], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        """Take the guide's tokens, or how to compute them when they are first read.
+
+        Args:
+            embedding: see above.
+            tokens: see :attr:`tokens`.
+            valid: see :attr:`valid`.
+            neutral: see above.
+            attended: see above.
+            load: gives tokens and valid, in place of both.
+
+        Raises:
+            OptionError: neither tokens with valid nor load.
+        """
+        self.embedding, self.neutral, self.attended = embedding, neutral, attended
+        if load is None:
+            if tokens is None or valid is None:
+                raise OptionError("a Guide needs tokens and valid, or load, which gives both")
+            self._check((tokens, valid))
+            self._read = (tokens, valid)
+        self._load = load
+
+    @property
+    def tokens(self) -> Tensor:
+        """E_m′, ``(B, M, D)`` token embeddings, each L2-normalised."""
+        return self._read[0]
+
+    @property
+    def valid(self) -> Tensor:
+        """``(B, M)`` bool, tokens that may be attended to."""
+        return self._read[1]
 
     @property
     def target(self) -> Tensor:
         """Ẽ_m′ as it is known before the fit, ``(B, D)``: ``attended``, or else e′."""
         return self.embedding if self.attended is None else self.attended
+
+    def towards(self, attended: Tensor) -> Guide:
+        """The same guides with another target Ẽ_m′, ``(B, D)``."""
+        return Guide(self.embedding, None, None, self.neutral, attended, load=self._both)
+
+    def against(self, neutral: Tensor) -> Guide:
+        """The same guides beside ē, ``(B, D)``."""
+        return Guide(self.embedding, None, None, neutral, self.attended, load=self._both)
 
     def select(self, rows: Tensor) -> Guide:
         """The guides of these rows."""
@@ -57,16 +98,37 @@ class Guide:
         """The same guides on another device; the two encoders may live on different ones."""
         return self._each(lambda x: x.to(device))
 
+    @cached_property
+    def _read(self) -> tuple[Tensor, Tensor]:
+        assert self._load is not None
+        found = self._load()
+        self._check(found)
+        return found
+
+    def _both(self) -> tuple[Tensor, Tensor]:
+        return self._read
+
+    def _check(self, found: tuple[Tensor, Tensor]) -> None:
+        if not len(found[0]) == len(found[1]) == len(self.embedding):
+            raise OptionError(
+                f"{len(self.embedding)} guides need as many sets of tokens, got {len(found[0])} "
+                f"token embeddings and {len(found[1])} masks"
+            )
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Guide:
         def maybe(x: Tensor | None) -> Tensor | None:
             return None if x is None else change(x)
 
+        def load() -> tuple[Tensor, Tensor]:
+            return change(self.tokens), change(self.valid)
+
         return Guide(
             change(self.embedding),
-            change(self.tokens),
-            change(self.valid),
+            None,
+            None,
             maybe(self.neutral),
             maybe(self.attended),
+            load=load,
         )
 
 

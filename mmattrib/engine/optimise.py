@@ -429,10 +429,10 @@ def _check(
                 f"{name} must be bool of shape {(batch, count)}, got {mask.dtype} "
                 f"{tuple(mask.shape)}"
             )
-    if not len(guide.embedding) == len(guide.tokens) == len(guide.valid) == len(keys) == batch:
+    if not len(guide.embedding) == len(keys) == batch:
         raise OptionError(
-            f"{batch} inputs need {batch} guides and keys, got {len(guide.embedding)} embeddings, "
-            f"{len(guide.tokens)} token embeddings, {len(guide.valid)} masks, {len(keys)} keys"
+            f"{batch} inputs need {batch} guides and keys, got {len(guide.embedding)} guides and "
+            f"{len(keys)} keys"
         )
     for pair, key in enumerate(keys):
         if not torch.isfinite(tokens[pair][valid[pair].to(tokens.device)]).all():

@@ -85,9 +85,7 @@ class Variant(Candidate):
         """
         if isinstance(self.method, str):
             return load_method(self.method, 0 if seed is None else seed, **self.options)
-        if seed is None or not self.method.draws:
-            return self.method
-        return type(self.method)(replace(self.method.options, seed=seed))
+        return self.method if seed is None else self.method.seeded(seed)
 
     def seeds(self, wanted: Sequence[int]) -> tuple[int | None, ...]:
         return tuple(wanted) if self.make().draws else (None,)

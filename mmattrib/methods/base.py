@@ -1,26 +1,46 @@
 """What a method is: scores for the tokens of one side of some pairs.
 
-A subclass gives ``name``, ``unit``, ``Options`` and ``explain``. Calling the method does the rest:
-it checks the layer before and the scores after.
+A subclass gives ``name``, ``unit``, ``summary`` and ``explain``, and ``Options`` if it has any.
+Calling the method does the rest: it checks the encoder and the layer before and the scores after.
+Importing this module imports no torch, and so must the methods' own modules: what is registered
+is listed without it.
 """
 
 from __future__ import annotations
 
-import difflib
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
-from torch import Tensor
+from mmattrib.errors import MethodError, OptionError
+from mmattrib.methods.options import (
+    MethodOptions,
+    SeededOptions,
+    acting_options,
+    option,
+    parse_options,
+)
 
-from mmattrib.engine import Guide
-from mmattrib.engine.objective import fit
-from mmattrib.errors import EncoderError, OptionError
-from mmattrib.models.encoder import Encoder, EncoderInputs
-from mmattrib.models.grids import TokenGrid
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmattrib.engine import Guide
+    from mmattrib.models.encoder import Encoder, EncoderInputs
+    from mmattrib.models.grids import TokenGrid
+    from mmattrib.plugins.hookspecs import Register
+
+__all__ = [
+    "Method",
+    "MethodOptions",
+    "SeededOptions",
+    "Side",
+    "SideScores",
+    "guide_of",
+    "option",
+]
 
 MethodT = TypeVar("MethodT", bound="Method")
 
@@ -76,11 +96,15 @@ class Side:
 
     @cached_property
     def _tokens(self) -> Tensor:
+        import torch
+
         with torch.no_grad():
             return torch.cat([self.encoder.prefix(one, self.layer) for one in self._one_by_one()])
 
     @cached_property
     def _token_embeddings(self) -> Tensor:
+        import torch
+
         with torch.no_grad():
             return torch.cat(
                 [self.encoder.token_embeddings(one).values for one in self._one_by_one()]
@@ -92,6 +116,10 @@ class Side:
 
     def cosines(self, tokens: Tensor) -> Tensor:
         """``(B, N, C)`` tokens -> ``(B,)`` cosines with each input's guide, one by one."""
+        import torch
+
+        from mmattrib.engine.objective import fit
+
         with torch.no_grad():
             embeddings = torch.cat(
                 [self.suffix(tokens[i : i + 1], torch.tensor([i])) for i in range(len(self))]
@@ -118,15 +146,27 @@ class SideScores:
     diagnostics: tuple[dict[str, Any], ...]
 
 
-@dataclass(frozen=True)
-class MethodOptions:
-    """Options that every method takes.
+def guide_of(encoder: Encoder, inputs: Sequence[EncoderInputs]) -> Guide:
+    """Some inputs as the guides of others.
 
-    Attributes:
-        seed: of whatever a method draws; without effect on one that draws nothing.
+    Each is embedded by itself, so that no batch rounds it. Their token embeddings are computed when
+    a method first reads them; the caller is still within ``encoder.frozen()`` then.
+
+    Args:
+        encoder: of the guides' modality.
+        inputs: batches of one whose :attr:`EncoderInputs.shapes` are equal.
     """
+    import torch
 
-    seed: int = 0
+    from mmattrib.engine import Guide
+
+    def load() -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            found = [encoder.token_embeddings(one) for one in inputs]
+        return torch.cat([one.values for one in found]), torch.cat([one.valid for one in found])
+
+    with torch.no_grad():
+        return Guide(torch.cat([encoder.embed(one) for one in inputs]), load=load)
 
 
 class Method(ABC):
@@ -135,12 +175,19 @@ class Method(ABC):
     Attributes:
         name: as registered.
         unit: of its scores, e.g. ``"bits"`` or ``"cosine"``.
-        Options: a frozen dataclass with a default for every field and a ``seed``.
+        summary: one line for listings.
+        research: kept out of listings and of ``"all"`` unless asked for.
+        requires: capabilities that the explained encoder must have, e.g. ``"attention"``.
+        Options: a frozen dataclass with a default for every field; a subclass of
+            :class:`SeededOptions` where the method draws noise.
         options: an instance of it.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str]
+    summary: ClassVar[str] = ""
+    research: ClassVar[bool] = False
+    requires: ClassVar[frozenset[str]] = frozenset()
     Options: ClassVar[type[Any]] = MethodOptions
     options: Any
 
@@ -157,20 +204,42 @@ class Method(ABC):
         """
         return cls(parse_options(cls.Options, given, cls.name))
 
+    @classmethod
+    def register(cls, register: Register) -> None:
+        """Register the class under its name: the body of a ``register_methods`` hook."""
+        register(cls.name, cls.build, summary=cls.summary, research=cls.research)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the method draws noise, which follows from ``options.seed`` and the pair."""
+        return "seed" in acting_options(self.options)
+
+    def seeded(self: MethodT, seed: int) -> MethodT:
+        """The same method with another seed, or itself where it draws nothing."""
+        if not self.draws:
+            return self
+        made = copy.copy(self)
+        made.options = replace(self.options, seed=seed)
+        return made
+
     def __call__(self, side: Side) -> SideScores:
         """Explain one side, with the checks that every method needs.
 
         Raises:
-            OptionError: no such layer, or one at which no content token reaches the embedding.
-            EncoderError: the scores do not fit the tokens.
+            OptionError: the encoder lacks a capability that the method needs; no such layer, or
+                one at which no content token reaches the embedding.
+            MethodError: the scores do not fit the tokens.
         """
+        import torch
+
+        require(side.encoder, self.requires, f"method {self.name!r}")
         side.encoder.check_layer(side.layer)
         if side.layer == side.encoder.num_layers - 1:
             refuse_dead_layer(side)
         found = self.explain(side)
         valid = side.grid().valid
         if found.scores.shape != valid.shape or len(found.diagnostics) != len(side):
-            raise EncoderError(
+            raise MethodError(
                 f"method {self.name!r} gave scores of shape {tuple(found.scores.shape)} and "
                 f"{len(found.diagnostics)} diagnostics; accepted: {tuple(valid.shape)} and "
                 f"{len(side)}, as the {side.encoder.modality} encoder's grid says"
@@ -187,15 +256,40 @@ class Method(ABC):
 
     @abstractmethod
     def explain(self, side: Side) -> SideScores:
-        """Score every token of ``side.layer``."""
+        """Score every token of ``side.layer``; :meth:`scored` makes the result."""
+
+    def scored(self, scores: Tensor, diagnostics: Sequence[dict[str, Any]] = ()) -> SideScores:
+        """Scores ``(B, N)`` in the method's unit, with one mapping of JSON values per pair."""
+        return SideScores(scores, self.unit, tuple(diagnostics) or ({},) * len(scores))
 
     def default_layer(self, encoder: Encoder) -> int:
         """The layer to explain when none is asked for: the encoder's own choice."""
         return encoder.default_layer
 
     def describe(self) -> dict[str, Any]:
-        """Every option and its value, for provenance."""
-        return asdict(self.options)
+        """Every option that acts, and its value, for provenance."""
+        return acting_options(self.options)
+
+
+def require(encoder: Encoder, names: frozenset[str], who: str) -> None:
+    """Refuse an encoder that lacks a capability.
+
+    Args:
+        encoder: the explained one.
+        names: capabilities, e.g. ``{"attention"}``.
+        who: what needs them, for the message.
+
+    Raises:
+        OptionError: it lacks one of them.
+    """
+    given = frozenset(getattr(encoder, "capabilities", ()))
+    lacking = sorted(names - given)
+    if lacking:
+        raise OptionError(
+            f"{who} needs {' and '.join(lacking)} of its encoder; the {encoder.modality} encoder "
+            f"{type(encoder).__name__} gives {', '.join(sorted(given)) or 'nothing of the kind'}. "
+            "Use another method, or an encoder that gives it"
+        )
 
 
 def refuse_dead_layer(side: Side) -> None:
@@ -207,6 +301,8 @@ def refuse_dead_layer(side: Side) -> None:
     Raises:
         OptionError: the gradient of the embedding is zero at every content token.
     """
+    import torch
+
     tokens = side.tokens()[:1].detach().requires_grad_()
     with torch.enable_grad():
         embedding = side.suffix(tokens, torch.zeros(1, dtype=torch.long)).float()
@@ -219,50 +315,3 @@ def refuse_dead_layer(side: Side) -> None:
             "depends on none of the tokens that stand for the input, so a map would be the same "
             f"for any guide; accepted: -1 to {side.layer - 1}"
         )
-
-
-def parse_options(options: type[Any], given: Mapping[str, Any], method: str) -> Any:
-    """An instance of a frozen options dataclass from keywords.
-
-    Args:
-        options: the dataclass; every field has a default, whose type the value must have.
-        given: field name -> value, or its text.
-        method: for messages.
-
-    Raises:
-        OptionError: an unknown field, with the nearest names; a value of the wrong type.
-    """
-    defaults = {
-        field.name: field.default for field in fields(options) if field.default is not MISSING
-    }
-    for name in given:
-        if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise OptionError(
-                f"method {method!r} has no option {name!r}{hint}; accepted: {', '.join(defaults)}"
-            )
-    return options(**{name: _parse(name, value, defaults[name]) for name, value in given.items()})
-
-
-def _parse(name: str, value: Any, default: Any) -> Any:
-    """``value`` in the type of ``default``; text is read as that type."""
-    kind = type(default)
-    try:
-        if kind is bool:
-            text = str(value).lower()
-            if text in ("true", "yes", "on", "1", "false", "no", "off", "0"):
-                return text in ("true", "yes", "on", "1")
-        elif isinstance(value, bool):
-            pass
-        elif kind is int:
-            if isinstance(value, str) or value == int(value):
-                return int(value)
-        elif kind is float:
-            return float(value)
-        elif isinstance(value, kind):
-            return value
-    except (TypeError, ValueError, OverflowError):
-        pass
-    accepted = {bool: "true or false", int: "a whole number", float: "a number"}
-    raise OptionError(f"{name} must be {accepted.get(kind, kind.__name__)}, got {value!r}")

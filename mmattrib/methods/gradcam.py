@@ -5,12 +5,13 @@ Gradient-based Localization", ICCV 2017, on the tokens of a tower.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+from mmattrib.methods.base import Method, MethodOptions, Side, SideScores, option
+from mmattrib.plugins.hookspecs import hookimpl
 
-from mmattrib.engine.objective import cosine_gradient
-from mmattrib.methods.base import Method, MethodOptions, Side, SideScores
+if TYPE_CHECKING:
+    from mmattrib.plugins.hookspecs import Register
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class GradCAMOptions(MethodOptions):
         rectify: keep positive scores only, as published (2); False for the signed map.
     """
 
-    rectify: bool = True
+    rectify: bool = option(True)
 
 
 class GradCAM(Method):
@@ -38,10 +39,15 @@ class GradCAM(Method):
 
     name = "grad-cam"
     unit = "cosine"
+    summary = "Grad-CAM (ICCV 2017): channels of the tokens weighted by their mean gradient"
     Options: ClassVar[type[Any]] = GradCAMOptions
     options: GradCAMOptions
 
     def explain(self, side: Side) -> SideScores:
+        import torch
+
+        from mmattrib.engine.objective import cosine_gradient
+
         tokens = side.tokens()
         target = side.guide.embedding.to(tokens.device)
         content = side.grid().content.to(tokens.device)
@@ -60,4 +66,10 @@ class GradCAM(Method):
                     "rectify=False gives the signed map"
                 )
             diagnostics.append({"clean_cosine": cosine, "warnings": warnings})
-        return SideScores(scores, self.unit, tuple(diagnostics))
+        return self.scored(scores, diagnostics)
+
+
+@hookimpl
+def register_methods(register: Register) -> None:
+    """Register ``grad-cam``."""
+    GradCAM.register(register)

@@ -4,11 +4,58 @@ Multi-Modal Information Bottleneck Attribution", NeurIPS 2023; eq. (3) of CA-M2I
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmattrib.engine import BottleneckOptions, Guidance, TokenStatistics, fit_bottleneck
-from mmattrib.engine.guidance import NoGuidance
-from mmattrib.methods.base import Method, Side, SideScores
+from mmattrib.methods.base import Method, MethodOptions, SeededOptions, Side, SideScores, option
+from mmattrib.plugins.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from mmattrib.engine import BottleneckOptions, Guidance
+    from mmattrib.plugins.hookspecs import Register
+
+
+@dataclass(frozen=True)
+class FitOptions(MethodOptions):
+    """How a bottleneck is fitted by descent; values as published in M2IB.
+
+    Attributes:
+        beta: price of information, β / γ of eq. (11): only their ratio matters.
+        sigma: standard deviation of the noise that replaces a token, eq. (5).
+        steps: forward passes; there is one update less.
+        learning_rate: Adam's rate for the mask's logits α.
+        alpha_init: α at the start; at 5, 99.3 % of each token passes.
+        max_rows: most rows (pairs x samples) in one call of the model; bounds memory.
+        pairs_at_once: pairs fitted in one call. More is faster on a GPU; maps then differ by
+            rounding, which Adam's first step enlarges where a gradient nearly vanishes.
+    """
+
+    beta: float = option(0.1, least=0)
+    sigma: float = option(1.0, above=0)
+    steps: int = option(10, least=2)
+    learning_rate: float = option(1.0, above=0)
+    alpha_init: float = option(5.0, least=-80, most=80)
+    max_rows: int = option(64, least=1, resource=True)
+    pairs_at_once: int = option(1, least=1, resource=True)
+
+    def engine(self, **more: Any) -> BottleneckOptions:
+        """The engine's options: these and some more; what it does not know is left out."""
+        from mmattrib.engine import BottleneckOptions
+
+        known = {each.name for each in fields(BottleneckOptions)}
+        own = {name: value for name, value in asdict(self).items() if name in known}
+        return BottleneckOptions(**{**own, **more})
+
+
+@dataclass(frozen=True)
+class M2IBOptions(FitOptions, SeededOptions):
+    """Options of ``m2ib``; the others as in :class:`FitOptions`.
+
+    Attributes:
+        samples: draws of noise per step.
+    """
+
+    samples: int = option(10, least=1)
 
 
 class BottleneckMethod(Method):
@@ -18,34 +65,55 @@ class BottleneckMethod(Method):
     """
 
     unit = "bits"
-    Options: ClassVar[type[Any]] = BottleneckOptions
-    options: BottleneckOptions
+    Options: ClassVar[type[Any]] = M2IBOptions
+    options: FitOptions
 
     def guidance(self) -> Guidance:
         """How the other modality enters."""
+        from mmattrib.engine.guidance import NoGuidance
+
         return NoGuidance()
 
-    def statistics(self, side: Side) -> TokenStatistics | None:
-        """What ``standardise`` uses; None for the input's own."""
-        return None
+    def engine_options(self) -> BottleneckOptions:
+        """How the engine fits."""
+        return self.options.engine()
 
-    def explain(self, side: Side) -> SideScores:
+    def fit(self, side: Side, **more: Any) -> SideScores:
+        """Fit the bottleneck of each pair.
+
+        Args:
+            side: the explained side.
+            **more: keywords of :func:`mmattrib.engine.fit_bottleneck`; ``guide`` in place of the
+                side's own.
+        """
+        from mmattrib.engine import fit_bottleneck
+
         grid = side.grid()
         fitted = fit_bottleneck(
             side.tokens(),
             side.suffix,
-            side.guide,
+            more.pop("guide", side.guide),
             grid.valid,
             grid.content,
             side.keys,
-            self.options,
+            self.engine_options(),
             self.guidance(),
-            statistics=self.statistics(side) if self.options.standardise else None,
+            **more,
         )
-        return SideScores(fitted.capacity, self.unit, fitted.diagnostics)
+        return self.scored(fitted.capacity, fitted.diagnostics)
+
+    def explain(self, side: Side) -> SideScores:
+        return self.fit(side)
 
 
 class M2IB(BottleneckMethod):
     """As published: a mask per token and channel, β 0.1, 10 steps, 10 samples, rate 1."""
 
     name = "m2ib"
+    summary = "M2IB as published (NeurIPS 2023): bits left in each token once noise covers the rest"
+
+
+@hookimpl
+def register_methods(register: Register) -> None:
+    """Register ``m2ib``."""
+    M2IB.register(register)

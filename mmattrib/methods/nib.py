@@ -7,13 +7,15 @@ fitting.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+from mmattrib.methods.base import Method, MethodOptions, Side, SideScores, option
+from mmattrib.plugins.hookspecs import hookimpl
 
-from mmattrib.engine import path_attribution
-from mmattrib.errors import OptionError
-from mmattrib.methods.base import Method, MethodOptions, Side, SideScores
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmattrib.plugins.hookspecs import Register
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,8 @@ class NIBOptions(MethodOptions):
         max_rows: most of them in one call of the suffix; bounds memory.
     """
 
-    steps: int = 10
-    max_rows: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "max_rows"):
-            value = getattr(self, name)
-            if value < 1:
-                raise OptionError(f"{name} must be 1 or more, got {value!r}")
+    steps: int = option(10, least=1)
+    max_rows: int = option(64, least=1, resource=True)
 
 
 class NIB(Method):
@@ -44,11 +40,12 @@ class NIB(Method):
 
     name = "nib"
     unit = "cosine"
+    summary = "NIB (ICLR 2025): gradients summed while the tokens grow from zero, times the tokens"
     Options: ClassVar[type[Any]] = NIBOptions
     options: NIBOptions
 
     def explain(self, side: Side) -> SideScores:
-        return _along_path(side, self.options.steps, self.options.max_rows)
+        return self.scored(*_along_path(side, self.options.steps, self.options.max_rows))
 
 
 class GradientTimesInput(Method):
@@ -56,18 +53,24 @@ class GradientTimesInput(Method):
 
     name = "gradient-x-input"
     unit = "cosine"
+    summary = "gradient of the cosine by each token, times the token"
 
     def explain(self, side: Side) -> SideScores:
-        return _along_path(side, 1, 1)
+        return self.scored(*_along_path(side, 1, 1))
 
 
-def _along_path(side: Side, steps: int, max_rows: int) -> SideScores:
+def _along_path(side: Side, steps: int, max_rows: int) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Scores ``(B, N)`` and diagnostics, with some points on the path."""
+    import torch
+
+    from mmattrib.engine import path_attribution
+
     tokens, target = side.tokens(), side.guide.embedding
     scores = path_attribution(tokens, side.suffix, target, steps=steps, max_rows=max_rows)
     valid = side.grid().valid.to(scores.device)
     scores = scores.where(valid, scores.new_zeros(()))
     clean, zero = side.cosines(tokens), side.cosines(torch.zeros_like(tokens))
-    diagnostics = tuple(
+    diagnostics = [
         {
             "clean_cosine": float(clean[row]),
             "cosine_at_zero": float(zero[row]),
@@ -75,5 +78,12 @@ def _along_path(side: Side, steps: int, max_rows: int) -> SideScores:
             "warnings": [],
         }
         for row in range(len(scores))
-    )
-    return SideScores(scores, "cosine", diagnostics)
+    ]
+    return scores, diagnostics
+
+
+@hookimpl
+def register_methods(register: Register) -> None:
+    """Register ``nib`` and its one-step case."""
+    NIB.register(register)
+    GradientTimesInput.register(register)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmattrib.engine.noise import pair_generator
-from mmattrib.methods.base import Method, Side, SideScores
+from mmattrib.methods.base import Method, SeededOptions, Side, SideScores
+from mmattrib.plugins.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from mmattrib.plugins.hookspecs import Register
 
 
 class Random(Method):
@@ -13,11 +16,24 @@ class Random(Method):
 
     name = "random"
     unit = "none"
+    summary = "random scores, which every method must beat"
+    Options: ClassVar[type[Any]] = SeededOptions
+    options: SeededOptions
 
     def explain(self, side: Side) -> SideScores:
+        import torch
+
+        from mmattrib.engine.noise import pair_generator
+
         valid = side.grid().valid.cpu()
         scores = torch.zeros(valid.shape)
         for row, key in enumerate(side.keys):
             generator = pair_generator(self.options.seed, key, "random scores")
             scores[row, valid[row]] = torch.rand(int(valid[row].sum()), generator=generator)
-        return SideScores(scores, self.unit, tuple({"warnings": []} for _ in side.keys))
+        return self.scored(scores)
+
+
+@hookimpl
+def register_methods(register: Register) -> None:
+    """Register ``random``."""
+    Random.register(register)

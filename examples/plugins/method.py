@@ -1,0 +1,21 @@
+"""A method in one file: how far the match falls when a token is set to zero."""
+
+from mmattrib import hookimpl
+from mmattrib.methods import Method, Side, SideScores
+
+
+class Occlusion(Method):
+    name, unit = "occlusion", "cosine"
+    summary = "how far the cosine falls when a token is set to zero"
+
+    def explain(self, side: Side) -> SideScores:
+        tokens, scores = side.tokens(), side.grid().valid.float()
+        for n in range(tokens.shape[1]):
+            without = side.cosines(tokens.index_fill(1, tokens.new_tensor([n]).long(), 0))
+            scores[:, n] = side.cosines(tokens) - without
+        return self.scored(scores)
+
+
+@hookimpl
+def register_methods(register):  # type: ignore[no-untyped-def]
+    Occlusion.register(register)

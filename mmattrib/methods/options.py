@@ -1,0 +1,196 @@
+"""Options of methods: frozen dataclasses that check themselves and know which of them act.
+
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar
+
+from mmattrib.errors import OptionError
+
+Value = TypeVar("Value", bool, int, float, str)
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an option accepts, and when it acts.
+
+    Attributes:
+        least: smallest value, or None.
+        most: largest value, or None.
+        above: value that it must exceed, or None.
+        choices: the values accepted, or empty for any in range.
+        only: name of another option -> its values under which this one acts. Under any other, the
+            option must keep its default, and is not described.
+        resource: it bounds memory or batches, and changes no map but by rounding.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    resource: bool = False
+
+    def accepted(self) -> str:
+        """The accepted values, for a message."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.least is not None and self.most is not None:
+            return f"from {self.least:g} to {self.most:g}"
+        parts = []
+        if self.above is not None:
+            parts.append(f"above {self.above:g}")
+        if self.least is not None:
+            parts.append(f"{self.least:g} or more")
+        if self.most is not None:
+            parts.append(f"at most {self.most:g}")
+        return " and ".join(parts) or "a finite number"
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value of the right type is accepted."""
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, str | bool):
+            return True
+        if not math.isfinite(value):
+            return False
+        if self.above is not None and not value > self.above:
+            return False
+        return (self.least is None or value >= self.least) and (
+            self.most is None or value <= self.most
+        )
+
+
+def option(
+    default: Value,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    choices: Sequence[str] = (),
+    only: Mapping[str, tuple[Any, ...]] | None = None,
+    resource: bool = False,
+) -> Value:
+    """A field of an options dataclass, with its default and its :class:`Limits`."""
+    limits = Limits(least, most, above, tuple(choices), dict(only or {}), resource)
+    return field(default=default, metadata={"limits": limits})
+
+
+def limits_of(options: Any, name: str) -> Limits:
+    """The limits of an option, of an options dataclass or an instance of one."""
+    found = {each.name: each.metadata.get("limits") for each in fields(options)}[name]
+    return found if isinstance(found, Limits) else Limits()
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """Options of a method: none. A subclass adds fields made with :func:`option`.
+
+    Raises:
+        OptionError: a value of the wrong type or out of range, or one that differs from its
+            default where it would have no effect.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = _parse(each.name, getattr(self, each.name), each.default)
+            object.__setattr__(self, each.name, value)
+            limits = limits_of(self, each.name)
+            if not limits.accepts(value):
+                what = "unknown {} {!r}; accepted: {}" if limits.choices else ""
+                raise OptionError(
+                    what.format(each.name, value, limits.accepted())
+                    or f"{each.name} must be {limits.accepted()}, got {value!r}"
+                )
+        acting = acting_options(self)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name not in acting and value != each.default:
+                needs = " and ".join(
+                    f"{name}={' or '.join(map(repr, values))}"
+                    for name, values in limits_of(self, each.name).only.items()
+                )
+                raise OptionError(
+                    f"{each.name}={value!r} would have no effect here: it acts with {needs} alone; "
+                    "set that, or leave it out"
+                )
+
+
+@dataclass(frozen=True)
+class SeededOptions(MethodOptions):
+    """Options of a method that draws noise.
+
+    Attributes:
+        seed: of the noise; the same seed gives the same map.
+    """
+
+    seed: int = option(0)
+
+
+def acting_options(options: Any) -> dict[str, Any]:
+    """Name and value of every option that acts, given the others.
+
+    Args:
+        options: an instance of an options dataclass.
+    """
+    return {
+        each.name: getattr(options, each.name)
+        for each in fields(options)
+        if all(
+            getattr(options, name) in values
+            for name, values in limits_of(options, each.name).only.items()
+        )
+    }
+
+
+def parse_options(options: type[Any], given: Mapping[str, Any], method: str) -> Any:
+    """An instance of a frozen options dataclass from keywords.
+
+    Args:
+        options: the dataclass; every field has a default, whose type the value must have.
+        given: field name -> value, or its text.
+        method: for messages.
+
+    Raises:
+        OptionError: an unknown field, with the nearest names; a value of the wrong type.
+    """
+    defaults = {each.name: each.default for each in fields(options) if each.default is not MISSING}
+    for name in given:
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise OptionError(
+                f"method {method!r} has no option {name!r}{hint}; accepted: "
+                f"{', '.join(defaults) or 'none'}"
+            )
+    return options(**{name: _parse(name, value, defaults[name]) for name, value in given.items()})
+
+
+def _parse(name: str, value: Any, default: Any) -> Any:
+    """``value`` in the type of ``default``; text is read as that type."""
+    kind = type(default)
+    try:
+        if kind is bool:
+            text = str(value).lower()
+            if text in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+                return text in ("true", "yes", "on", "1")
+        elif isinstance(value, bool):
+            pass
+        elif kind is int:
+            if isinstance(value, str) or value == int(value):
+                return int(value)
+        elif kind is float:
+            return float(value)
+        elif isinstance(value, kind):
+            return value
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise OptionError(f"{name} must be {_KINDS.get(kind, kind.__name__)}, got {value!r}")

@@ -1,0 +1,185 @@
+"""Every registered method, research included, keeps the contract of a method."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_encoders import RAWS, ToyAudio, ToyEncoder, ToyImage, ToyText
+
+import mmattrib as mm
+from mmattrib.errors import OptionError
+from mmattrib.methods import Side, SideScores, guide_of
+from mmattrib.methods.options import limits_of
+from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
+from mmattrib.plugins import default_plugins, load_plugins
+from mmattrib.testing import check_method
+from mmattrib.types import RawAudio, RawImage, RawInput, RawText
+
+NAMES = default_plugins().registry.names("method")
+TOYS: dict[str, Callable[[], ToyEncoder]] = {"image": ToyImage, "audio": ToyAudio, "text": ToyText}
+EXAMPLE = Path(__file__).parents[2] / "examples" / "plugins" / "method.py"
+
+pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
+
+
+@pytest.mark.parametrize("pair", [("image", "text"), ("text", "audio")], ids="-".join)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_keeps_its_contract(name: str, pair: tuple[str, str]) -> None:
+    explained, guide = pair
+    method = mm.load_method(name, **quick(name))
+    check_method(method, TOYS[explained](), RAWS[explained](), TOYS[guide](), RAWS[guide]())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_keeps_its_contract_on_tiny(name: str, three_scenes: list[mm.Scene]) -> None:
+    tiny = mm.load_backbone("tiny")
+    scenes = three_scenes[:2]
+    pictures: list[RawInput] = [RawImage(scene.image) for scene in scenes]
+    captions: list[RawInput] = [RawText(scene.caption) for scene in scenes]
+    sounds: list[RawInput] = [RawAudio(scene.audio, scene.sample_rate) for scene in scenes]
+    method = mm.load_method(name, **quick(name))
+    check_method(method, tiny["text"], captions, tiny["image"], pictures)
+    if name in ("ca-m2ib", "m2ib"):
+        check_method(method, tiny["audio"], sounds, tiny["text"], captions)
+
+
+def quick(name: str) -> dict[str, int]:
+    """A small budget, of whatever options the method has."""
+    small = {"points": 4, "guide_points": 2, "draws_behind": 2, "steps": 3, "samples": 2}
+    given = {each.name for each in fields(mm.load_method(name).options)}
+    return {option: value for option, value in small.items() if option in given}
+
+
+def paired(explained: str, guide: str) -> Side:
+    """Toy sides that guide each other, as the verbs make them."""
+    sides = {}
+    for modality in (explained, guide):
+        encoder = TOYS[modality]()
+        encoder.module.eval().requires_grad_(False)
+        inputs = encoder.preprocess(RAWS[modality]())
+        own = guide_of(encoder, [inputs.select([row]) for row in range(3)])
+        keys = tuple(f"{row}:{modality}" for row in range(3))
+        sides[modality] = Side(encoder, inputs, 0, own, keys)
+    first, second = sides[explained], sides[guide]
+    other = replace(second, guide=first.guide)
+    return replace(first, guide=second.guide, other=other)
+
+
+SIDES = [paired("text", "image"), paired("image", "text")]
+
+
+def other_value(name: str, value: Any, options: Any) -> Any:
+    """Another value that the option accepts."""
+    limits = limits_of(options, name)
+    if limits.choices:
+        return next(choice for choice in limits.choices if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    return 1.5 * value if value else 1.0
+
+
+CHANGES = [(name, each.name) for name in NAMES for each in fields(mm.load_method(name).options)]
+
+
+@cache
+def usual(name: str, number: int) -> SideScores:
+    return mm.load_method(name, **quick(name))(SIDES[number])
+
+
+@pytest.mark.parametrize(("name", "option"), CHANGES)
+def test_every_option_acts_but_those_that_bound_memory(name: str, option: str) -> None:
+    base = mm.load_method(name, **quick(name))
+    value = getattr(base.options, option)
+    if limits_of(base.options, option).resource:
+        changed = type(base).build(**{**quick(name), option: 2 if value == 1 else 1})
+        for number, side in enumerate(SIDES):
+            before, after = usual(name, number).scores, changed(side).scores
+            assert float((after - before).norm()) <= 1e-3 * float(before.norm())
+        return
+    value = other_value(option, value, base.options)
+    changed = type(base).build(**{**quick(name), option: value})
+    assert changed.describe()[option] == value
+
+    def acts(number: int) -> bool:
+        before, after = usual(name, number), changed(SIDES[number])
+        same = torch.equal(after.scores, before.scores)
+        return not same or after.diagnostics != before.diagnostics
+
+    assert any(acts(number) for number in range(len(SIDES)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_does_not_act_is_refused_and_not_described(name: str) -> None:
+    options = mm.load_method(name).options
+    for each in fields(options):
+        for condition, values in limits_of(options, each.name).only.items():
+            current = getattr(options, condition)
+            assert current in values  # an option acts by default
+            off = next(v for v in limits_of(options, condition).choices if v not in values)
+            made = mm.load_method(name, **{condition: off})
+            assert each.name not in made.describe()
+            value = other_value(each.name, each.default, options)
+            with pytest.raises(OptionError, match=f"{each.name}=.*no effect.*{condition}="):
+                mm.load_method(name, **{condition: off, each.name: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_seed_is_recorded_where_it_acts(name: str) -> None:
+    method = mm.load_method(name, seed=5)
+    assert method.describe().get("seed") == (5 if method.draws else None)
+
+
+@pytest.mark.parametrize(("name", "reads"), [("m2ib", 0), ("nib", 0), ("ca-m2ib-literal", 3)])
+def test_the_guides_tokens_are_embedded_for_methods_that_read_them(name: str, reads: int) -> None:
+    calls = []
+
+    class Counting(ToyImage):
+        def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
+            calls.append(len(inputs))
+            return super().token_embeddings(inputs)
+
+    encoder = Counting()
+    encoder.module.eval()
+    inputs = encoder.preprocess(RAWS["image"]())
+    guide = guide_of(encoder, [inputs.select([row]) for row in range(3)])
+    mm.load_method(name)(replace(SIDES[0], guide=guide))
+    assert calls == [1] * reads
+
+
+def test_the_example_of_a_method_is_short_registers_and_keeps_the_contract() -> None:
+    assert sum(bool(line.strip()) for line in EXAMPLE.read_text().splitlines()) <= 15
+    plugins = load_plugins(builtins=(), entry_points=())
+    namespace: dict[str, Any] = {"__name__": "occlusion"}
+    exec(compile(EXAMPLE.read_text(), str(EXAMPLE), "exec"), namespace)
+    module = type(sys)("occlusion")
+    vars(module).update(namespace)
+    plugins.add(module, name="occlusion", distribution="example")
+    assert not plugins.problems
+    method = plugins.registry.create("method", "occlusion")
+    check_method(method, ToyText(), RAWS["text"](), ToyImage(), RAWS["image"]())
+    found = method(SIDES[0])
+    side = SIDES[0]
+    silent = side.tokens().clone()
+    silent[1, 2] = 0
+    fall = side.cosines(side.tokens())[1] - side.cosines(silent)[1]
+    assert float(found.scores[1, 2]) == pytest.approx(float(fall), abs=1e-6)
+
+
+def test_importing_the_methods_imports_no_torch() -> None:
+    code = (
+        "import sys, pkgutil, importlib, mmattrib.methods as room\n"
+        "for each in pkgutil.iter_modules(room.__path__):\n"
+        "    importlib.import_module(f'mmattrib.methods.{each.name}')\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
