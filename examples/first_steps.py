@@ -18,5 +18,5 @@ pairs = [{"image": scene.image, "text": scene.caption} for scene in mm.scenes(4)
 for ex in mm.attribute_many(tiny, pairs, batch_size=2):  # the same maps as one by one
     print(f"{ex.similarity:.2f}", ex["text"].words[ex["text"].scores.argmax()].text)
 
-found = mm.evaluate(tiny, mm.scenes(4), methods=["nib", "random"])
+found = mm.evaluate(tiny, mm.load_dataset("scenes", n=4), methods=["nib", "random"])
 print(found.table())

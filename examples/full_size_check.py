@@ -76,8 +76,8 @@ def measure(name: str, options: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     import mmattrib as mm
-    from examples.study.measure import rank_correlation
     from mmattrib.io import load_image, load_text
+    from mmattrib.metrics import rank_correlation
 
     start = time.perf_counter()
     backbone = mm.load_backbone(name, **options)

@@ -1,6 +1,6 @@
 """What β buys: bits, and how much of the match the solved mask keeps.
 
-``python examples/price_of_information.py [SCENES]`` prints a row for each β, over search scenes of
+``python -m examples.price_of_information [SCENES]`` prints a row for each β, over search scenes of
 the protocol, a picture and a caption each: bits in the picture where the two share a class and
 where they share none, the clean cosine, and the cosine behind the mask and behind noise alone.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import mmattrib as mm
-from examples.study.protocol import Kind, protocol_scenes
+from examples.study.protocol import Sharing, protocol_scenes
 
 PRICES = (0.03, 0.1, 0.3, 1.0, 3.0)
 
@@ -21,11 +21,9 @@ PRICES = (0.03, 0.1, 0.3, 1.0, 3.0)
 def main(scenes: int) -> None:
     torch.set_num_threads(1)
     tiny = mm.load_backbone("tiny")
-    kinds: tuple[Kind, ...] = ("one", "none")
+    kinds: tuple[Sharing, ...] = ("one", "none")
     pairs = {
-        kind: [
-            {"image": s.image, "text": s.caption} for s in protocol_scenes("search", kind, scenes)
-        ]
+        kind: [s.pair("image", "text") for s in protocol_scenes("search", kind, scenes)]
         for kind in kinds
     }
     print(

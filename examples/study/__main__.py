@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -29,6 +29,8 @@ from mmattrib.datasets.scenes import Bank
 from mmattrib.errors import MmattribError, OptionError
 from mmattrib.evaluation import Candidate, Results, View, against, load_results, markdown
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 
 class _Group(click.Group):
     """Turns the package's own errors into one line."""
@@ -45,7 +47,7 @@ def main() -> None:
     """Compare methods on scenes whose truth is known, and search for better ones."""
 
 
-def _measuring(function: Any) -> Any:
+def _measuring(function: _F) -> _F:
     """Options of the commands that measure."""
     options = [
         click.option("--out", "folder", type=click.Path(path_type=Path), required=True,
@@ -70,8 +72,8 @@ def _measuring(function: Any) -> Any:
     return _with(options)(function)
 
 
-def _with(options: Sequence[Any]) -> Any:
-    def decorate(function: Any) -> Any:
+def _with(options: Sequence[Any]) -> Callable[[_F], _F]:
+    def decorate(function: _F) -> _F:
         for option in reversed(options):
             function = option(function)
         return function

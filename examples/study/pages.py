@@ -105,7 +105,8 @@ def summary() -> str:
 
     lines = [
         "| | object top-1: chance, M2IB, NIB, **ours**, oracle | of oracle | iou: M2IB, NIB, "
-        "**ours** | auc | energy | prompt sensitivity: M2IB, **ours** | stability: M2IB, **ours** |",
+        "**ours** | auc | energy | prompt sensitivity: M2IB, **ours** | "
+        "stability: M2IB, **ours** |",
         row(["---"] * 8).replace("|", "|"),
     ]
     for direction in _SHOWN:

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from mmattrib.datasets.scenes import Scene, part_names, scenes
 from mmattrib.errors import OptionError
 from mmattrib.explain import attribute, load_backbone
 from mmattrib.files import write_atomic
-from mmattrib.metrics.base import BoolArray
 from mmattrib.render import index_html, report_html, thumbnail
 from mmattrib.render.figures import png_bytes
+from mmattrib.samples import BoolArray, Truth
 from mmattrib.types import Explanation
 
 SCENES: Final = (("image", "text"), ("audio", "image"), ("audio", "text"))
@@ -68,11 +66,7 @@ def write_demo(out: str | Path, seed: int = 0) -> Path:
 
 def truth_masks(scene: Scene, explanation: Explanation) -> Mapping[str, BoolArray]:
     """Side -> bool mask of what the scene's modalities share, in the shape of the side's map."""
-    masks = {}
-    for side, found in explanation.items():
-        shared = [part.mask(found.words) for part in scene.parts(side) if part.shared]
-        masks[side] = np.any([np.zeros(found.scores.shape, bool), *shared], axis=0)
-    return masks
+    return {side: Truth(scene.parts(side)).on(found).mask for side, found in explanation.items()}
 
 
 def describe(scene: Scene, pair: tuple[str, str]) -> str:

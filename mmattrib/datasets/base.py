@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import InputError, OptionError
 from mmattrib.samples import Sample
+from mmattrib.types import SECOND
 
 if TYPE_CHECKING:
     from mmattrib.types import JSONValue, RawInput
@@ -144,15 +145,22 @@ class Samples(Dataset):
         return len(self.samples)
 
     def describe(self) -> dict[str, JSONValue]:
-        from mmattrib.io import content_hash, load
-
         digest = hashlib.sha256()
         for sample in self.samples:
             digest.update(repr((sample.id, sorted(sample.truth))).encode())
             for side, given in sorted(sample.inputs.items()):
-                raw = load(side.removesuffix("_2"), given)
-                digest.update(f"{side}:{content_hash(raw)}".encode())
+                digest.update(f"{side}:{_input_hash(side, given)}".encode())
         return {"samples": len(self.samples), "sha256": digest.hexdigest()}
+
+
+def _input_hash(side: str, given: Any) -> str:
+    """What an input holds, as a hash; one that cannot be read has one too."""
+    from mmattrib.io import content_hash, load
+
+    try:
+        return content_hash(load(side.removesuffix(SECOND), given))
+    except InputError as error:
+        return f"unreadable: {error}"
 
 
 def as_dataset(samples: Dataset | Iterable[Sample]) -> Dataset:

@@ -13,6 +13,7 @@ from mmattrib.errors import OptionError
 from mmattrib.explain import Layers, load_method
 from mmattrib.methods import Method
 from mmattrib.plugins import default_plugins
+from mmattrib.types import SECOND
 
 if TYPE_CHECKING:
     from mmattrib.evaluation.measure import Context, SampleRow
@@ -113,7 +114,7 @@ class Variant(Candidate):
         """The layers as :func:`mmattrib.attribute` takes them for a pair of these sides."""
         if not isinstance(self.layer, Mapping):
             return self.layer
-        wanted = {name for side in sides for name in (side, side.removesuffix("_2"))}
+        wanted = {name for side in sides for name in (side, side.removesuffix(SECOND))}
         return {name: layer for name, layer in self.layer.items() if name in wanted}
 
     def measure(self, context: Context, task: Task) -> list[SampleRow]:

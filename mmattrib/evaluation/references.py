@@ -15,7 +15,7 @@ from mmattrib.explain import side_encoder
 from mmattrib.io import load
 from mmattrib.metrics.localisation import ObjectTop1
 from mmattrib.models.backbone import Backbone
-from mmattrib.types import JSONValue, RawInput
+from mmattrib.types import SECOND, JSONValue, RawInput
 
 if TYPE_CHECKING:
     from mmattrib.evaluation.measure import Context
@@ -70,7 +70,7 @@ class OcclusionOracle(Candidate):
         backbone = context.backbones[task.backbone].get()
         dataset = context.datasets[task.dataset]
         raws = {
-            side: [load(side.removesuffix("_2"), sample.inputs[side]) for sample in task.samples]
+            side: [load(side.removesuffix(SECOND), sample.inputs[side]) for sample in task.samples]
             for side in task.pair
         }
         clean = {side: _embed(backbone, side, raws[side]) for side in task.pair}

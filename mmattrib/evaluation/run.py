@@ -25,7 +25,7 @@ from mmattrib.metrics.base import TRUTH, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.plugins import default_plugins
 from mmattrib.samples import Sample
-from mmattrib.types import JSONValue
+from mmattrib.types import SECOND, JSONValue
 
 Metrics: TypeAlias = Literal["all"] | Sequence[str | Metric] | Mapping[str, int | None] | None
 Data: TypeAlias = Dataset | Iterable[Sample] | Mapping[str, Dataset]
@@ -213,7 +213,7 @@ def _pairs(
         sides = [
             side
             for side in first.inputs
-            if all(side in b or side.removesuffix("_2") in b for b in backbones)
+            if all(side in b or side.removesuffix(SECOND) in b for b in backbones)
         ]
         found = tuple((a, b) for at, a in enumerate(sides) for b in sides[at + 1 :])
     if not found:
@@ -223,14 +223,14 @@ def _pairs(
         )
     for source in sources.values():
         for side in dict.fromkeys(side for pair in found for side in pair):
-            source.get()[side.removesuffix("_2")]  # raises: it does not embed it
+            source.get()[side.removesuffix(SECOND)]  # raises: it does not embed it
     return found
 
 
 def _check_layers(layer: Layers, pairs: Sequence[tuple[str, str]]) -> None:
     if not isinstance(layer, Mapping):
         return
-    sides = {name for pair in pairs for side in pair for name in (side, side.removesuffix("_2"))}
+    sides = {name for pair in pairs for side in pair for name in (side, side.removesuffix(SECOND))}
     for name in layer:
         if name not in sides:
             raise OptionError(

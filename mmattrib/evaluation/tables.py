@@ -29,7 +29,8 @@ class View:
         metrics: columns; all that were measured if empty.
         methods: rows; all that were measured if empty.
         baseline: the method that the others are compared with, or None.
-        compared: metrics that are compared with the baseline; those of which more or less is better if empty.
+        compared: metrics that are compared with the baseline; if empty, those of which it is known
+            whether more is better.
         backbones: labels of those to average over; all if empty.
         references: methods that stand at the end and are never compared.
         groups: title -> directions that are averaged for a table of their own.

@@ -162,7 +162,7 @@ def test_a_file_of_another_plan_is_refused_by_naming_the_difference(
     before = file.read_bytes()
     with pytest.raises(OptionError, match=r"seeds is \[0\] in the file, \[1\] now"):
         evaluate(untrained, three, methods=["random"], resume=file, seed=1)
-    with pytest.raises(OptionError, match="methods.nib is not in the file"):
+    with pytest.raises(OptionError, match=r"methods\.nib is not in the file"):
         evaluate(untrained, three, methods=["random", "nib"], resume=file)
     with pytest.raises(OptionError, match="weights_sha256"):
         evaluate(mm.load_backbone("tiny"), three, methods=["random"], resume=file)

@@ -69,7 +69,7 @@ def test_a_second_writer_is_refused_and_the_lock_dies_with_its_process(tmp_path:
     assert other.stdout.readline() == "in\n"
     with pytest.raises(OptionError, match="another process"), Store(path, PLAN):
         pass
-    assert [e for e in read_entries(path, PLAN)] == [], "reading needs no lock"
+    assert list(read_entries(path, PLAN)) == [], "reading needs no lock"
     other.kill()
     other.wait()
     other.stdout.close()

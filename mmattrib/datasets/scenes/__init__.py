@@ -75,7 +75,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*globals(), *__all__})  # pluggy looks for hooks here
 
 
 def _load(**options: Any) -> ScenesDataset:
