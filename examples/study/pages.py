@@ -57,7 +57,7 @@ def everything(
     view = View(
         dataset=dataset,
         directions=[d for d in DIRECTIONS if _known(results, d, dataset)],
-        metrics=[m for m in metrics if _filled(results, m, dataset)],
+        metrics=[m for m in metrics if _filled(results, m)],
         backbones=backbones,
         groups=GROUPS,
     )
@@ -68,9 +68,9 @@ def _known(results: Results, direction: str, dataset: str) -> bool:
     return any(results.measured(method, direction, dataset) for method in results.methods)
 
 
-def _filled(results: Results, metric: str, dataset: str) -> bool:
+def _filled(results: Results, metric: str) -> bool:
     return any(
-        column.dataset == dataset and column.metric == metric and not np.isnan(values).all()
+        column.metric == metric and not np.isnan(values).all()
         for column, values in results.columns.items()
     )
 

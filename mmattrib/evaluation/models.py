@@ -11,6 +11,7 @@ from typing import Any
 from mmattrib.errors import OptionError, WeightsError
 from mmattrib.explain import load_backbone
 from mmattrib.models.backbone import Backbone
+from mmattrib.types import Modality
 
 
 class ModelSource(ABC):
@@ -19,10 +20,12 @@ class ModelSource(ABC):
     Attributes:
         name: of the backbone.
         weights: SHA-256, as :meth:`mmattrib.Backbone.weights_hash` gives it.
+        modalities: what it embeds.
     """
 
     name: str
     weights: str
+    modalities: tuple[Modality, ...]
 
     @abstractmethod
     def get(self) -> Backbone:
@@ -36,11 +39,12 @@ class LiveModel(ModelSource):
     backbone: Backbone
     name: str
     weights: str
+    modalities: tuple[Modality, ...]
 
     @staticmethod
     def of(backbone: Backbone) -> LiveModel:
         """Take a live backbone as it is."""
-        return LiveModel(backbone, backbone.name, backbone.weights_hash())
+        return LiveModel(backbone, backbone.name, backbone.weights_hash(), backbone.modalities)
 
     def get(self) -> Backbone:
         return self.backbone
@@ -56,6 +60,7 @@ class NamedModel(ModelSource):
 
     name: str
     weights: str
+    modalities: tuple[Modality, ...]
     options: tuple[tuple[str, Any], ...] = field(default=())
 
     @staticmethod
@@ -67,7 +72,8 @@ class NamedModel(ModelSource):
             WeightsError: its checkpoint cannot be loaded.
         """
         given = tuple(sorted(options.items()))
-        return NamedModel(name, _load(name, given).weights_hash(), given)
+        backbone = _load(name, given)
+        return NamedModel(name, backbone.weights_hash(), backbone.modalities, given)
 
     def get(self) -> Backbone:
         backbone = _load(self.name, self.options)

@@ -209,22 +209,25 @@ def _pairs(
         for pair in found:
             first.pair(*pair)
     else:
-        backbones = [source.get() for source in sources.values()]
-        sides = [
-            side
-            for side in first.inputs
-            if all(side in b or side.removesuffix(SECOND) in b for b in backbones)
-        ]
+        sides = [side for side in first.inputs if all(_embeds(s, side) for s in sources.values())]
         found = tuple((a, b) for at, a in enumerate(sides) for b in sides[at + 1 :])
     if not found:
         raise InputError(
             f"the samples hold {', '.join(first.inputs)}, of which {', '.join(sources)} embeds no "
             "pair"
         )
-    for source in sources.values():
+    for label, source in sources.items():
         for side in dict.fromkeys(side for pair in found for side in pair):
-            source.get()[side.removesuffix(SECOND)]  # raises: it does not embed it
+            if not _embeds(source, side):
+                raise InputError(
+                    f"backbone {label!r} does not embed {side}; it embeds "
+                    f"{', '.join(source.modalities)}"
+                )
     return found
+
+
+def _embeds(source: ModelSource, side: str) -> bool:
+    return side in source.modalities or side.removesuffix(SECOND) in source.modalities
 
 
 def _check_layers(layer: Layers, pairs: Sequence[tuple[str, str]]) -> None:

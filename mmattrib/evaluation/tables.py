@@ -107,10 +107,11 @@ def _checked(results: Results, view: View) -> View:
 
 def _head(results: Results, view: View) -> str:
     count = len(results.samples[str(view.dataset)])
+    found = {column.backbone for column in results.columns if column.dataset == view.dataset}
+    names = view.backbones or [label for label in results.backbones if label in found]
     return (
-        f"{view.dataset}: {count} samples; backbones: "
-        f"{', '.join(view.backbones or results.backbones)}. Percent, mean ± standard error over "
-        "samples."
+        f"{view.dataset}: {count} samples; backbones: {', '.join(names)}. Percent, mean ± standard "
+        "error over samples."
     )
 
 

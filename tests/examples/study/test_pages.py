@@ -1,0 +1,32 @@
+"""The pages of the study: every marked table is what the kept numbers give."""
+
+from __future__ import annotations
+
+import pytest
+
+from examples.study import pages
+
+QUICK = ("summary", "nothing shared", "ablation", "none shared", "two shared")
+
+
+def marked() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for page in pages.PAGES:
+        for table in pages._MARKED.finditer(page.read_text(encoding="utf-8")):
+            found.setdefault(table[2], []).append(table[3])
+    return found
+
+
+def test_every_table_stands_on_a_page() -> None:
+    assert set(marked()) == set(pages.TABLES)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_table_is_what_its_numbers_give(name: str) -> None:
+    assert marked()[name] == [pages.TABLES[name]()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(pages.TABLES) - set(QUICK)))
+def test_a_long_table_is_what_its_numbers_give(name: str) -> None:
+    assert marked()[name] == [pages.TABLES[name]()]

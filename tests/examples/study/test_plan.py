@@ -1,0 +1,71 @@
+"""Plans: variants alone and as grids, and what is wrong with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from examples.study.plan import choose, parse_plan, read_plan
+from mmattrib.errors import OptionError, UnknownNameError
+
+PLANS = Path(__file__).parents[3] / "examples" / "study" / "plans"
+
+PLAN = """
+[defaults]
+method = "ca-m2ib"
+layer = {image = -1, audio = -1, text = -1}
+options = {beta = 3, points = 5}
+[variant.default]
+[variant.other]
+method = "nib"
+options = {steps = 2}
+[grid.beta]
+options = {beta = [1, 0.5], noise_samples = 2}
+layer = {image = [0, 1]}
+"""
+
+
+def test_a_plan_file(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN.replace(", noise_samples = 2", ""))
+    variants = read_plan(path)
+    grid = [f"beta/beta={b}/layer.image={k}" for b in ("1", "0.5") for k in (0, 1)]
+    assert [v.label for v in variants] == ["default", "other", *grid]
+    assert variants[0].options == {"beta": 3, "points": 5}
+    assert variants[1].options == {"steps": 2}, "defaults are for the default method alone"
+    assert variants[3].options == {"beta": 1, "points": 5}
+    assert variants[3].layer == {"image": 1, "audio": -1, "text": -1}
+    assert [v.label for v in choose(variants, ["beta/beta=1/*", "other"])] == ["other", *grid[:2]]
+    with pytest.raises(OptionError, match="no variant matches"):
+        choose(variants, ["nothing"])
+    with pytest.raises(OptionError, match="missing"):
+        read_plan(tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize(
+    ("plan", "error", "says"),
+    [
+        ({}, OptionError, "names no variant"),
+        ({"variants": {}}, OptionError, "accepted: defaults, variant, grid"),
+        ({"variant": {"a": {}}}, OptionError, "needs a method"),
+        ({"variant": {"a": {"method": "m2bi"}}}, UnknownNameError, "m2ib"),
+        ({"variant": {"a": {"method": "nib", "options": {"step": 1}}}}, OptionError, "'a'.*steps"),
+        ({"variant": {"a": {"method": "nib", "options": {"seed": 1}}}}, OptionError, "seed"),
+        ({"variant": {"a": {"method": "nib", "layer": "x"}}}, OptionError, "whole number"),
+        ({"variant": {"a": {"method": "nib", "beta": 1}}}, OptionError, "method, layer, options"),
+        ({"variant": {"oracle": {"method": "nib"}}}, OptionError, "reserved"),
+        ({"variant": {"a": 3}}, OptionError, "must each be a table"),
+    ],
+)
+def test_a_wrong_plan_is_refused(
+    plan: dict[str, object], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        parse_plan(plan)
+
+
+@pytest.mark.parametrize("name", ["ablation", "final", "layers"])
+def test_the_plans_of_the_study_can_be_made(name: str) -> None:
+    variants = read_plan(PLANS / f"{name}.toml")
+    assert len({variant.id for variant in variants}) == len(variants), "no row stands twice"
