@@ -25,7 +25,7 @@ from examples.tiny.retrieval import occlusion_oracle
 from mmattrib.backbones.tiny.checkpoint import load_tiny
 from mmattrib.backbones.tiny.encoders import wrap
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
-from mmattrib.datasets.scenes.generator import Scene, generate, part_names
+from mmattrib.datasets.scenes import Bank, Scene, generate, part_names
 from mmattrib.errors import InputError
 from mmattrib.evaluation.benchmark import PAIRS, raw_input
 from mmattrib.methods import Method, Side, SideScores
@@ -168,7 +168,9 @@ def test_capacity_ignores_what_is_no_content() -> None:
 
 def test_the_oracle_is_that_of_the_model_card() -> None:
     model, info = load_tiny()
-    expected = occlusion_oracle(model.eval(), WordTokenizer(info.vocabulary), n=6, seed=2)
+    expected = occlusion_oracle(
+        model.eval(), WordTokenizer(info.vocabulary), Bank.shipped(), n=6, seed=2
+    )
     backbone, scenes = wrap(model, info.vocabulary), [generate(2, i, "heldout") for i in range(6)]
     for pair in PAIRS:
         rows = reference_rows(backbone, pair, scenes)
