@@ -59,11 +59,15 @@ def train(out: Path, recipe: Recipe, resume: bool = False, bank: Bank | None = N
     """Runs both processes to their end and writes OUT/tiny.safetensors; its path is returned.
 
     `bank` is what scenes are made of, the shipped one if None.
-    Raises RuntimeError where a process fails: its last checkpoint stays.
+    Raises RuntimeError where a process fails: its last checkpoint stays; WeightsError where
+    checkpoints to resume from were trained on another bank.
     """
     bank = bank or Bank.shipped()
+    if resume and (out / "recipe.json").is_file():
+        read_recipe(out, bank)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
+    kept = {"bank": bank.fingerprint(), **asdict(recipe)}
+    (out / "recipe.json").write_text(json.dumps(kept, indent=1))
     context = multiprocessing.get_context("spawn")
     ends = context.Pipe()
     processes = [
@@ -82,26 +86,41 @@ def train(out: Path, recipe: Recipe, resume: bool = False, bank: Bank | None = N
     return assemble(out, bank)
 
 
+def read_recipe(out: Path, bank: Bank) -> dict[str, object]:
+    """What OUT/recipe.json holds: the recipe of a run and the fingerprint of its bank.
+
+    Raises WeightsError where the run was on another bank than `bank`.
+    """
+    kept: dict[str, object] = json.loads((out / "recipe.json").read_text())
+    if kept.get("bank", bank.fingerprint()) != bank.fingerprint():
+        raise WeightsError(
+            f"{out} holds weights that were trained on another bank than {bank!r}: name theirs "
+            "with --bank, or another folder with --out"
+        )
+    return kept
+
+
 def assemble(out: Path, bank: Bank | None = None) -> Path:
     """Puts the averaged weights of both processes' last checkpoints into OUT/tiny.safetensors.
 
     `bank` is the one that they were trained on, the shipped one if None.
-    Raises WeightsError where a checkpoint is missing.
+    Raises WeightsError where a checkpoint is missing, or was trained on another bank.
     """
     bank = bank or Bank.shipped()
+    checkpoints = {group: out / f"{group}.pt" for group in GROUPS}
+    for path in checkpoints.values():
+        if not path.is_file():
+            raise WeightsError(f"{path} is missing: train first, or name another folder.")
+    recipe = read_recipe(out, bank)
     words = vocabulary(bank)
     config = TinyConfig(vocabulary=len(words))
     model = TinyModel(config)
     progress: dict[str, object] = {}
     for group, names in GROUPS.items():
-        path = out / f"{group}.pt"
-        if not path.is_file():
-            raise WeightsError(f"{path} is missing: train first, or name another folder.")
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(checkpoints[group], weights_only=True)
         for name in names:
             model.tower(name).load_state_dict(saved["average"][name])
         progress[group] = saved["progress"]
-    recipe = json.loads((out / "recipe.json").read_text())
     training = {"recipe_version": RECIPE_VERSION, **recipe, "progress": progress}
     training["torch"] = torch.__version__
     target = out / "tiny.safetensors"
@@ -138,18 +157,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from OUT's checkpoints")
     parser.add_argument("--assemble-only", action="store_true", help="only write the weights")
     args = parser.parse_args(argv)
+    if args.batch < 2 or not 0 < args.alone < 1:
+        parser.error("--batch must be at least 2, and --alone between 0 and 1")
+    recipe = sized_recipe(args.seed, args.minutes, args.batch, args.alone)
+    started = time.monotonic()
     try:
         bank = Bank.load(args.bank) if args.bank else Bank.shipped()
         if args.assemble_only:
             sys.stdout.write(f"{assemble(args.out, bank)}\n")
             return 0
+        path = train(args.out, recipe, args.resume, bank)
     except (InputError, WeightsError) as error:
         parser.error(str(error))
-    if args.batch < 2 or not 0 < args.alone < 1:
-        parser.error("--batch must be at least 2, and --alone between 0 and 1")
-    recipe = sized_recipe(args.seed, args.minutes, args.batch, args.alone)
-    started = time.monotonic()
-    path = train(args.out, recipe, args.resume, bank)
     minutes = (time.monotonic() - started) / 60
     sys.stdout.write(f"{path}: {path.stat().st_size} bytes after {minutes:.1f} minutes\n")
     return 0

@@ -29,14 +29,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="Sprites and sounds that the embedded model was trained on, or never saw.",
 )
-def scenes(out: Path, n: int, seed: int, split: Split) -> None:
+@click.option(
+    "--bank",
+    type=click.Path(path_type=Path),
+    help="Folder of other drawings and sounds than the package's; its catalog.json lists them.",
+)
+def scenes(out: Path, n: int, seed: int, split: Split, bank: Path | None) -> None:
     """Write made scenes with their truth.
 
     A scene is a picture, a recording and a caption; the truth says what they share and where. Each
     scene is a folder with image.png, audio.flac, caption.txt, truth.json and masks.npz.
     """
     check_folder(out, "--out", empty=True)
+    from mmattrib.datasets.scenes import Bank
     from mmattrib.datasets.scenes.export import write_scenes
 
-    folders = write_scenes(out, n, seed, split)
+    used = Bank.shipped() if bank is None else Bank.load(bank)
+    folders = write_scenes(out, n, seed, split, used)
     click.echo(f"Wrote {len(folders)} scene{'s' if len(folders) != 1 else ''} to {out}")

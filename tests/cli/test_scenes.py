@@ -13,7 +13,7 @@ from PIL import Image
 
 import mmattrib as mm
 from mmattrib.cli.scenes import scenes as command
-from mmattrib.datasets.scenes import SPLITS, export
+from mmattrib.datasets.scenes import SPLITS, Bank, export
 from mmattrib.errors import InputError, OptionError
 
 
@@ -76,6 +76,21 @@ def test_an_empty_folder_may_be_given_and_split_matters(run: Run, tmp_path: Path
 def test_the_command_offers_the_splits_that_there_are() -> None:
     option = next(p for p in command.params if p.name == "split")
     assert tuple(option.type.choices) == SPLITS  # type: ignore[attr-defined]
+
+
+def test_scenes_can_be_made_of_another_bank(
+    run: Run, tmp_path: Path, own_bank_folder: Path
+) -> None:
+    out = tmp_path / "set"
+    assert run("scenes", "--out", out, "--n", 1, "--bank", own_bank_folder).code == 0
+    truth = json.loads((out / "scene-0000" / "truth.json").read_text())
+    (scene,) = mm.scenes(1, bank=Bank.load(own_bank_folder))
+    assert truth["shared"] == list(scene.shared)
+    assert np.array_equal(pixels(out / "scene-0000" / "image.png"), scene.image)
+    refused = run("scenes", "--out", tmp_path / "none", "--bank", tmp_path)
+    assert refused.code == 2
+    assert "a folder with a catalog.json is accepted" in refused.err
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_failure_midway_leaves_nothing(

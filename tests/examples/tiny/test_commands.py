@@ -82,6 +82,20 @@ def test_untrained_folders_and_wrong_options_are_refused(
         assert message in capsys.readouterr().err
 
 
+def test_a_run_does_not_go_on_with_another_bank(
+    own_bank_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bank = Bank.load(own_bank_folder)
+    (tmp_path / "recipe.json").write_text(json.dumps({"bank": bank.fingerprint(), "seed": 0}))
+    assert train.read_recipe(tmp_path, bank)["seed"] == 0
+    for group in train.GROUPS:
+        (tmp_path / f"{group}.pt").write_bytes(b"")
+    for how in ("--resume", "--assemble-only"):
+        with pytest.raises(SystemExit):
+            train.main(["--out", str(tmp_path), how])
+        assert "trained on another bank than Bank.shipped()" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_training_on_another_bank_knows_its_words(own_bank_folder: Path, tmp_path: Path) -> None:
     recipe = train.Recipe(stage1_minutes=0.02, stage2_minutes=0.02, stage1_batch=4, stage2_batch=4)
