@@ -252,7 +252,7 @@ PLAN = """
 [defaults]
 method = "ca-m2ib"
 layer = {image = -1, audio = -1, text = -1}
-options = {beta = 3, steps = 5}
+options = {beta = 3, points = 5}
 [variant.default]
 [variant.other]
 method = "nib"
@@ -269,9 +269,9 @@ def test_a_plan_file(tmp_path: Path) -> None:
     variants = read_plan(path)
     grid = [f"beta/beta={b}/layer.image={k}" for b in ("1", "0.5") for k in (0, 1)]
     assert [v.name for v in variants] == ["default", "other", *grid]
-    assert variants[0].options == {"beta": 3, "steps": 5}
+    assert variants[0].options == {"beta": 3, "points": 5}
     assert variants[1].options == {"steps": 2}, "defaults are for the default method alone"
-    assert variants[3].options == {"beta": 1, "steps": 5}
+    assert variants[3].options == {"beta": 1, "points": 5}
     assert variants[3].layer == {"image": 1, "audio": -1, "text": -1}
     assert [v.name for v in choose(variants, ["beta/beta=1/*", "other"])] == ["other", *grid[:2]]
     with pytest.raises(OptionError, match="no variant matches"):
