@@ -10,7 +10,7 @@ options = {beta = 1}            # for variants of the default method alone
 method = "m2ib"
 
 [grid.beta]                     # beta/beta=0.3, beta/beta=1, ...
-options = {beta = [0.3, 1, 3], steps = 20}
+options = {beta = [0.3, 1, 3], points = 20}
 layer = {image = [-1, 1]}       # beta/beta=0.3/layer.image=-1, ...
 ```
 """

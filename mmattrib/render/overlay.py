@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
 
 from mmattrib.types import FloatArray
 
@@ -100,6 +99,8 @@ def _eroded(mask: Mask) -> Mask:
 
 def resized(values: FloatArray, size: tuple[int, int]) -> FloatArray:
     """Resample ``(H, W)`` float32 to ``size`` (rows, columns), averaging where it shrinks."""
+    from PIL import Image
+
     plane = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     shape = (size[1], size[0])
     out: FloatArray = np.asarray(plane.resize(shape, Image.Resampling.BILINEAR), dtype=np.float32)
@@ -112,6 +113,8 @@ def resized_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     Where it grows, its staircase is smoothed over about one cell, so that an outline of many cells
     reads as a line; a mask too small to survive that keeps its cells.
     """
+    from PIL import Image, ImageFilter
+
     plain = resized(mask.astype(np.float32), size) >= 0.5
     growth = max(size[0] / mask.shape[0], size[1] / mask.shape[1])
     if growth <= 1.0:
@@ -123,6 +126,8 @@ def resized_mask(mask: Mask, size: tuple[int, int]) -> Mask:
 
 def resized_picture(picture: Picture, size: tuple[int, int]) -> Picture:
     """Resample a ``(H, W, 3)`` picture to ``size`` (rows, columns)."""
+    from PIL import Image
+
     image = Image.fromarray(np.ascontiguousarray(picture))
     out: Picture = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
     return out

@@ -13,11 +13,10 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import numpy as np
-from PIL import Image
 
 from mmattrib.errors import OptionError
 from mmattrib.perturb import keep
@@ -40,6 +39,9 @@ from mmattrib.render.wording import (
     warnings,
 )
 from mmattrib.types import Attribution, Explanation, RawAudio
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Entry: TypeAlias = tuple[str, str, str, bytes]
 """An index entry: title, text, relative link, thumbnail as the bytes of a PNG file."""
@@ -336,6 +338,8 @@ def _plain(value: Any) -> str:
 
 def _data(picture: Picture) -> str:
     """A picture as a data URI: PNG, or JPEG where PNG would be large."""
+    from PIL import Image
+
     image = Image.fromarray(np.ascontiguousarray(picture))
     media, data = "image/png", _encoded(image, "PNG")
     if len(data) > _MAX_PNG:

@@ -37,7 +37,7 @@ def with_neutral(problem: Problem) -> Problem:
     generator = torch.Generator().manual_seed(9)
     neutral = torch.randn(problem.guide.embedding.shape, generator=generator)
     neutral = nnf.normalize(neutral.to(problem.guide.embedding), dim=-1)
-    problem.guide = replace(problem.guide, neutral=neutral)
+    problem.guide = problem.guide.against(neutral)
     return problem
 
 
@@ -143,7 +143,7 @@ def test_contrast_takes_its_share_of_the_fit() -> None:
     plain = run(problem)
     assert torch.equal(run(with_neutral(problem), contrast=0.0).capacity, plain.capacity)
     # With the guide's own embedding as the neutral one, half of the fit is left.
-    problem.guide = replace(problem.guide, neutral=problem.guide.embedding)
+    problem.guide = problem.guide.against(problem.guide.embedding)
     halved = run(problem, contrast=0.5)
     assert relative(halved.capacity, run(problem, gamma=0.5).capacity) < 1e-9
     assert all(entry["fit_end"] == entry["cosine_end"] for entry in halved.diagnostics)
@@ -153,7 +153,7 @@ def test_contrast_without_a_neutral_guide_is_refused() -> None:
     with pytest.raises(OptionError, match=r"contrast 0\.5 needs .* neutral guide"):
         run(make_problem(), contrast=0.5)
     problem = make_problem()
-    problem.guide = replace(problem.guide, neutral=torch.ones(2, 12))
+    problem.guide = problem.guide.against(torch.ones(2, 12))
     with pytest.raises(OptionError, match="neutral guide for each of the 3 pairs"):
         run(problem, contrast=0.5)
 

@@ -168,7 +168,7 @@ def test_start_is_a_bounded_rising_map_of_relevance() -> None:
 
 
 def test_a_neutral_guide_follows_its_pair() -> None:
-    guide = replace(make_context().guide, neutral=torch.eye(2))
+    guide = make_context().guide.against(torch.eye(2))
     turned = guide.select(torch.tensor([1, 0])).to(torch.device("cpu"))
     assert turned.neutral is not None
     assert torch.equal(turned.neutral, torch.eye(2).flip(0))

@@ -406,7 +406,9 @@ def test_shapes_that_do_not_fit_are_named() -> None:
             BottleneckOptions(),
             NoGuidance(),
         )
-    two = Guide(problem.guide.embedding[:2], problem.guide.tokens, problem.guide.valid)
+    two = problem.guide.select(torch.arange(2))
+    with pytest.raises(OptionError, match="2 guides need as many sets of tokens, got 3"):
+        Guide(two.embedding, problem.guide.tokens, problem.guide.valid)
     with pytest.raises(OptionError, match="3 inputs need 3 guides"):
         run(Problem(problem.tower, problem.inputs, 0, two, problem.valid, problem.keys))
 

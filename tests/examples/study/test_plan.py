@@ -69,3 +69,6 @@ def test_a_wrong_plan_is_refused(
 def test_the_plans_of_the_study_can_be_made(name: str) -> None:
     variants = read_plan(PLANS / f"{name}.toml")
     assert len({variant.id for variant in variants}) == len(variants), "no row stands twice"
+    for variant in variants:
+        described = variant.make().describe()
+        assert {option: described[option] for option in variant.options} == variant.options
