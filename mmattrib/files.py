@@ -6,23 +6,45 @@ import os
 import secrets
 from pathlib import Path
 
+from mmattrib.errors import OptionError
+
 
 def write_atomic(path: str | Path, data: bytes) -> Path:
     """Write a file so that it appears whole or not at all, with missing folders made.
 
+    A link is followed: what it names is replaced, the link stays.
+
     Raises:
-        OSError: the folder cannot be written; nothing is left behind.
+        OptionError: it cannot be written there (a folder, a pipe, a device, no permission, a full
+            disk); nothing is left behind.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".mmattrib-{secrets.token_hex(8)}.tmp")
+    try:
+        place = Path(os.path.realpath(target))
+        if place.exists() and not place.is_file():
+            kind = "a folder" if place.is_dir() else "a pipe or a device, no regular file"
+            raise OptionError(f"cannot write {str(target)!r}: it is {kind}; name another file")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _write(place, data)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OptionError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OptionError(
+            f"cannot write {str(target)!r}: {reason}; name a file in a folder that exists, can be "
+            "written and has room"
+        ) from error
+    return target
+
+
+def _write(place: Path, data: bytes) -> None:
+    temporary = place.with_name(f".mmattrib-{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
-        temporary.replace(target)
+        temporary.replace(place)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return target
