@@ -9,6 +9,20 @@ from pathlib import Path
 from mmattrib.errors import OptionError
 
 
+def regular_target(path: str | Path) -> Path:
+    """The file that a path names, links followed, whether or not it exists yet.
+
+    Raises:
+        OptionError: it is a folder, a pipe or a device.
+    """
+    target = Path(path)
+    place = Path(os.path.realpath(target))
+    if place.exists() and not place.is_file():
+        kind = "a folder" if place.is_dir() else "a pipe or a device, no regular file"
+        raise OptionError(f"cannot write {str(target)!r}: it is {kind}; name another file")
+    return place
+
+
 def write_atomic(path: str | Path, data: bytes) -> Path:
     """Write a file so that it appears whole or not at all, with missing folders made.
 
@@ -20,10 +34,7 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
     """
     target = Path(path)
     try:
-        place = Path(os.path.realpath(target))
-        if place.exists() and not place.is_file():
-            kind = "a folder" if place.is_dir() else "a pipe or a device, no regular file"
-            raise OptionError(f"cannot write {str(target)!r}: it is {kind}; name another file")
+        place = regular_target(target)
         place.parent.mkdir(parents=True, exist_ok=True)
         _write(place, data)
     except (OSError, ValueError) as error:

@@ -99,7 +99,7 @@ def _shaped(dtype: np.dtype[Any], shape: Any, size: int, name: str) -> tuple[int
     expect(
         isinstance(shape, list | tuple)
         and len(shape) <= 8
-        and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n for n in shape),
+        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape),
         f"{name} of shape {shape!r:.80}",
     )
     expect(math.prod(shape) * dtype.itemsize == size, f"{name} of shape {shape} and {size} bytes")
@@ -137,7 +137,7 @@ def _json_leaf(name: str, array: Array) -> Any:
         if array.dtype == np.float32:
             # A float32 written as the float64 of the same value reads back to the same bits.
             return _null_nan(array.tolist())
-        if array.dtype.kind in "iu":
+        if array.dtype == np.int32:
             return {
                 "dtype": data.dtype.str,
                 "shape": list(array.shape),
@@ -278,7 +278,8 @@ def _npy(member: Any, size: int, name: str) -> Array:
     left = size - member.tell()
     _shaped(dtype, shape, left, name)
     flat = np.empty(left // dtype.itemsize, dtype)
-    view, at = memoryview(flat).cast("B") if left else memoryview(b""), 0
+    view: Any = flat.view(np.uint8)
+    at = 0
     while at < left:
         count = member.readinto(view[at:])
         expect(bool(count), f"{name} ends early")

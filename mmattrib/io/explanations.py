@@ -106,7 +106,7 @@ def _attribution_tree(side: str, attribution: Attribution, leaf: Leaf) -> dict[s
         "unit": attribution.unit,
         "layer": int(attribution.layer),
         "token_scores": leaf(f"{side}.token_scores", attribution.token_scores),
-        "content": leaf(f"{side}.content", attribution.content.astype(np.uint8)),
+        "content": leaf(f"{side}.content", attribution.content.astype(np.int32)),
         "placement": _placement_tree(side, attribution.placement, leaf),
         "diagnostics": _plain(attribution.diagnostics),
     }
@@ -268,13 +268,11 @@ def _from_tree(tree: Any, leaf: FromLeaf) -> Explanation:
 
 
 def _attribution_from(entry: Any, leaf: FromLeaf) -> Attribution:
-    content = leaf(entry["content"])
-    expect(content.dtype == np.uint8, f"content of {content.dtype}")
     return Attribution(
         modality=_text(entry["modality"]),
         unit=_text(entry["unit"]),
         token_scores=_floats(leaf(entry["token_scores"])),
-        content=content > 0,
+        content=_numbers(leaf(entry["content"])) > 0,
         placement=_placement_from(entry["placement"], leaf),
         layer=_whole(entry["layer"], -1, 10**6),
         diagnostics=_mapping(_unplain(entry["diagnostics"])),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmattrib.errors import OptionError
-from mmattrib.files import write_atomic
+from mmattrib.files import regular_target, write_atomic
 from mmattrib.plugins.loading import default_plugins
 
 if TYPE_CHECKING:
@@ -36,4 +36,5 @@ def save(explanation: Explanation, path: str | Path, **options: Any) -> Path:
             f"cannot write {str(target)!r}: its suffix is {target.suffix!r}; accepted are "
             f"{', '.join('.' + each for each in known if each != 'notebook')}"
         )
+    regular_target(target)  # before any work
     return write_atomic(target, registry.create("writer", name, **options)(explanation))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,8 @@ from mmattrib.datasets.scenes.generator import Scene, generate, part_names
 from mmattrib.errors import InputError
 from mmattrib.evaluation.benchmark import PAIRS, raw_input
 from mmattrib.methods import Method, Side, SideScores
-from mmattrib.types import Attribution, Explanation, RawText
+from mmattrib.placement import EvenCells, PlanePlacement, from_map
+from mmattrib.types import Attribution, Axis, Explanation, RawText
 
 PAIR = ("image", "text")
 
@@ -160,9 +163,11 @@ def test_ties_get_mean_ranks() -> None:
 def test_capacity_ignores_what_is_no_content() -> None:
     scores = np.array([9.0, 1.0, -2.0, 3.0, np.nan], dtype=np.float32)
     content = np.array([False, True, True, True, False])
-    found = Attribution("image", scores[None, :4].copy(), "bits", (), scores, 0)
+    axis = Axis("x", "px", np.arange(3, dtype=np.float32))
+    line = PlanePlacement((axis,), (EvenCells(3, 3, 0, 3),), np.arange(1, 4, dtype=np.int32))
+    found = Attribution("image", "bits", scores, content, line, 0)
     assert capacity_bits(found, content) == 4.0
-    other = Attribution("image", scores[None, :4].copy(), "cosine", (), scores, 0)
+    other = replace(found, unit="cosine")
     assert np.isnan(capacity_bits(other, content))
 
 
@@ -198,10 +203,8 @@ def explained(tiny: mm.Backbone, scene: Scene, pair: tuple[str, str]) -> Explana
 
 
 def with_scores(attribution: Attribution, scores: np.ndarray) -> Attribution:
-    return Attribution(
-        attribution.modality, scores.astype(np.float32), attribution.unit, attribution.axes,
-        attribution.token_scores, attribution.layer, attribution.words,
-    )  # fmt: skip
+    axes = () if attribution.words else attribution.axes
+    return from_map(attribution.modality, scores, attribution.unit, axes, words=attribution.words)
 
 
 @pytest.mark.parametrize("modality", ["image", "audio"])
