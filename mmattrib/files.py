@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from mmattrib.errors import OptionError
@@ -13,14 +14,19 @@ def regular_target(path: str | Path) -> Path:
     """The file that a path names, links followed, whether or not it exists yet.
 
     Raises:
-        OptionError: it is a folder, a pipe or a device.
+        OptionError: it is a folder, a pipe or a device, or no file can have this name.
     """
     target = Path(path)
-    place = Path(os.path.realpath(target))
-    if place.exists() and not place.is_file():
-        kind = "a folder" if place.is_dir() else "a pipe or a device, no regular file"
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return Path(os.path.realpath(target))
+    except (OSError, ValueError) as error:
+        raise _unwritable(target, error) from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device, no regular file"
         raise OptionError(f"cannot write {str(target)!r}: it is {kind}; name another file")
-    return place
+    return Path(os.path.realpath(target))
 
 
 def write_atomic(path: str | Path, data: bytes) -> Path:
@@ -33,19 +39,21 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
             disk); nothing is left behind.
     """
     target = Path(path)
+    place = regular_target(target)
     try:
-        place = regular_target(target)
         place.parent.mkdir(parents=True, exist_ok=True)
         _write(place, data)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OptionError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OptionError(
-            f"cannot write {str(target)!r}: {reason}; name a file in a folder that exists, can be "
-            "written and has room"
-        ) from error
+    except OSError as error:
+        raise _unwritable(target, error) from error
     return target
+
+
+def _unwritable(target: Path, error: Exception) -> OptionError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return OptionError(
+        f"cannot write {str(target)!r}: {reason}; name a file in a folder that can be written and "
+        "has room"
+    )
 
 
 def _write(place: Path, data: bytes) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -13,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from render_examples import audio_side, image_side, pair, text_side
+from render_examples import audio_side, image_side, pair, seen_in_part, text_side
 
 from mmattrib.errors import InputError, OptionError
 from mmattrib.io import _archive as archive
 from mmattrib.io.explanations import load
+from mmattrib.placement import PlanePlacement, WeightedCells
 from mmattrib.plugins.saving import save
-from mmattrib.types import Explanation, RawAudio, RawImage, RawText
+from mmattrib.types import Attribution, Axis, Explanation, RawArray, RawAudio, RawImage, RawText
 
 
 def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
@@ -311,6 +313,175 @@ def test_too_large_is_refused_before_it_is_written(
         with pytest.raises(InputError, match="accepted are 1000"):
             save(pair(image_side(), text_side()), tmp_path / f"x{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_hold_the_small_form(tmp_path: Path) -> None:
+    """The map of a photograph of 24 million pixels takes a few hundred bytes beside its pixels."""
+    _, attribution = seen_in_part((0, 1000, 4000, 5000), 4000, 6000)
+    raw = RawImage(np.zeros((4000, 6000, 3), np.uint8), "photo.jpg")
+    example = pair((raw, attribution), text_side())
+    sizes = {suffix: save(example, tmp_path / f"x{suffix}") for suffix in (".npz", ".json")}
+    for path in sizes.values():
+        assert path.stat().st_size < 250_000  # an empty picture of this size is a PNG of 70 kB
+        back = load(path)
+        assert same_bits(back["image"].scores_at((40, 60)), attribution.scores_at((40, 60)))
+        assert back.inputs["image"].pixels.shape == (4000, 6000, 3)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_weighted_cells_samples_and_indices_survive(suffix: str, tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).random((30, 3)).astype(np.float32)
+    axis = Axis("time", "s", np.geomspace(0.1, 9, 30).astype(np.float32))
+    order = np.array([2, 0, 1], np.int32)
+    placement = PlanePlacement((axis,), (WeightedCells(weights),), order)
+    content = np.array([True, True, False])
+    side = Attribution("imu", "cosine", np.arange(3, dtype=np.float32), content, placement, -1)
+    values = RawArray(np.zeros((6, 30), np.float32), "imu", "it", 50.0)
+    example = replace(pair((values, side), text_side()), sample="no. 7", index=3)
+    back = load(save(example, tmp_path / f"x{suffix}"))
+    assert (back.sample, back.index) == ("no. 7", 3)
+    assert same_bits(back["imu"].scores, side.scores)
+    assert same_bits(back["imu"].axes[0].values, axis.values)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+@pytest.mark.parametrize(
+    ("samples", "bytes_each"),
+    [
+        (np.arange(-2500, 2500, dtype=np.float32) / 32768, 2),
+        (np.arange(-2500, 2500, dtype=np.float32) / 2**23, 4),
+        (np.random.default_rng(0).standard_normal(5000).astype(np.float32), 4),
+        (np.array([0.0, -0.0, 0.5, -1.0] * 2000, np.float32), 4),
+        (np.array([np.nan, np.inf, -np.inf, 1e-45] * 2000, np.float32), 4),
+    ],
+)
+def test_recordings_survive_bit_for_bit(
+    samples: np.ndarray, bytes_each: int, suffix: str, tmp_path: Path
+) -> None:
+    raw, attribution = audio_side()
+    assert isinstance(raw, RawAudio)
+    path = save(
+        pair((replace(raw, samples=samples), attribution), text_side()), tmp_path / f"x{suffix}"
+    )
+    back = load(path).inputs["audio"]
+    assert isinstance(back, RawAudio)
+    assert same_bits(back.samples, samples)
+    if suffix == ".json":
+        stored = json.loads(path.read_text())["inputs"]["audio"]["samples"]
+        assert np.dtype(stored["dtype"]).itemsize == bytes_each
+
+
+def test_silence_is_written_so_that_it_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What compresses beyond the bound on reading is stored as it is."""
+    monkeypatch.setattr(archive, "SMALL", 100_000)
+    raw, attribution = audio_side()
+    assert isinstance(raw, RawAudio)
+    quiet = replace(raw, samples=np.zeros(2_000_000, np.float32) + np.float32(0.1))
+    path = save(pair((quiet, attribution), text_side()), tmp_path / "x.npz")
+    assert len(load(path).inputs["audio"].samples) == 2_000_000  # type: ignore[union-attr]
+
+
+# Files from strangers ----------------------------------------------------------------------------
+
+BOMB = """
+import resource, sys, time
+from mmattrib.errors import InputError
+from mmattrib.io.explanations import load
+import PIL.Image
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+try:
+    load(sys.argv[1])
+except InputError:
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    print(time.process_time() - start)
+"""
+
+
+def bomb(name: str, tmp_path: Path) -> Path:
+    zeros = io.BytesIO()
+    np.save(zeros, np.zeros(400_000_000, np.uint8))
+    good = save(pair(image_side(4, 5), text_side()), tmp_path / "good.json").read_text()
+    if name == "zeros":
+        return npz_with(zeros.getvalue(), "image.token_scores.npy", tmp_path)
+    if name == "text":
+        return npz_with(zeros.getvalue(), "explanation.npy", tmp_path)
+    if name == "members":
+        target = tmp_path / "evil.npz"
+        with zipfile.ZipFile(target, "w") as new:
+            for number in range(40_000):
+                new.writestr(f"{number}.npy", b"")
+        return target
+    target = tmp_path / "evil.json"
+    if name == "list":
+        target.write_text(good.replace('"token_scores": [', '"token_scores": [' + "1," * 9_000_000))
+    if name == "depth":
+        target.write_text(good.replace('"token_scores": [', '"token_scores": ' + "[" * 1_000_000))
+    if name == "picture":
+        picture = io.BytesIO()
+        Image.new("1", (20_000, 20_000)).save(picture, "PNG")
+        tree = json.loads(good)
+        data = picture.getvalue()
+        tree["inputs"]["image"]["png"] = {
+            "dtype": "|u1",
+            "shape": [len(data)],
+            "base64": base64.b64encode(data).decode(),
+        }
+        target.write_text(json.dumps(tree))
+    return target
+
+
+@pytest.mark.parametrize("name", ["zeros", "text", "members", "list", "depth", "picture"])
+def test_small_files_that_would_become_large_are_refused_at_once(name: str, tmp_path: Path) -> None:
+    path = bomb(name, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", BOMB, str(path)], capture_output=True, text=True, check=True
+    )
+    megabytes, seconds = done.stdout.split()
+    assert int(megabytes) < 150
+    assert float(seconds) < 1.0
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_what_is_no_file_is_refused_and_never_replaced(suffix: str, tmp_path: Path) -> None:
+    pipe, loop = tmp_path / f"pipe{suffix}", tmp_path / f"loop{suffix}"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    device = tmp_path / f"device{suffix}"
+    device.symlink_to("/dev/null")
+    for path in (pipe, loop, device):
+        with pytest.raises(InputError, match=path.name):
+            load(path)
+        with pytest.raises(OptionError, match=path.name):
+            save(pair(image_side(), text_side()), path)
+    assert pipe.is_fifo()
+    assert device.is_symlink()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(
+        path.name for path in (pipe, loop, device)
+    )
+
+
+def test_a_link_stays_a_link_and_home_is_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link.npz").symlink_to(tmp_path / "deep" / "real.npz")
+    save(pair(image_side(), text_side()), "~/link.npz")
+    assert (tmp_path / "link.npz").is_symlink()
+    assert (tmp_path / "deep" / "real.npz").is_file()
+    assert_same(load("~/link.npz"), pair(image_side(), text_side()))
+
+
+def test_an_unwritable_place_is_an_option_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (
+        tmp_path / "file" / "x.npz",
+        Path("/proc/x.npz"),
+        tmp_path / ("x" * 300 + ".npz"),
+    ):
+        with pytest.raises(OptionError, match="cannot write"):
+            save(pair(image_side(), text_side()), place)
 
 
 def test_render_imports_neither_torch_nor_pyplot() -> None:
