@@ -28,7 +28,7 @@ from mmattrib.types import (
     Word,
 )
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
 MUCH_SEEN = 2 / 3
@@ -106,7 +106,7 @@ class EvenCells(Cells):
         at, inside = self._samples(size)
         own = np.clip(np.floor(self._cell(at)), 0, self.count - 1).astype(np.intp)
         if len(at) > size:
-            middle = (np.arange(size) + 0.5) * (self.length / size)
+            middle = (np.arange(size, dtype=np.float64) + 0.5) * (self.length / size)
             own = np.clip(np.floor(self._cell(middle)), 0, self.count - 1).astype(np.intp)
             inside = inside.reshape(size, -1).mean(axis=1) >= 0.5
         return np.where(inside, own, -1)
@@ -118,7 +118,8 @@ class EvenCells(Cells):
         if size != self.length and size > 0:
             spanned = self.count / (self.stop - self.start) * self.length / size
             each = max(1, ceil(2.0 * min(spanned, self.count)))
-        at = (np.arange(size * each) + 0.5) * (self.length / max(1, size * each))
+        step = self.length / max(1, size * each)
+        at = (np.arange(size * each, dtype=np.float64) + 0.5) * step
         return at, (at >= self.start) & (at < self.stop)
 
     def _cell(self, at: Floats) -> Floats:
@@ -207,8 +208,9 @@ class PlanePlacement(Placement):
         values = np.asarray(scores, dtype=np.float32)[self.order]
         if not real.all():
             values = _filled(values, real)
-        for axis, (cells, count) in enumerate(zip(self.cells, size, strict=True)):
-            values = cells.lay(values, axis, count)
+        with np.errstate(invalid="ignore", over="ignore"):  # a score may be infinite
+            for axis, (cells, count) in enumerate(zip(self.cells, size, strict=True)):
+                values = cells.lay(values, axis, count)
         if not real.all():
             values = np.where(self.seen(content, size), values, np.float32(0))
         return values
