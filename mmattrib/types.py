@@ -440,7 +440,7 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _sized(attribution: Attribution) -> str:
     """``"image 480x640"``, ``"text 5 words"``."""
     modality = _plain(attribution.modality)
-    if attribution.words:
+    if [axis.name for axis in attribution.axes] == ["word"]:
         return f"{modality} {len(attribution.words)} words"
     return f"{modality} {_by(attribution.shape)}"
 

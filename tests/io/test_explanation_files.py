@@ -19,7 +19,7 @@ from render_examples import audio_side, image_side, pair, seen_in_part, text_sid
 from mmattrib.errors import InputError, OptionError
 from mmattrib.io import _archive as archive
 from mmattrib.io.explanations import load
-from mmattrib.placement import PlanePlacement, WeightedCells
+from mmattrib.placement import PlanePlacement, WeightedCells, from_map
 from mmattrib.plugins.saving import save
 from mmattrib.types import Attribution, Axis, Explanation, RawArray, RawAudio, RawImage, RawText
 
@@ -326,6 +326,14 @@ def test_files_hold_the_small_form(tmp_path: Path) -> None:
         back = load(path)
         assert same_bits(back["image"].scores_at((40, 60)), attribution.scores_at((40, 60)))
         assert back.inputs["image"].pixels.shape == (4000, 6000, 3)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_a_caption_without_words_or_tokens_survives(suffix: str, tmp_path: Path) -> None:
+    empty = (RawText(""), from_map("text", np.zeros(0), "bits"))
+    example = pair(image_side(), empty)
+    assert_same(example, load(save(example, tmp_path / f"x{suffix}")))
+    assert repr(example["text"]) == "Attribution(text 0 words, 0 bits, layer 0, 0 tokens)"
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".json"])

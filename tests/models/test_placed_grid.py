@@ -115,6 +115,11 @@ def test_padded_tokens_of_a_batch_are_skipped() -> None:
     valid = torch.tensor([[True] * 4, [True, True, True, False]])
     grid = PlacedGrid(Layout("t", "t", {"t": 3}), [(axis("t", 6),)] * 2, [(place,)] * 2, own, valid)
     assert grid.content.tolist() == [[False, True, True, True], [False, True, True, False]]
+    scores = torch.tensor([[torch.nan, 1, 1, 1], [torch.nan, 1, 1, torch.nan]])
+    whole, short = grid.to_input(scores)
+    np.testing.assert_allclose(whole, [1] * 6)
+    np.testing.assert_allclose(short, [1, 1, 1, 1, 0, 0])
+    assert grid.placement(1).seen(grid.content[1].numpy()).tolist() == [True] * 4 + [False] * 2
 
 
 def test_placements_that_do_not_fit_are_refused() -> None:
