@@ -23,6 +23,7 @@ from mmattrib.io import load as load_raw
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
+from mmattrib.placement import with_unseen_warning
 from mmattrib.plugins import default_plugins
 from mmattrib.samples import Sample
 from mmattrib.types import (
@@ -435,30 +436,27 @@ def _layers(encoders: Mapping[str, Encoder], method: Method, layer: Layers) -> d
 
 
 def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
-    """Lay token scores on the inputs."""
+    """Token scores with where the tokens lie on the inputs."""
     encoder, inputs = side.encoder, side.inputs
     grid = encoder.grid(inputs, side.layer)
-    maps = grid.to_input(scores.scores)
     raw = scores.scores.detach().to("cpu", torch.float32)
     raw = raw.masked_fill(~grid.valid, float("nan"))
     found = []
-    for row, values in enumerate(maps):
-        diagnostics = scores.diagnostics[row]
-        for message in diagnostics.get("warnings", ()):
+    for row, own in enumerate(raw):
+        attribution = Attribution(
+            modality=encoder.modality,
+            unit=scores.unit,
+            token_scores=own.numpy().copy(),
+            content=grid.content[row].numpy().copy(),
+            placement=grid.placement(row),
+            layer=side.layer,
+            diagnostics=scores.diagnostics[row],
+        )
+        attribution = with_unseen_warning(attribution)
+        for message in attribution.diagnostics.get("warnings", ()):
             name = inputs.raw[row].name
             warnings.warn(f"{encoder.modality} {name!r}: {message}", TrustWarning, stacklevel=4)
-        found.append(
-            Attribution(
-                modality=encoder.modality,
-                scores=values,
-                unit=scores.unit,
-                axes=grid.axes(row),
-                token_scores=raw[row].numpy().copy(),
-                layer=side.layer,
-                words=grid.words(row),
-                diagnostics=diagnostics,
-            )
-        )
+        found.append(attribution)
     return found
 
 

@@ -4,25 +4,66 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
+
+from mmattrib.errors import OptionError
+
+
+def regular_target(path: str | Path) -> Path:
+    """The file that a path names, links followed, whether or not it exists yet.
+
+    Raises:
+        OptionError: it is a folder, a pipe or a device, or no file can have this name.
+    """
+    target = Path(path)
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return Path(os.path.realpath(target))
+    except (OSError, ValueError) as error:
+        raise _unwritable(target, error) from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device, no regular file"
+        raise OptionError(f"cannot write {str(target)!r}: it is {kind}; name another file")
+    return Path(os.path.realpath(target))
 
 
 def write_atomic(path: str | Path, data: bytes) -> Path:
     """Write a file so that it appears whole or not at all, with missing folders made.
 
+    A link is followed: what it names is replaced, the link stays.
+
     Raises:
-        OSError: the folder cannot be written; nothing is left behind.
+        OptionError: it cannot be written there (a folder, a pipe, a device, no permission, a full
+            disk); nothing is left behind.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".mmattrib-{secrets.token_hex(8)}.tmp")
+    place = regular_target(target)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _write(place, data)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    return target
+
+
+def _unwritable(target: Path, error: Exception) -> OptionError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return OptionError(
+        f"cannot write {str(target)!r}: {reason}; name a file in a folder that can be written and "
+        "has room"
+    )
+
+
+def _write(place: Path, data: bytes) -> None:
+    temporary = place.with_name(f".mmattrib-{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
-        temporary.replace(target)
+        temporary.replace(place)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return target

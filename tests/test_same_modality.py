@@ -14,7 +14,7 @@ import mmattrib as mm
 from mmattrib.errors import InputError
 from mmattrib.models.encoder import BlockEncoder, EncoderInputs
 from mmattrib.models.grids import Layout, TokenGrid
-from mmattrib.models.grids.placed import PlacedGrid, Placement
+from mmattrib.models.grids.placed import AxisPlacement, PlacedGrid
 from mmattrib.types import Axis, RawArray, RawInput
 
 # Few rates: these tests are about which inputs meet, not about how good a map is.
@@ -45,7 +45,7 @@ class LineEncoder(BlockEncoder):
         return self.module[3](tokens)
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        place = Placement.of_views([(np.arange(8, dtype=np.float32) + 0.5) / 2], 4)
+        place = AxisPlacement.of_views([(np.arange(8, dtype=np.float32) + 0.5) / 2], 4)
         axis = Axis("time", "s", np.arange(8, dtype=np.float32))
         laid = torch.ones(len(inputs), 4, dtype=torch.bool)
         return PlacedGrid(

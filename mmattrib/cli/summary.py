@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mmattrib.types import Attribution, Explanation, JSONValue
 
 PLACES = 5
+_FINEST = 1024  # places along an axis; longer axes are searched in so many equal parts
 _NEIGHBOURHOOD = 10  # a place stands for a tenth of each axis to either side
 
 
@@ -25,9 +26,10 @@ def summarise(explanation: Explanation, files: Sequence[Path] = ()) -> dict[str,
         files: what was written.
 
     Returns:
-        ``similarity``; ``sides``: modality -> ``name``, ``unit``, ``layer``, ``shape``, and
-        ``words`` with their scores for text or ``places`` for all else, highest first;
-        ``diagnostics``; ``files``; ``provenance``. Numbers that are not finite become None.
+        ``similarity``; ``sides``: modality -> ``name``, ``unit``, ``layer``, ``shape``,
+        ``seen_share`` (how much of the input the model saw at all), and ``words`` with their scores
+        for text or ``places`` for all else, highest first; ``diagnostics``; ``files``;
+        ``provenance``. Numbers that are not finite become None.
     """
     found = {
         "similarity": explanation.similarity,
@@ -47,7 +49,8 @@ def _summarise_side(attribution: Attribution, name: str) -> dict[str, JSONValue]
         "name": name,
         "unit": attribution.unit,
         "layer": attribution.layer,
-        "shape": attribution.scores.shape,
+        "shape": attribution.shape,
+        "seen_share": attribution.seen_share,
         "axes": [{"name": axis.name, "unit": axis.unit} for axis in attribution.axes],
     }
     if attribution.words:
@@ -73,14 +76,15 @@ def top_places(attribution: Attribution, count: int = PLACES) -> list[dict[str, 
         peak is above zero and no lower than any cell that touches it; of peaks less than a tenth
         of each axis apart only the highest counts, so that a plateau is one place.
     """
-    scores = np.where(np.isfinite(attribution.scores), attribution.scores, -np.inf)
+    size = tuple(min(count, _FINEST) for count in attribution.shape)
+    laid, axes = attribution.scores_at(size), attribution.axes_at(size)
+    scores = np.where(np.isfinite(laid), laid, -np.inf)
     left = np.where(_is_peak(scores) & (scores > 0), scores, -np.inf).astype(np.float64)
     places: list[dict[str, JSONValue]] = []
     while len(places) < count and left.size and np.isfinite(left.max()):
         cell = np.unravel_index(int(left.argmax()), left.shape)
         place: dict[str, JSONValue] = {
-            axis.name: float(axis.values[index])
-            for axis, index in zip(attribution.axes, cell, strict=True)
+            axis.name: float(axis.values[index]) for axis, index in zip(axes, cell, strict=True)
         }
         places.append({**place, "score": float(left[cell])})
         left[_around(cell, left.shape)] = -np.inf

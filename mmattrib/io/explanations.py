@@ -1,35 +1,39 @@
 """Explanations in files: ``.npz`` and ``.json`` hold everything and load again, bit for bit.
 
-Both hold one tree of plain values with arrays at its leaves. In ``.npz`` the arrays are members
-and the rest is the member ``explanation``, JSON in UTF-8; in ``.json`` small float32 arrays are
-lists (null for NaN) and all others ``{"dtype", "shape", "base64"}``.
-
-``.npz`` files are read without pickle, and nothing is allocated that the file's own size does not
-account for.
+A file holds the small form of a map: token scores and where they lie. Pictures are PNG inside it,
+recordings 16- or 24-bit numbers where these give exactly the samples, otherwise float32.
 """
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import math
-import re
-import zipfile
-import zlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mmattrib.errors import InputError, OptionError
+from mmattrib.io._archive import (
+    Array,
+    Leaf,
+    expect,
+    read_json,
+    read_npz,
+    to_json,
+    to_npz,
+)
+from mmattrib.io._files import existing_file, one_line
+from mmattrib.io.image import MAX_PIXELS
+from mmattrib.placement import Cells, EvenCells, PlanePlacement, WeightedCells, WordPlacement
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.types import (
     Attribution,
     Axis,
     Explanation,
+    Placement,
     RawArray,
     RawAudio,
     RawImage,
@@ -38,79 +42,55 @@ from mmattrib.types import (
     Word,
 )
 
-Array = npt.NDArray[Any]
+FromLeaf = Callable[[Any], Array]
 
-MAX_BYTES = 2 * 1024**3
-"""Largest explanation that is written or read, in bytes of its arrays and text."""
+MAX_PLACES = 2**28
+"""Most places of a map that is read: it would take 1 GB once laid."""
 
 _FORMAT = "mmattrib-explanation"
-_VERSION = 1
-_META = "explanation"
-_LIST_LIMIT = 512 * 512  # longer arrays go into .json as base64
-_KINDS = "fiub"
-_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date makes equal explanations equal files
+_VERSION = 2
+_ACCEPTED = "what Explanation.save wrote as .npz or .json"
 
 
 def load(path: str | Path) -> Explanation:
     """Read an explanation that :meth:`mmattrib.Explanation.save` wrote as ``.npz`` or ``.json``.
 
+    Files may come from strangers: nothing in them is run, and no more is allocated than the bounds
+    in :mod:`mmattrib.io._archive` allow.
+
     Raises:
         OptionError: another suffix.
-        InputError: the file is missing, damaged, too large, or no explanation.
+        InputError: the file is missing, no regular file, damaged, too large, or no explanation.
     """
-    source = Path(path)
+    source = Path(path).expanduser()
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
         raise OptionError(
             f"cannot load {str(source)!r}: its suffix is {source.suffix!r}; accepted are "
             f"{', '.join(_READERS)}."
         )
-    if not source.is_file():
-        raise InputError(f"cannot load {str(source)!r}: there is no such file.")
-    if source.stat().st_size > MAX_BYTES:
-        raise InputError(f"cannot load {str(source)!r}: it is larger than {MAX_BYTES} bytes.")
+    existing_file(source, "an explanation", _ACCEPTED)
     try:
-        return reader(source)
-    except (
-        _BrokenError,
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        NotImplementedError,
-        OSError,
-        RecursionError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+        tree, leaf = reader(source)
+        return _from_tree(tree, leaf)
+    # What a stranger's bytes make of numpy's, zipfile's, json's and pillow's parsers is theirs.
+    except Exception as error:
         raise InputError(
-            f"cannot load {str(source)!r}: it is damaged or no explanation "
-            f"({type(error).__name__}: {error}); accepted is what Explanation.save wrote as "
-            f"{' or '.join(_READERS)}."
+            f"cannot load {str(source)!r}: it is damaged, too large or no explanation "
+            f"({type(error).__name__}: {one_line(error)}); accepted is {_ACCEPTED}."
         ) from error
 
 
-class _BrokenError(Exception):
-    """What a file holds is no explanation."""
+# To a tree ---------------------------------------------------------------------------------------
 
 
-def _expect(holds: bool, what: str) -> None:
-    if not holds:
-        raise _BrokenError(what)
-
-
-# The tree ----------------------------------------------------------------------------------------
-
-
-def _to_tree(explanation: Explanation, leaf: Callable[[str, Array], Any]) -> dict[str, Any]:
+def _to_tree(explanation: Explanation, leaf: Leaf) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "version": _VERSION,
         "similarity": _plain(float(explanation.similarity)),
+        "sample": None if explanation.sample is None else str(explanation.sample),
+        "index": None if explanation.index is None else int(explanation.index),
         "provenance": _plain(explanation.provenance),
         "attributions": {
             side: _attribution_tree(side, attribution, leaf)
@@ -120,37 +100,83 @@ def _to_tree(explanation: Explanation, leaf: Callable[[str, Array], Any]) -> dic
     }
 
 
-def _attribution_tree(
-    side: str, attribution: Attribution, leaf: Callable[[str, Array], Any]
-) -> dict[str, Any]:
+def _attribution_tree(side: str, attribution: Attribution, leaf: Leaf) -> dict[str, Any]:
     return {
         "modality": attribution.modality,
         "unit": attribution.unit,
         "layer": int(attribution.layer),
-        "scores": leaf(f"{side}.scores", attribution.scores),
         "token_scores": leaf(f"{side}.token_scores", attribution.token_scores),
-        "axes": [
-            {
-                "name": axis.name,
-                "unit": axis.unit,
-                "values": leaf(f"{side}.axis.{axis.name}", axis.values),
-            }
-            for axis in attribution.axes
-        ],
-        "words": [[word.text, int(word.start), int(word.end)] for word in attribution.words],
+        "content": leaf(f"{side}.content", attribution.content.astype(np.int32)),
+        "placement": _placement_tree(side, attribution.placement, leaf),
         "diagnostics": _plain(attribution.diagnostics),
     }
 
 
-def _input_tree(side: str, raw: RawInput, leaf: Callable[[str, Array], Any]) -> dict[str, Any]:
+def _placement_tree(side: str, placement: Placement, leaf: Leaf) -> dict[str, Any]:
+    if isinstance(placement, WordPlacement):
+        return {
+            "kind": "words",
+            "words": [[word.text, int(word.start), int(word.end)] for word in placement.words],
+            "word_of_token": leaf(f"{side}.word_of_token", placement.word_of_token),
+        }
+    if isinstance(placement, PlanePlacement):
+        return {
+            "kind": "plane",
+            "axes": [_axis_tree(side, axis, leaf) for axis in placement.axes],
+            "cells": [
+                _cells_tree(f"{side}.cells.{axis.name}", cells, leaf)
+                for axis, cells in zip(placement.axes, placement.cells, strict=True)
+            ],
+            "order": leaf(f"{side}.order", placement.order),
+        }
+    raise InputError(
+        f"the placement of {side!r} is a {type(placement).__name__}: accepted are PlanePlacement "
+        "and WordPlacement."
+    )
+
+
+def _axis_tree(side: str, axis: Axis, leaf: Leaf) -> dict[str, Any]:
+    named = {"name": axis.name, "unit": axis.unit}
+    known = np.asarray(axis.values, dtype=np.float32)
+    if len(known) > 1:
+        even = {"first": float(known[0]), "step": float(known[1]) - float(known[0])}
+        if np.array_equal(_even(even["first"], even["step"], len(known)), known):
+            return {**named, **even, "count": len(known)}
+    return {**named, "values": leaf(f"{side}.axis.{axis.name}", known)}
+
+
+def _even(first: float, step: float, count: int) -> Any:
+    return (first + step * np.arange(count, dtype=np.float64)).astype(np.float32)
+
+
+def _cells_tree(name: str, cells: Cells, leaf: Leaf) -> dict[str, Any]:
+    if isinstance(cells, EvenCells):
+        return {
+            "kind": "even",
+            "count": int(cells.count),
+            "length": int(cells.length),
+            "start": float(cells.start),
+            "stop": float(cells.stop),
+        }
+    if isinstance(cells, WeightedCells):
+        return {"kind": "weighted", "weights": leaf(name, cells.weights)}
+    raise InputError(
+        f"{name} is a {type(cells).__name__}: accepted are EvenCells and WeightedCells."
+    )
+
+
+def _input_tree(side: str, raw: RawInput, leaf: Leaf) -> dict[str, Any]:
     if isinstance(raw, RawImage):
-        return {"kind": "image", "name": raw.name, "pixels": leaf(f"{side}.pixels", raw.pixels)}
+        png = np.frombuffer(_to_png(raw), dtype=np.uint8)
+        return {"kind": "image", "name": raw.name, "png": leaf(f"{side}.png", png)}
     if isinstance(raw, RawAudio):
+        stored, scale = _exact_integers(raw.samples)
         return {
             "kind": "audio",
             "name": raw.name,
             "sample_rate": int(raw.sample_rate),
-            "samples": leaf(f"{side}.samples", raw.samples),
+            "scale": scale,
+            "samples": leaf(f"{side}.samples", stored),
         }
     if isinstance(raw, RawText):
         return {"kind": "text", "name": raw.name, "text": raw.text}
@@ -168,76 +194,35 @@ def _input_tree(side: str, raw: RawInput, leaf: Callable[[str, Array], Any]) -> 
     )
 
 
-def _from_tree(tree: Any, leaf: Callable[[Any], Array]) -> Explanation:
-    _expect(isinstance(tree, dict) and tree.get("format") == _FORMAT, f"no {_FORMAT}")
-    _expect(
-        tree["version"] == _VERSION,
-        f"version {tree['version']!r}, this release of mmattrib reads version {_VERSION}",
-    )
-    return Explanation(
-        attributions={
-            side: _attribution_from(entry, leaf) for side, entry in tree["attributions"].items()
-        },
-        inputs={side: _input_from(entry, leaf) for side, entry in tree["inputs"].items()},
-        similarity=float(_unplain(tree["similarity"])),
-        provenance=_mapping(_unplain(tree["provenance"])),
-    )
+def _to_png(raw: RawImage) -> bytes:
+    from PIL import Image
 
-
-def _attribution_from(entry: Any, leaf: Callable[[Any], Array]) -> Attribution:
-    axes = tuple(
-        Axis(_text(axis["name"]), _text(axis["unit"]), leaf(axis["values"]))
-        for axis in entry["axes"]
-    )
-    scores = leaf(entry["scores"])
-    _expect(
-        scores.shape == tuple(len(axis.values) for axis in axes),
-        f"scores of shape {scores.shape} on axes of {[axis.values.shape for axis in axes]}",
-    )
-    return Attribution(
-        modality=_text(entry["modality"]),
-        scores=scores,
-        unit=_text(entry["unit"]),
-        axes=axes,
-        token_scores=leaf(entry["token_scores"]),
-        layer=int(entry["layer"]),
-        words=tuple(Word(_text(text), int(start), int(end)) for text, start, end in entry["words"]),
-        diagnostics=_mapping(_unplain(entry["diagnostics"])),
-    )
-
-
-def _input_from(entry: Any, leaf: Callable[[Any], Array]) -> RawInput:
-    kind, name = entry["kind"], _text(entry["name"])
-    if kind == "image":
-        pixels = leaf(entry["pixels"])
-        _expect(
-            pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3,
-            f"pixels of shape {pixels.shape} and type {pixels.dtype}",
+    pixels = raw.pixels
+    fits = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+    if not fits or not 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS:
+        raise InputError(
+            f"the pixels of {raw.name!r:.80} are {pixels.dtype} of {pixels.shape}: accepted are "
+            f"uint8 (H, W, 3) with 1 to {MAX_PIXELS} pixels."
         )
-        return RawImage(pixels, name)
-    if kind == "audio":
-        samples, rate = leaf(entry["samples"]), int(entry["sample_rate"])
-        _expect(samples.ndim == 1 and samples.dtype.kind == "f", f"samples of {samples.shape}")
-        _expect(rate > 0, f"a sample rate of {rate}")
-        return RawAudio(samples, rate, name)
-    if kind == "array":
-        values, given = leaf(entry["values"]), entry["rate"]
-        _expect(values.dtype.kind == "f", f"values of {values.dtype}")
-        frequency = None if given is None else float(given)
-        _expect(frequency is None or frequency > 0, f"a rate of {given}")
-        return RawArray(values, _text(entry["modality"]), name, frequency)
-    _expect(kind == "text", f"a raw input of kind {kind!r}")
-    return RawText(_text(entry["text"]), name)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=4)
+    return buffer.getvalue()
 
 
-def _text(value: Any) -> str:
-    _expect(isinstance(value, str), f"{value!r} where text belongs")
-    return str(value)
+def _exact_integers(samples: Array) -> tuple[Array, int | None]:
+    """Samples as int16 or 24 bits in int32 with their scale, where that gives the same bits."""
+    if samples.dtype == np.float32 and np.isfinite(samples).all():
+        for bits, kind in ((15, np.int16), (23, np.int32)):
+            scaled = np.rint(samples.astype(np.float64) * 2**bits)
+            if np.abs(scaled).max(initial=0.0) < 2**bits:
+                stored = scaled.astype(kind)
+                if _scaled(stored, 2**bits).tobytes() == samples.tobytes():
+                    return stored, 2**bits
+    return samples, None
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    _expect(isinstance(value, dict), f"{value!r} where a mapping belongs")
-    return dict(value)
+def _scaled(stored: Array, scale: int) -> Any:
+    return (stored / np.float64(scale)).astype(np.float32)
 
 
 def _plain(value: Any) -> Any:
@@ -260,6 +245,139 @@ def _plain(value: Any) -> Any:
     )
 
 
+# From a tree -------------------------------------------------------------------------------------
+
+
+def _from_tree(tree: Any, leaf: FromLeaf) -> Explanation:
+    expect(isinstance(tree, dict) and tree.get("format") == _FORMAT, f"no {_FORMAT}")
+    expect(
+        tree["version"] == _VERSION,
+        f"version {tree['version']!r:.80}, this release of mmattrib reads version {_VERSION}",
+    )
+    sample, index = tree["sample"], tree["index"]
+    return Explanation(
+        attributions={
+            side: _attribution_from(entry, leaf) for side, entry in tree["attributions"].items()
+        },
+        inputs={side: _input_from(entry, leaf) for side, entry in tree["inputs"].items()},
+        similarity=float(_unplain(tree["similarity"])),
+        provenance=_mapping(_unplain(tree["provenance"])),
+        sample=None if sample is None else _text(sample),
+        index=None if index is None else _whole(index, 0, 2**62),
+    )
+
+
+def _attribution_from(entry: Any, leaf: FromLeaf) -> Attribution:
+    return Attribution(
+        modality=_text(entry["modality"]),
+        unit=_text(entry["unit"]),
+        token_scores=_floats(leaf(entry["token_scores"])),
+        content=_numbers(leaf(entry["content"])) > 0,
+        placement=_placement_from(entry["placement"], leaf),
+        layer=_whole(entry["layer"], -1, 10**6),
+        diagnostics=_mapping(_unplain(entry["diagnostics"])),
+    )
+
+
+def _placement_from(entry: Any, leaf: FromLeaf) -> Placement:
+    if entry["kind"] == "words":
+        words = tuple(
+            Word(_text(text), _whole(start, 0, 2**31), _whole(end, 0, 2**31))
+            for text, start, end in entry["words"]
+        )
+        return WordPlacement(words, _numbers(leaf(entry["word_of_token"])))
+    expect(entry["kind"] == "plane", f"a placement of kind {entry['kind']!r:.80}")
+    cells = tuple(_cells_from(each, leaf) for each in entry["cells"])
+    places = math.prod(each.shape[0] for each in cells)
+    expect(places <= MAX_PLACES, f"a map of {places} places, accepted are {MAX_PLACES}")
+    axes = tuple(_axis_from(each, leaf) for each in entry["axes"])
+    return PlanePlacement(axes, cells, _numbers(leaf(entry["order"])))
+
+
+def _cells_from(entry: Any, leaf: FromLeaf) -> Cells:
+    if entry["kind"] == "weighted":
+        weights = _floats(leaf(entry["weights"]))
+        expect(bool(np.isfinite(weights).all()), "weights that are not finite")
+        return WeightedCells(weights)
+    expect(entry["kind"] == "even", f"cells of kind {entry['kind']!r:.80}")
+    return EvenCells(
+        _whole(entry["count"], 1, MAX_PLACES),
+        _whole(entry["length"], 0, MAX_PLACES),
+        float(entry["start"]),
+        float(entry["stop"]),
+    )
+
+
+def _axis_from(entry: Any, leaf: FromLeaf) -> Axis:
+    if "values" in entry:
+        values = _floats(leaf(entry["values"]))
+    else:
+        count = _whole(entry["count"], 0, MAX_PLACES)
+        values = _even(float(entry["first"]), float(entry["step"]), count)
+    expect(values.ndim == 1 and bool(np.isfinite(values).all()), "an axis that is not finite")
+    return Axis(_text(entry["name"]), _text(entry["unit"]), values)
+
+
+def _input_from(entry: Any, leaf: FromLeaf) -> RawInput:
+    kind, name = entry["kind"], _text(entry["name"])
+    if kind == "image":
+        return RawImage(_from_png(leaf(entry["png"])), name)
+    if kind == "audio":
+        samples, scale = leaf(entry["samples"]), entry["scale"]
+        if scale is not None:
+            expect(samples.dtype.kind == "i", f"samples of {samples.dtype}")
+            samples = _scaled(samples, _whole(scale, 1, 2**31))
+        expect(samples.ndim == 1 and samples.dtype == np.float32, f"samples of {samples.shape}")
+        return RawAudio(samples, _whole(entry["sample_rate"], 1, 2**31 - 1), name)
+    if kind == "array":
+        values, given = leaf(entry["values"]), entry["rate"]
+        expect(values.dtype.kind == "f", f"values of {values.dtype}")
+        rate = None if given is None else float(given)
+        expect(rate is None or 0 < rate < math.inf, f"a rate of {given!r:.80}")
+        return RawArray(values, _text(entry["modality"]), name, rate)
+    expect(kind == "text", f"a raw input of kind {kind!r:.80}")
+    return RawText(_text(entry["text"]), name)
+
+
+def _from_png(data: Array) -> Any:
+    from PIL import Image
+
+    expect(data.ndim == 1 and data.dtype == np.uint8, f"a PNG of {data.dtype}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pillow's bound on size is answered by our own
+        with Image.open(io.BytesIO(data.tobytes()), formats=("PNG",)) as picture:
+            count = picture.width * picture.height
+            expect(count <= MAX_PIXELS, f"a picture of {count} pixels, accepted are {MAX_PIXELS}")
+            expect(picture.mode == "RGB", f"a picture of mode {picture.mode}")
+            return np.array(picture, dtype=np.uint8)
+
+
+def _text(value: Any) -> str:
+    expect(isinstance(value, str), f"{value!r:.80} where text belongs")
+    return str(value)
+
+
+def _whole(value: Any, low: int, high: int) -> int:
+    fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    expect(fits, "a whole number is missing or out of range")
+    return int(value)
+
+
+def _floats(array: Array) -> Any:
+    expect(array.dtype == np.float32, f"{array.dtype} where float32 belongs")
+    return array
+
+
+def _numbers(array: Array) -> Any:
+    expect(array.dtype == np.int32, f"{array.dtype} where int32 belongs")
+    return array
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    expect(isinstance(value, dict), f"{value!r:.80} where a mapping belongs")
+    return dict(value)
+
+
 def _unplain(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"$float"}:
@@ -270,128 +388,15 @@ def _unplain(value: Any) -> Any:
     return value
 
 
-# .json -------------------------------------------------------------------------------------------
-
-
-def _json_bytes(explanation: Explanation) -> bytes:
-    tree = _to_tree(explanation, _json_leaf)
-    data = json.dumps(tree, allow_nan=False, indent=1).encode("ascii")
-    return _bounded(data, len(data))
-
-
-def _json_leaf(name: str, array: Array) -> Any:
-    plain = array.dtype == np.float32 and array.size <= _LIST_LIMIT and 0 not in array.shape
-    if plain and not np.isinf(array).any():
-        # A float32 written as the float64 of the same value reads back to the same bits.
-        return _null_nan(array.tolist())
-    _supported(name, array)
-    data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-    return {
-        "dtype": data.dtype.str,
-        "shape": list(array.shape),
-        "base64": base64.b64encode(data.tobytes()).decode("ascii"),
-    }
-
-
-def _null_nan(values: Any) -> Any:
-    if isinstance(values, list):
-        return [_null_nan(value) for value in values]
-    return None if math.isnan(values) else values
-
-
-def _json_array(leaf: Any) -> Array:
-    if isinstance(leaf, list):
-        return np.array(leaf, dtype=np.float32)
-    dtype = np.dtype(_text(leaf["dtype"]))
-    _expect(dtype.kind in _KINDS, f"an array of type {dtype}")
-    data = base64.b64decode(leaf["base64"], validate=True)
-    array = np.frombuffer(data, dtype=dtype).reshape([int(n) for n in leaf["shape"]])
-    return array.astype(dtype.newbyteorder("="))
-
-
-def _read_json(path: Path) -> Explanation:
-    return _from_tree(json.loads(path.read_text(encoding="utf-8")), _json_array)
-
-
-# .npz --------------------------------------------------------------------------------------------
+_READERS: dict[str, Callable[[Path], tuple[Any, FromLeaf]]] = {".npz": read_npz, ".json": read_json}
 
 
 def _npz_bytes(explanation: Explanation) -> bytes:
-    arrays: dict[str, Array] = {}
-
-    def leaf(name: str, array: Array) -> dict[str, str]:
-        _supported(name, array)
-        key = base = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-        count = 1
-        while key in arrays or key == _META:
-            count += 1
-            key = f"{base}-{count}"
-        arrays[key] = array
-        return {"npy": key}
-
-    tree = _to_tree(explanation, leaf)
-    text = json.dumps(tree, allow_nan=False).encode("ascii")
-    arrays[_META] = np.frombuffer(text, dtype=np.uint8)
-    size = sum(array.nbytes for array in arrays.values())
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as archive:
-        for key, array in arrays.items():
-            info = zipfile.ZipInfo(f"{key}.npy", _DATE)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-    return _bounded(buffer.getvalue(), size)
+    return to_npz(lambda leaf: _to_tree(explanation, leaf))
 
 
-def _read_npz(path: Path) -> Explanation:
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: info for info in archive.infolist()}
-        total = sum(info.file_size for info in members.values())
-        _expect(total <= MAX_BYTES, f"{total} bytes unpacked, accepted are {MAX_BYTES}")
-
-        def array(key: str) -> Array:
-            name = f"{key}.npy"
-            _expect(name in members, f"no member {name!r}")
-            return _npy(archive.read(members[name]), name)
-
-        tree = json.loads(array(_META).tobytes().decode("ascii"))
-        return _from_tree(tree, lambda leaf: array(_text(leaf["npy"])))
-
-
-def _npy(data: bytes, name: str) -> Array:
-    """Decode one member; its header must account for exactly the bytes that are there."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    _expect(version in ((1, 0), (2, 0)), f"{name!r} of npy version {version}")
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, fortran, dtype = read(stream)
-    _expect(dtype.kind in _KINDS, f"{name!r} of type {dtype}")
-    _expect(
-        math.prod(shape) * dtype.itemsize == len(data) - stream.tell(),
-        f"{name!r} of shape {shape} and {len(data)} bytes",
-    )
-    flat = np.frombuffer(data, dtype=dtype, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran else "C").copy()
-
-
-def _supported(name: str, array: Array) -> None:
-    if array.dtype.kind not in _KINDS:
-        raise InputError(f"{name} has type {array.dtype}: accepted are floats, integers and bool.")
-
-
-def _bounded(data: bytes, size: int) -> bytes:
-    if size > MAX_BYTES:
-        raise InputError(
-            f"the explanation takes {size} bytes: accepted are {MAX_BYTES}; shrink its inputs."
-        )
-    return data
-
-
-_READERS: dict[str, Callable[[Path], Explanation]] = {".npz": _read_npz, ".json": _read_json}
+def _json_bytes(explanation: Explanation) -> bytes:
+    return to_json(lambda leaf: _to_tree(explanation, leaf))
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmattrib.errors import OptionError
-from mmattrib.files import write_atomic
+from mmattrib.files import regular_target, write_atomic
 from mmattrib.plugins.loading import default_plugins
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ def save(explanation: Explanation, path: str | Path, **options: Any) -> Path:
         The path written. The file appears whole or not at all.
 
     Raises:
-        OptionError: no writer has this suffix, the path is a folder, or an unknown option.
+        OptionError: no writer has this suffix, the file cannot be written, or an unknown option.
         InputError: the explanation holds what cannot be written, or is too large.
-        OSError: the folder cannot be written.
     """
     target = Path(path).expanduser()
     registry = default_plugins().registry
@@ -37,6 +36,5 @@ def save(explanation: Explanation, path: str | Path, **options: Any) -> Path:
             f"cannot write {str(target)!r}: its suffix is {target.suffix!r}; accepted are "
             f"{', '.join('.' + each for each in known if each != 'notebook')}"
         )
-    if target.is_dir():
-        raise OptionError(f"cannot write {str(target)!r}: it is a folder; give a file's name")
+    regular_target(target)  # before any work
     return write_atomic(target, registry.create("writer", name, **options)(explanation))

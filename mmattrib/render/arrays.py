@@ -29,7 +29,7 @@ def drawing(side: str, attribution: Attribution, raw: RawArray) -> tuple[RawImag
     Raises:
         InputError: scores and values fit in none of these ways.
     """
-    shape, values = attribution.scores.shape, raw.values
+    shape, values = attribution.shape, raw.values
     if len(shape) == 2 and values.shape == shape:
         return RawImage(_grey(values), raw.name), lambda plane: plane
     if len(shape) == 1 and values.ndim == 2 and values.shape[1] == shape[0]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from mmattrib.render.overlay import TRUTH_RGB, colour_table, css, css_bar, ink
-from mmattrib.render.panels import Panel, Piece, PlanePanel, TextPanel, Truth, panels
+from mmattrib.render.panels import Outlines, Panel, Piece, PlanePanel, TextPanel, panels
 from mmattrib.render.wording import (
     TRUTH_KEY,
     default_title,
@@ -24,6 +24,7 @@ from mmattrib.render.wording import (
     own_name,
     printable,
     reading,
+    unseen,
     warnings,
 )
 from mmattrib.types import Explanation
@@ -37,6 +38,7 @@ Aspect: TypeAlias = Literal["equal", "auto"]
 _WIDTH = 11.0  # inches; the heights below too
 _MARGIN = 0.45
 _STAGE = "#15131c"
+_ALARM, _SOFT = "#8a1c0d", "#5b5966"
 _ON_STAGE = "#e9e6f2"
 _TRUTH = css(np.array(TRUTH_RGB) / 255.0)
 # Fonts tried after matplotlib's own for scripts that it lacks; those not installed are left out.
@@ -56,7 +58,7 @@ _FALLBACK_FONTS = (
 
 
 def figure(
-    explanation: Explanation, truth: Truth | None = None, clip: float | None = None
+    explanation: Explanation, truth: Outlines | None = None, clip: float | None = None
 ) -> Figure:
     """Draw an explanation.
 
@@ -80,12 +82,12 @@ def figure(
         return _figure(explanation, drawn)
 
 
-def png_bytes(explanation: Explanation, truth: Truth | None = None) -> bytes:
+def png_bytes(explanation: Explanation, truth: Outlines | None = None) -> bytes:
     """The figure as the bytes of a PNG file, 150 dots per inch."""
     return _png(figure(explanation, truth), dpi=150)
 
 
-def thumbnail(explanation: Explanation, truth: Truth | None = None) -> bytes:
+def thumbnail(explanation: Explanation, truth: Outlines | None = None) -> bytes:
     """Both maps side by side, without axes or titles, as the bytes of a PNG file (600 × 225).
 
     Raises:
@@ -129,7 +131,9 @@ def _figure(explanation: Explanation, drawn: list[Panel]) -> Figure:
     for panel in drawn:
         modality = explanation[panel.side].modality
         found += [f"The {noun(modality)}: {note}" for note in panel.heat.notes]
-    lines = [line for text in found for line in textwrap.wrap(text, 125)][:12]
+    told = [(text, _ALARM) for text in found]
+    told += [(text, _SOFT) for text in map(unseen, explanation.values()) if text]
+    lines = [(line, colour) for text, colour in told for line in textwrap.wrap(text, 125)][:12]
     head = 0.95 + 0.2 * len(lines) + (0.12 if lines else 0.0)
     heights = [_height(panel) for panel in drawn]
     total = head + sum(heights)
@@ -138,9 +142,9 @@ def _figure(explanation: Explanation, drawn: list[Panel]) -> Figure:
     title = f"{default_title(explanation)}   similarity {number(round(explanation.similarity, 3))}"
     _say(fig, _MARGIN, total - 0.42, total, title, size=14, weight="bold")
     _say(fig, _MARGIN, total - 0.72, total, how_made(explanation), size=9.5, color="#5b5966")
-    for index, line in enumerate(lines):
+    for index, (line, colour) in enumerate(lines):
         at = total - 1.02 - 0.2 * index
-        _say(fig, _MARGIN, at, total, line, size=9.5, color="#8a1c0d", weight="bold")
+        _say(fig, _MARGIN, at, total, line, size=9.5, color=colour, weight="bold")
     top = total - head
     for panel, height in zip(drawn, heights, strict=True):
         _draw_side(fig, explanation, panel, (top - height, top, total))

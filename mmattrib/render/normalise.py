@@ -48,7 +48,10 @@ class Heatmap:
 
 
 def heatmap(
-    scores: npt.NDArray[np.floating], unit: str = "bits", clip: float | None = None
+    scores: npt.NDArray[np.floating],
+    unit: str = "bits",
+    clip: float | None = None,
+    seen: npt.NDArray[np.bool_] | None = None,
 ) -> Heatmap:
     """Normalise raw scores to [0, 1].
 
@@ -61,6 +64,8 @@ def heatmap(
         unit: the attribution's unit; only ``"bits"`` is known to have no sign.
         clip: percentile in (50, 100]: scores beyond it are drawn as the largest. A few extreme
             cells then do not hide the rest. None clips nothing.
+        seen: where the model saw the input; the rest is drawn as zero and does not count in the
+            range of the scores. Everywhere if None.
 
     Raises:
         OptionError: ``clip`` is out of range.
@@ -70,8 +75,11 @@ def heatmap(
     raw = np.asarray(scores, dtype=np.float64)
     finite = np.isfinite(raw)
     notes = []
-    if not finite.all():
-        count = int((~finite).sum())
+    if seen is not None:
+        raw, finite = np.where(seen, raw, 0.0), finite & seen
+    missing = ~finite if seen is None else seen & ~finite
+    if missing.any():
+        count = int(missing.sum())
         notes.append(f"{count} of {raw.size} scores are not finite numbers and are drawn as zero.")
     if not finite.any():
         notes.append("No information: there is no score to draw.")

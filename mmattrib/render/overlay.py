@@ -63,6 +63,24 @@ def blend(picture: Picture, values: FloatArray, signed: bool) -> Picture:
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
+def hatch(picture: Picture, mask: Mask, period: int = 12) -> Picture:
+    """Dim a part of a picture and draw diagonal lines over it: the model saw nothing there.
+
+    Args:
+        picture: ``(H, W, 3)`` uint8, as given, without a map.
+        mask: ``(H, W)`` bool, the part.
+        period: pixels from line to line.
+    """
+    height, width = mask.shape
+    place = (np.arange(height)[:, None] + np.arange(width)[None]) % period
+    grey = 0.45 * picture.astype(np.float32).mean(axis=2, keepdims=True)
+    line = ((place < 2) * 200.0 + (place == 2) * 20.0).astype(np.float32)[..., None]
+    share = (0.7 * (place < 3)).astype(np.float32)[..., None]
+    drawn = np.rint((1.0 - share) * grey + share * line).astype(np.uint8)
+    out: Picture = np.where(mask[..., None], drawn, picture)
+    return out
+
+
 def outline(mask: Mask, width: int = 1) -> Mask:
     """The cells of ``mask`` ``(H, W)`` that lie within ``width`` cells of its border."""
     inner = mask.copy()

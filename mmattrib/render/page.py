@@ -22,7 +22,7 @@ from mmattrib.errors import OptionError
 from mmattrib.perturb import keep
 from mmattrib.render.audio import encode_audio
 from mmattrib.render.overlay import Picture, colour_table, css, css_bar, css_gradient, ink
-from mmattrib.render.panels import Panel, Piece, PlanePanel, TextPanel, Tick, Truth, panels
+from mmattrib.render.panels import Outlines, Panel, Piece, PlanePanel, TextPanel, Tick, panels
 from mmattrib.render.style import BODY_CSS, CSS, JS
 from mmattrib.render.wording import (
     TRUTH_KEY,
@@ -36,6 +36,7 @@ from mmattrib.render.wording import (
     primer,
     printable,
     reading,
+    unseen,
     warnings,
 )
 from mmattrib.types import Attribution, Explanation, RawAudio
@@ -54,7 +55,7 @@ _MAX_PNG = 600_000  # bytes; photographs beyond it are embedded as JPEG
 def report_html(
     explanation: Explanation,
     title: str | None = None,
-    truth: Truth | None = None,
+    truth: Outlines | None = None,
     clip: float | None = None,
 ) -> str:
     """A self-contained page for a reader who never saw the project.
@@ -129,7 +130,9 @@ def _document(title: str, body: str) -> str:
     )
 
 
-def _fragment(explanation: Explanation, title: str, truth: Truth | None, clip: float | None) -> str:
+def _fragment(
+    explanation: Explanation, title: str, truth: Outlines | None, clip: float | None
+) -> str:
     drawn = panels(explanation, truth, clip)
     sides = "".join(_side(explanation, panel) for panel in drawn)
     return (
@@ -165,6 +168,8 @@ def _side(explanation: Explanation, panel: Panel) -> str:
     others = [noun(a.modality) for side, a in explanation.items() if side != panel.side]
     other = others[0] if others else "other input"
     notes = "".join(f'<p class="warn">{_esc(note)}</p>' for note in panel.heat.notes)
+    said = unseen(attribution)
+    hidden = f"<p>{_esc(said)}</p>" if said else ""
     if isinstance(panel, TextPanel):
         shown = _words(panel, attribution)
     elif panel.kind == "audio":
@@ -177,7 +182,7 @@ def _side(explanation: Explanation, panel: Panel) -> str:
     return (
         f'<section aria-label="{_esc(this)}"><h2>The {_esc(this)}: what matched the '
         f"{_esc(other)}</h2>{called}"
-        f"<p>{_esc(reading(attribution, other, panel.heat.signed))}</p>{notes}{shown}"
+        f"<p>{_esc(reading(attribution, other, panel.heat.signed))}</p>{hidden}{notes}{shown}"
         f"{_colour_bar(panel)}{_key(panel)}{size}</section>"
     )
 

@@ -21,6 +21,7 @@ from mmattrib.render.overlay import (
     Picture,
     blend,
     draw_truth,
+    hatch,
     resized,
     resized_mask,
     resized_picture,
@@ -28,6 +29,7 @@ from mmattrib.render.overlay import (
 from mmattrib.render.spectrum import decibel_picture, mel_power
 from mmattrib.types import (
     Attribution,
+    Axis,
     Explanation,
     FloatArray,
     RawArray,
@@ -36,7 +38,7 @@ from mmattrib.types import (
     RawText,
 )
 
-Truth: TypeAlias = Mapping[str, npt.NDArray[np.bool_]]
+Outlines: TypeAlias = Mapping[str, npt.NDArray[np.bool_]]
 """Side -> what was truly shared: a bool array in the shape of that side's scores."""
 
 MAX_SIDE = 1024  # pixels; larger pictures are shown smaller
@@ -57,8 +59,9 @@ class PlanePanel:
         kind: ``"image"`` or ``"audio"``.
         name: of the raw input.
         original: without the map.
-        mapped: with the map, and the truth's outline if there is one.
-        heat: of the whole attribution, at full resolution.
+        mapped: with the map, what the model never saw hatched, and the truth's outline if there is
+            one.
+        heat: of the whole attribution, at the input's own size or the one drawn if that is smaller.
         unit: of the colour bar.
         has_truth: whether the truth is outlined.
         size_note: how the picture shown differs in size from the input; empty if it does not.
@@ -118,7 +121,7 @@ Panel: TypeAlias = PlanePanel | TextPanel
 
 
 def panels(
-    explanation: Explanation, truth: Truth | None = None, clip: float | None = None
+    explanation: Explanation, truth: Outlines | None = None, clip: float | None = None
 ) -> list[Panel]:
     """One panel per side, in the explanation's order.
 
@@ -150,24 +153,30 @@ def unit_label(attribution: Attribution) -> str:
 def _panel(side: str, explanation: Explanation, truth: Mask | None, clip: float | None) -> Panel:
     attribution = explanation.attributions[side]
     raw = explanation.inputs.get(side)
-    heat = heatmap(attribution.scores, attribution.unit, clip)
+    shape = attribution.shape
     mask = None if truth is None else np.asarray(truth, dtype=bool)
-    if mask is not None and mask.shape != attribution.scores.shape:
+    if mask is not None and mask.shape != shape:
         raise OptionError(
             f"truth for {side!r} has shape {mask.shape}: accepted is the shape of its scores, "
-            f"{attribution.scores.shape}."
+            f"{shape}."
         )
+    plane = len(shape) == 2 and 0 not in shape
+    # A large picture's map is laid at the size it is drawn, never at its own.
+    drawn = _drawn_size(shape) if plane and isinstance(raw, RawImage) else shape
+    size = drawn if max(shape, default=0) > MAX_SIDE else None
+    heat = heatmap(attribution.scores_at(size), attribution.unit, clip, attribution.seen_at(size))
     if isinstance(raw, RawText):
         return _text(side, attribution, raw, heat, mask)
     if isinstance(raw, RawArray):
         picture, flat = drawing(side, attribution, raw)
-        plane = replace(heat, values=flat(heat.values))
+        laid = replace(heat, values=flat(heat.values))
         outline = None if mask is None else flat(mask.astype(np.float32)) > 0.5
-        return _image(side, attribution, picture, plane, outline)
-    if attribution.scores.ndim != 2 or len(attribution.axes) != 2 or 0 in attribution.scores.shape:
+        hidden = flat((~attribution.seen).astype(np.float32))
+        return _image(side, attribution, picture, laid, outline, hidden)
+    if not plane:
         raise InputError(
-            f"the scores of {side!r} have shape {attribution.scores.shape}: accepted is a plane "
-            "of at least one row and one column, with two axes."
+            f"the scores of {side!r} have shape {shape}: accepted is a plane of at least one row "
+            "and one column, with two axes."
         )
     if isinstance(raw, RawImage):
         return _image(side, attribution, raw, heat, mask)
@@ -179,18 +188,36 @@ def _panel(side: str, explanation: Explanation, truth: Mask | None, clip: float 
     )
 
 
-def _image(
-    side: str, attribution: Attribution, raw: RawImage, heat: Heatmap, truth: Mask | None
-) -> PlanePanel:
-    height, width = raw.pixels.shape[:2]
+def _drawn_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns that a picture of ``(height, width)`` is shown with."""
+    height, width = shape
     longest = max(height, width)
     factor = min(1.0, MAX_SIDE / longest) if longest > MIN_SIDE else MIN_SIDE / longest
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _image(
+    side: str,
+    attribution: Attribution,
+    raw: RawImage,
+    heat: Heatmap,
+    truth: Mask | None,
+    hidden: FloatArray | None = None,
+) -> PlanePanel:
+    """A picture and its map; ``hidden`` is 1 where the model saw nothing, where that is not what
+    the attribution's own plane says."""
+    height, width = raw.pixels.shape[:2]
+    size = _drawn_size((height, width))
     original = resized_picture(raw.pixels, size)
     mapped = blend(original, _shown(heat, size), heat.signed)
+    if hidden is not None:
+        mapped = _hatched(mapped, original, resized(hidden, size) > 0.5)
+    else:
+        mapped = _hatched(mapped, original, ~attribution.seen_at(size))
     if truth is not None:
         mapped = draw_truth(mapped, resized_mask(truth, size), width=max(2, max(size) // 200))
-    note = f"Shown at {size[1]} × {size[0]} of {width} × {height} pixels." if factor < 1 else ""
+    smaller = max(size) < max(height, width)
+    note = f"Shown at {size[1]} × {size[0]} of {width} × {height} pixels." if smaller else ""
     return PlanePanel(
         side,
         "image",
@@ -204,7 +231,16 @@ def _image(
     )
 
 
+def _hatched(mapped: Picture, original: Picture, unseen: Mask) -> Picture:
+    """The map, with the part that the model never saw as given and hatched instead."""
+    if not unseen.any():
+        return mapped
+    return hatch(np.where(unseen[..., None], original, mapped), unseen)
+
+
 def _shown(heat: Heatmap, size: tuple[int, int]) -> FloatArray:
+    if heat.values.shape == size:
+        return heat.values
     return np.clip(resized(heat.values, size), 0.0, 1.0)
 
 
@@ -212,12 +248,13 @@ def _audio(
     side: str, attribution: Attribution, raw: RawAudio, heat: Heatmap, truth: Mask | None
 ) -> PlanePanel:
     frequency, time = attribution.axes
-    hertz = _at_cells(frequency.values, _SPECTROGRAM[0])
-    seconds = _at_cells(time.values, _SPECTROGRAM[1])
+    hertz = _at_cells(frequency, _SPECTROGRAM[0])
+    seconds = _at_cells(time, _SPECTROGRAM[1])
     power = mel_power(raw.samples, raw.sample_rate, np.maximum(hertz, 0.0), seconds)
     original = decibel_picture(power)
     values = _shown(heat, _SPECTROGRAM)[::-1]
     mapped = blend(original, values, heat.signed)
+    mapped = _hatched(mapped, original, ~attribution.seen_at(_SPECTROGRAM)[::-1])
     if truth is not None:
         mapped = draw_truth(mapped, resized_mask(truth, _SPECTROGRAM)[::-1], width=3)
     half = 0.5 * (seconds[1] - seconds[0])
@@ -237,19 +274,12 @@ def _audio(
     )
 
 
-def _at_cells(values: FloatArray, count: int) -> npt.NDArray[np.float64]:
+def _at_cells(axis: Axis, count: int) -> npt.NDArray[np.float64]:
     """Axis values at the centres of ``count`` equal cells that cover all of the axis's own."""
-    known = np.asarray(values, dtype=np.float64)
-    if len(known) == 1:
+    if len(axis.values) == 1:
         # One cell says nothing about its width; it is drawn from 0 to twice its centre.
-        return (np.arange(count) + 0.5) / count * 2.0 * max(float(known[0]), 1e-3)
-    at = (np.arange(count) + 0.5) / count * len(known) - 0.5
-    first, last = known[1] - known[0], known[-1] - known[-2]
-    inner = np.interp(at, np.arange(len(known)), known)
-    at_cells: npt.NDArray[np.float64] = (
-        inner + np.minimum(at, 0.0) * first + np.maximum(at - (len(known) - 1), 0.0) * last
-    )
-    return at_cells
+        return (np.arange(count) + 0.5) / count * 2.0 * max(float(axis.values[0]), 1e-3)
+    return axis.at(count).values.astype(np.float64)
 
 
 def _time_ticks(span: tuple[float, float]) -> tuple[Tick, ...]:
@@ -279,9 +309,9 @@ def _text(
     side: str, attribution: Attribution, raw: RawText, heat: Heatmap, truth: Mask | None
 ) -> TextPanel:
     words = attribution.words
-    if attribution.scores.shape != (len(words),):
+    if attribution.shape != (len(words),):
         raise InputError(
-            f"the scores of {side!r} have shape {attribution.scores.shape}: accepted is one score "
+            f"the scores of {side!r} have shape {attribution.shape}: accepted is one score "
             f"for each of its {len(words)} words."
         )
     scores = np.nan_to_num(attribution.scores, posinf=0.0, neginf=0.0)
@@ -291,6 +321,8 @@ def _text(
     position = 0
     for index in sorted(range(len(words)), key=lambda i: words[i].start)[:MAX_WORDS]:
         start, end = max(position, words[index].start), words[index].end
+        if not attribution.seen[index]:
+            continue  # no token stands for it: shown as what lies between words
         if start > position:
             pieces.append(Piece(raw.text[position:start]))
         pieces.append(

@@ -30,7 +30,8 @@ def mel_power(samples: FloatArray, sample_rate: int, hertz: Floats, seconds: Flo
     size = window_size(sample_rate)
     window = np.hanning(size + 1)[:-1]
     filters = _triangles(hertz, bin_frequencies(size, sample_rate))
-    centres = np.rint(np.asarray(seconds) * sample_rate).astype(np.int64)
+    centres = np.rint(np.asarray(seconds, dtype=np.float64) * sample_rate)
+    centres = np.clip(centres, -(2**53), 2**53).astype(np.int64)  # beyond any recording
     offsets = np.arange(size, dtype=np.int64) - size // 2
     clean = np.nan_to_num(np.asarray(samples, dtype=np.float64), posinf=0.0, neginf=0.0)
     power = np.zeros((len(hertz), len(centres)))

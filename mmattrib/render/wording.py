@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from mmattrib.placement import which_part
 from mmattrib.types import Attribution, Explanation
 
 NOUNS = {"image": "picture", "audio": "recording", "text": "caption"}
@@ -55,6 +56,18 @@ def reading(attribution: Attribution, other: str, signed: bool) -> str:
     if attribution.unit == "bits":
         return f"Brighter = more information about the {other} was let through, in bits."
     return f"Brighter = counts more for the match with the {other}."
+
+
+def unseen(attribution: Attribution) -> str:
+    """What of an input the model never saw, as a sentence; empty where it saw everything."""
+    part = which_part(attribution)
+    if not part:
+        return ""
+    rest = "rest" if attribution.words else "hatched rest"
+    return (
+        f"Of this {noun(attribution.modality)} the model saw only {part}: the {rest} had no "
+        "influence."
+    )
 
 
 def warnings(explanation: Explanation) -> list[str]:

@@ -9,11 +9,11 @@ from mmattrib.plugins.hookspecs import Register, hookimpl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mmattrib.render.panels import Truth
+    from mmattrib.render.panels import Outlines
     from mmattrib.types import Explanation
 
 
-def png(truth: Truth | None = None) -> Callable[[Explanation], bytes]:
+def png(truth: Outlines | None = None) -> Callable[[Explanation], bytes]:
     """A writer of figures.
 
     Args:
@@ -25,7 +25,7 @@ def png(truth: Truth | None = None) -> Callable[[Explanation], bytes]:
 
 
 def html(
-    title: str | None = None, truth: Truth | None = None, clip: float | None = None
+    title: str | None = None, truth: Outlines | None = None, clip: float | None = None
 ) -> Callable[[Explanation], bytes]:
     """A writer of self-contained pages.
 

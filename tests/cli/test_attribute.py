@@ -16,7 +16,8 @@ import mmattrib as mm
 from mmattrib.cli.outputs import SUFFIXES
 from mmattrib.cli.summary import describe, summarise, top_places
 from mmattrib.errors import OptionError, TrustWarning
-from mmattrib.types import Attribution, Axis, Explanation, RawAudio, RawText, Word
+from mmattrib.placement import from_map
+from mmattrib.types import Axis, Explanation, RawAudio, RawText, Word
 
 QUICK = ("--option", "points=6", "--option", "guide_points=2")
 QUICK_FIT = ("--option", "steps=6", "--option", "samples=2")
@@ -134,11 +135,11 @@ def made_by_hand() -> Explanation:
     scores[0, 0] = np.nan
     hz = Axis("frequency", "Hz", np.array([100, 200, 400, 800], np.float32))
     seconds = Axis("time", "s", np.arange(30, dtype=np.float32) / 10)
-    audio = Attribution("audio", scores, "bits", (hz, seconds), scores.ravel(), 1)
+    audio = from_map("audio", scores, "bits", (hz, seconds), layer=1)
     words = (Word("a", 0, 1), Word("loud", 2, 6), Word("dog", 7, 10))
     values = np.array([0.1, np.nan, 0.9], np.float32)
-    axis = Axis("word", "", np.arange(3, dtype=np.float32))
-    text = Attribution("text", values, "bits", (axis,), values, -1, words, {"fit": np.float32(0.5)})
+    facts = {"fit": np.float32(0.5)}
+    text = from_map("text", values, "bits", words=words, layer=-1, diagnostics=facts)
     sound = RawAudio(np.sin(np.arange(48000, dtype=np.float32)), 16000, "a.wav")
     inputs = {"audio": sound, "text": RawText("a loud dog")}
     provenance = {"method": "hand", "backbone": "none", "loss": float("nan")}
@@ -157,7 +158,7 @@ def test_places_are_peaks_apart_from_each_other() -> None:
 def test_a_map_without_a_positive_score_has_no_place() -> None:
     flat = np.full((3, 3), -1, np.float32)
     axes = tuple(Axis(n, "px", np.arange(3, dtype=np.float32)) for n in "yx")
-    assert top_places(Attribution("image", flat, "cosine", axes, flat.ravel(), 0)) == []
+    assert top_places(from_map("image", flat, "cosine", axes)) == []
 
 
 def test_a_summary_is_strict_json() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -122,6 +123,7 @@ def test_any_box_is_laid_where_it_says(top: int, left: int, height: int, width: 
     inside = np.zeros((30, 25), dtype=bool)
     inside[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)] = True
     np.testing.assert_allclose(values, inside.astype(np.float32), atol=1e-6)
+    np.testing.assert_array_equal(grid.placement(0).seen(grid.content[0].numpy()), inside)
     back = grid.to_tokens([np.ones((30, 25), dtype=np.float32)])
     assert back.shape == (1, 6)
     assert back.min() >= 0
@@ -142,6 +144,24 @@ def test_what_the_model_did_not_see_is_zero() -> None:
     assert first.sum() == 400
     assert second[5:25].all()
     assert second.sum() == 400
+
+
+@pytest.mark.parametrize("box", [Box(0, 5, 4, 5), Box(3, 0, 1, 12)])
+def test_a_box_of_nothing_is_refused(box: Box) -> None:
+    with pytest.raises(EncoderError, match="at least one row"):
+        ImageGrid(Layout("h w", "h w", {"h": 1, "w": 2}), [(4, 12)], [box])
+
+
+def test_a_placement_is_of_its_own_input_and_needs_no_torch() -> None:
+    layout = Layout("w h", "h w", {"h": 2, "w": 3})
+    grid = ImageGrid(layout, [(20, 40), (30, 21)], prefix=1, suffix=1)
+    scores = torch.rand(2, 8, generator=torch.Generator().manual_seed(0))
+    for index, laid in enumerate(grid.to_input(scores)):
+        sent = pickle.loads(pickle.dumps(grid.placement(index)))
+        found = sent.lay(scores[index].numpy(), grid.content[index].numpy())
+        np.testing.assert_array_equal(found, laid)
+        assert sent.shape == laid.shape
+        assert sent.order.tolist() == [[1, 3, 5], [2, 4, 6]]
 
 
 def test_values_outside_the_box_do_not_count() -> None:
@@ -252,6 +272,9 @@ def test_padding_does_not_bleed_into_the_recording(padding: float) -> None:
     values = grid.to_input(scores)[0]
     assert np.isfinite(values).all()
     assert (values[:, 8:] == 0).all()
+    seen = grid.placement(0).seen(grid.content[0].numpy())
+    assert seen[:, :8].all()
+    assert not seen[:, 8:].any()
     # up to its end the recording's map is that of the recording alone
     laid = torch.tensor([[False, True, True, True, True] * 2])
     alone = SpectrogramGrid(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mmattrib.errors import EncoderError
 from mmattrib.models.grids import Layout, PlaneGrid
-from mmattrib.models.grids.placed import PlacedGrid, Placement
+from mmattrib.models.grids.placed import AxisPlacement, PlacedGrid
 from mmattrib.types import Axis
 
 
@@ -18,9 +18,9 @@ def axis(name: str, count: int) -> Axis:
     return Axis(name, "px", np.arange(count, dtype=np.float32))
 
 
-def line(count: int, cells: int) -> Placement:
+def line(count: int, cells: int) -> AxisPlacement:
     """Cells of equal width over all of a line."""
-    return Placement.of_views([(np.arange(count) + 0.5) * cells / count], cells)
+    return AxisPlacement.of_views([(np.arange(count) + 0.5) * cells / count], cells)
 
 
 def laid(batch: int, count: int) -> torch.Tensor:
@@ -52,7 +52,7 @@ def test_weights_are_averages_wherever_something_was_seen(given_views: list) -> 
         positions.append(np.where((place >= 0) & (place < own), place + cells, np.nan))
         bounds.append((cells, cells + own))
         cells += own
-    found = Placement.of_views(positions, cells, bounds)
+    found = AxisPlacement.of_views(positions, cells, bounds)
     seen = np.isfinite(np.array(positions)).any(axis=0)
     np.testing.assert_allclose(found.weights.sum(1), seen.astype(np.float32), atol=1e-5)
     np.testing.assert_allclose(found.averages.sum(1), found.used.float(), atol=1e-5)
@@ -65,7 +65,7 @@ def test_overlaps_take_the_mean_and_gaps_are_zero() -> None:
     here = np.arange(10)
     first = np.where(here < 6, (here + 0.5) / 3, np.nan)  # cells 0, 1 on places 0-5
     second = np.where((here >= 3) & (here < 9), (here - 2.5) / 3 + 2, np.nan)  # 2, 3 on 3-8
-    place = Placement.of_views([first, second], 4, [(0, 2), (2, 4)])
+    place = AxisPlacement.of_views([first, second], 4, [(0, 2), (2, 4)])
     grid = PlacedGrid(
         Layout("v t", "(v t)", {"v": 2, "t": 2}), [(axis("t", 10),)], [(place,)], laid(1, 4)
     )
@@ -77,14 +77,14 @@ def test_overlaps_take_the_mean_and_gaps_are_zero() -> None:
 
 def test_repetitions_share_their_cells() -> None:
     here = np.arange(4) + 0.5
-    place = Placement.of_views([here / 2, here / 2 + 2], 4)
+    place = AxisPlacement.of_views([here / 2, here / 2 + 2], 4)
     grid = PlacedGrid(Layout("t", "t", {"t": 4}), [(axis("t", 4),)], [(place,)], laid(1, 4))
     found = grid.to_input(torch.tensor([[1.0, 1.0, 5.0, 5.0]]))[0]
     np.testing.assert_allclose(found, 3.0)
 
 
 def test_cells_without_a_place_are_no_content_and_never_read() -> None:
-    place = Placement.of_views([np.arange(5) / 4], 4)  # two of four cells
+    place = AxisPlacement.of_views([np.arange(5) / 4], 4)  # two of four cells
     grid = PlacedGrid(Layout("t", "t", {"t": 4}), [(axis("t", 5),)], [(place,)], laid(1, 4))
     assert grid.content.tolist() == [[True, True, False, False]]
     assert grid.valid.all()
@@ -115,6 +115,11 @@ def test_padded_tokens_of_a_batch_are_skipped() -> None:
     valid = torch.tensor([[True] * 4, [True, True, True, False]])
     grid = PlacedGrid(Layout("t", "t", {"t": 3}), [(axis("t", 6),)] * 2, [(place,)] * 2, own, valid)
     assert grid.content.tolist() == [[False, True, True, True], [False, True, True, False]]
+    scores = torch.tensor([[torch.nan, 1, 1, 1], [torch.nan, 1, 1, torch.nan]])
+    whole, short = grid.to_input(scores)
+    np.testing.assert_allclose(whole, [1] * 6)
+    np.testing.assert_allclose(short, [1, 1, 1, 1, 0, 0])
+    assert grid.placement(1).seen(grid.content[1].numpy()).tolist() == [True] * 4 + [False] * 2
 
 
 def test_placements_that_do_not_fit_are_refused() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 import mmattrib as mm
 from mmattrib.errors import InputError
+from mmattrib.placement import from_map
 from mmattrib.render.panels import PlanePanel, panels
-from mmattrib.types import Attribution, Axis, Explanation, RawArray
+from mmattrib.types import Axis, Explanation, RawArray
 
 RANDOM = np.random.default_rng(0)
 
@@ -22,7 +23,7 @@ def explanation(scores: np.ndarray, raw: RawArray, times: np.ndarray | None = No
     ]
     if times is not None:
         axes[0] = Axis("time", "s", times.astype(np.float32))
-    side = Attribution(raw.modality, scores, "bits", tuple(axes), np.ones(4, np.float32), 0)
+    side = from_map(raw.modality, scores, "bits", axes)
     return Explanation({raw.modality: side}, {raw.modality: raw}, 0.5, {})
 
 

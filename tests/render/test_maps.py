@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from render_examples import audio_side, image_side, pair, text_side, with_scores
+from render_examples import audio_side, image_side, pair, seen_in_part, text_side, with_scores
 
 from mmattrib.errors import InputError, OptionError
 from mmattrib.render.audio import encode_audio
@@ -267,3 +267,35 @@ def test_encoded_audio_scales_down_what_would_clip() -> None:
     _, data = encode_audio(np.array([0.0, 4.0, -2.0, np.nan], np.float32), 8000)
     decoded, _ = soundfile.read(io.BytesIO(data))
     np.testing.assert_allclose(decoded, [0.0, 1.0, -0.5, 0.0], atol=1e-3)
+
+
+def test_what_the_model_never_saw_is_hatched_and_does_not_set_the_range() -> None:
+    (panel, _) = panels(pair(seen_in_part((0, 40, 40, 80)), text_side()))
+    assert isinstance(panel, PlanePanel)
+    third = panel.mapped.shape[1] // 3
+    hidden = panel.mapped[:, : third - 4].astype(int)
+    lines = hidden.mean(axis=2) > 135
+    assert 0.1 < lines.mean() < 0.3
+    assert (np.roll(lines[1:], 1, axis=1)[:, 5:] == lines[:-1, 5:]).mean() > 0.97  # diagonal
+    assert np.ptp(hidden, axis=2).max() <= 1  # no colour, so that it is not taken for a score
+    _, attribution = seen_in_part((0, 40, 40, 80))
+    assert panel.heat.low == pytest.approx(float(attribution.scores[attribution.seen].min()))
+    assert panel.heat.low > 0
+
+
+def test_unseen_cells_do_not_count() -> None:
+    seen = np.array([True, True, True, False])
+    heat = heatmap(np.array([1.0, 2.0, 3.0, 0.0]), seen=seen)
+    assert (heat.low, heat.high, heat.notes) == (1.0, 3.0, ())
+    assert heat.values.tolist() == [0.0, 0.5, 1.0, 0.0]
+    signed = heatmap(np.array([-1.0, 0.0, 1.0, 9.0]), "cosine", seen=seen)
+    assert signed.values.tolist() == [0.0, 0.5, 1.0, 0.5]
+    assert "no score" in heatmap(np.ones(4), seen=np.zeros(4, bool)).notes[0]
+
+
+def test_a_large_picture_is_laid_at_the_size_it_is_drawn() -> None:
+    side = seen_in_part((0, 0, 3000, 4000), 3000, 4000)
+    (panel, _) = panels(pair(side, text_side()))
+    assert "scores" not in vars(side[1])
+    assert panel.heat.values.shape == (768, 1024)
+    assert panel.heat.high == pytest.approx(float(side[1].scores.max()), rel=1e-3)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from render_examples import Side, audio_side, image_side, pair, text_side, with_scores
+from render_examples import Side, audio_side, image_side, pair, seen_in_part, text_side, with_scores
 
 from mmattrib.errors import OptionError
 from mmattrib.render import figure, index_html, notebook_html, report_html, thumbnail
@@ -306,3 +306,11 @@ def test_scripts_without_a_font_are_drawn_without_a_warning() -> None:
 def test_thumbnail_is_a_small_picture(explanation: Explanation) -> None:
     with Image.open(io.BytesIO(thumbnail(explanation))) as picture:
         assert picture.size == (600, 225)
+
+
+def test_what_the_model_never_saw_is_said() -> None:
+    example = pair(seen_in_part((0, 40, 40, 80)), text_side())
+    said = "Of this picture the model saw only its middle part (33 %): the hatched rest had no"
+    assert said in Page(report_html(example)).text
+    assert any(said in text.get_text() for text in figure(example).texts)
+    assert "hatched" not in report_html(pair(image_side(), text_side()))

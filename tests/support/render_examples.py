@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmattrib.placement import EvenCells, PlanePlacement, WordPlacement, from_map
 from mmattrib.types import (
     Attribution,
     Axis,
@@ -31,10 +32,9 @@ def image_side(height: int = 48, width: int = 64, name: str = "field.jpg") -> Si
         Axis("y", "px", np.arange(height, dtype=np.float32) + 0.5),
         Axis("x", "px", np.arange(width, dtype=np.float32) + 0.5),
     )
-    tokens = rng.random(12).astype(np.float32)
     diagnostics = {"clean_cosine": 0.5, "losses": [1.0, 0.1 + 0.2, float("nan")], "warnings": []}
-    return RawImage(pixels, name), Attribution(
-        "image", scores, "bits", axes, tokens, 2, (), diagnostics
+    return RawImage(pixels, name), from_map(
+        "image", scores, "bits", axes, layer=2, diagnostics=diagnostics
     )
 
 
@@ -48,8 +48,8 @@ def audio_side(seconds: float = 1.0, rate: int = 16000, name: str = "bell.flac")
         Axis("time", "s", (np.arange(frames) / 50).astype(np.float32)),
     )
     scores = rng.random((16, frames)).astype(np.float32)
-    return RawAudio(samples.astype(np.float32), rate, name), Attribution(
-        "audio", scores, "bits", axes, rng.random(20).astype(np.float32), 1
+    return RawAudio(samples.astype(np.float32), rate, name), from_map(
+        "audio", scores, "bits", axes, layer=1
     )
 
 
@@ -57,8 +57,27 @@ def text_side(text: str = "a brass bell, in a field", name: str = "text") -> Sid
     words = tuple(Word(m.group(), *m.span()) for m in re.finditer(r"[\w<>/()&\"']+|[^\w\s]", text))
     scores = np.linspace(0.0, 3.0, len(words), dtype=np.float32)
     tokens = np.concatenate([[np.nan], scores, [np.nan]]).astype(np.float32)
-    axes = (Axis("word", "", np.arange(len(words), dtype=np.float32)),)
-    return RawText(text, name), Attribution("text", scores, "bits", axes, tokens, -1, words)
+    owners = np.concatenate([[-1], np.arange(len(words)), [-1]]).astype(np.int32)
+    placement = WordPlacement(words, owners)
+    return RawText(text, name), Attribution("text", "bits", tokens, owners >= 0, placement, -1)
+
+
+def seen_in_part(
+    box: tuple[int, int, int, int], height: int = 40, width: int = 120, name: str = "wide.png"
+) -> Side:
+    """A picture of 4 x 4 patches of which the model saw only rows and columns of ``box``: top,
+    left, bottom, right."""
+    top, left, bottom, right = box
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    axes = (
+        Axis("y", "px", np.arange(height, dtype=np.float32) + 0.5),
+        Axis("x", "px", np.arange(width, dtype=np.float32) + 0.5),
+    )
+    cells = (EvenCells(4, height, top, bottom), EvenCells(4, width, left, right))
+    placement = PlanePlacement(axes, cells, np.arange(1, 17, dtype=np.int32).reshape(4, 4))
+    scores, content = rng.random(17).astype(np.float32), np.arange(17) > 0
+    return RawImage(pixels, name), Attribution("image", "bits", scores, content, placement, 9)
 
 
 def pair(*sides: Side, **provenance: Any) -> Explanation:
@@ -78,6 +97,9 @@ def pair(*sides: Side, **provenance: Any) -> Explanation:
 
 
 def with_scores(side: Side, change: Callable[[np.ndarray], np.ndarray], unit: str = "bits") -> Side:
+    """The same side with another map, a token for every place."""
     raw, attribution = side
     scores = np.asarray(change(np.array(attribution.scores)), dtype=np.float32)
-    return raw, replace(attribution, scores=scores, unit=unit)
+    axes = () if attribution.words else attribution.axes
+    made = from_map(attribution.modality, scores, unit, axes, words=attribution.words)
+    return raw, replace(made, layer=attribution.layer, diagnostics=attribution.diagnostics)

@@ -24,7 +24,7 @@ from mmattrib.backbones.imagebind.library import Library
 from mmattrib.errors import InputError
 from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.grids import Layout, TokenGrid
-from mmattrib.models.grids.placed import PlacedGrid, Placement
+from mmattrib.models.grids.placed import AxisPlacement, PlacedGrid
 from mmattrib.types import Axis, Modality, RawArray, RawAudio, RawInput
 
 
@@ -73,7 +73,7 @@ class AudioEncoder(ImageBindEncoder):
             """Cells as wide as the stride, centred where the kernels are."""
             return (places + 0.5 - (kernel - stride) / 2) / stride
 
-        mel = Placement.of_views([cells(np.arange(signals.MEL_BINS))], rows)
+        mel = AxisPlacement.of_views([cells(np.arange(signals.MEL_BINS))], rows)
         hertz = Axis("frequency", "Hz", signals.mel_hertz())
         axes, placements = [], []
         for own, length in zip(starts.tolist(), samples, strict=True):
@@ -90,7 +90,7 @@ class AudioEncoder(ImageBindEncoder):
                 bounds.append((clip * columns, (clip + 1) * columns))
             seconds = (frames * signals.HOP + signals.WINDOW / 2) / signals.RATE
             axes.append((hertz, Axis("time", "s", seconds.astype(np.float32))))
-            placements.append((mel, Placement.of_views(positions, clips * columns, bounds)))
+            placements.append((mel, AxisPlacement.of_views(positions, clips * columns, bounds)))
         layout = Layout("clip f t", "f (clip t)", {"clip": clips, "f": rows, "t": columns})
         used = self.used(inputs).cpu()[:, :, None].expand(-1, -1, self.per_view)
         laid = torch.ones_like(used)
@@ -164,16 +164,16 @@ def _pixels(name: str, count: int) -> Axis:
     return Axis(name, "px", np.arange(count, dtype=np.float32) + 0.5)
 
 
-def _sampled(seen: Any, frames: Sequence[Sequence[int]]) -> Placement:
+def _sampled(seen: Any, frames: Sequence[Sequence[int]]) -> AxisPlacement:
     """The clips' frames among those that were seen."""
     positions = [
         np.where(np.isin(seen, own), clip + 0.5, np.nan) for clip, own in enumerate(frames)
     ]
     bounds = [(clip, clip + 1) for clip in range(len(frames))]
-    return Placement.of_views(positions, len(frames), bounds)
+    return AxisPlacement.of_views(positions, len(frames), bounds)
 
 
-def _crops(length: int, scaled: int, cells: int, offsets: Sequence[int]) -> Placement:
+def _crops(length: int, scaled: int, cells: int, offsets: Sequence[int]) -> AxisPlacement:
     """Crops of 224 pixels along a side that was resized from ``length`` to ``scaled`` pixels."""
     places = (np.arange(length) + 0.5) * scaled / length
     positions, bounds = [], []
@@ -183,7 +183,7 @@ def _crops(length: int, scaled: int, cells: int, offsets: Sequence[int]) -> Plac
         place = inside * cells / signals.SIDE + crop * cells
         positions.append(np.where(shown, place, np.nan))
         bounds.append((crop * cells, (crop + 1) * cells))
-    return Placement.of_views(positions, cells * len(offsets), bounds)
+    return AxisPlacement.of_views(positions, cells * len(offsets), bounds)
 
 
 ENCODERS: Final[Mapping[Modality, type[ImageBindEncoder]]] = {

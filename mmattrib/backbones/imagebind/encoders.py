@@ -24,7 +24,7 @@ from mmattrib.models.grids import (
     TextGrid,
     TokenGrid,
 )
-from mmattrib.models.grids.placed import PlacedGrid, Placement
+from mmattrib.models.grids.placed import AxisPlacement, PlacedGrid
 from mmattrib.models.resizing import centre_crop, normalise
 from mmattrib.models.towers import relative_layer
 from mmattrib.types import Axis, Modality, RawArray, RawAudio, RawImage, RawInput, RawText
@@ -361,7 +361,7 @@ class ImuEncoder(ImageBindEncoder):
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         steps = np.arange(signals.IMU_SHAPE[1])
         cells = self.per_view - 1
-        place = Placement.of_views([(steps + 0.5) * cells / len(steps)], cells)
+        place = AxisPlacement.of_views([(steps + 0.5) * cells / len(steps)], cells)
         axes = []
         for raw in inputs.raw:
             rate = of_kind(raw, RawArray).rate

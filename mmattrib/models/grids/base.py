@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmattrib.errors import EncoderError
-from mmattrib.types import Axis, FloatArray, Word
+from mmattrib.types import Axis, FloatArray, Placement, Word
 
 
 def content_mask(batch: int, count: int, prefix: int = 0, suffix: int = 0) -> Tensor:
@@ -26,6 +26,8 @@ def content_mask(batch: int, count: int, prefix: int = 0, suffix: int = 0) -> Te
 class TokenGrid(ABC):
     """Where the tokens of a layer lie on the inputs of one batch.
 
+    A subclass sets both masks and writes :meth:`placement` and :meth:`to_tokens`.
+
     Attributes:
         valid: ``(B, N)`` bool, tokens that carry something (CLS included, padding not).
         content: ``(B, N)`` bool, tokens that stand for a part of the input.
@@ -35,6 +37,9 @@ class TokenGrid(ABC):
     content: Tensor
 
     @abstractmethod
+    def placement(self, index: int) -> Placement:
+        """Where the tokens of input ``index`` lie on it, without torch and without the batch."""
+
     def to_input(self, scores: Tensor) -> list[FloatArray]:
         """Lay token scores on the inputs.
 
@@ -43,7 +48,15 @@ class TokenGrid(ABC):
 
         Returns:
             One float32 array per input, in the shape that :meth:`axes` describes.
+
+        Raises:
+            EncoderError: scores of another shape.
         """
+        rows, content = self._checked(scores).numpy(), self.content.numpy()
+        return [
+            self.placement(index).lay(row, own)
+            for index, (row, own) in enumerate(zip(rows, content, strict=True))
+        ]
 
     @abstractmethod
     def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
@@ -56,13 +69,13 @@ class TokenGrid(ABC):
             ``(B, N)`` float32, zero outside ``content``.
         """
 
-    @abstractmethod
     def axes(self, index: int) -> tuple[Axis, ...]:
         """The axes of input ``index``."""
+        return self.placement(index).axes
 
     def words(self, index: int) -> tuple[Word, ...]:
         """The words of input ``index``; empty unless the input is text."""
-        return ()
+        return self.placement(index).words
 
     def _checked(self, scores: Tensor) -> Tensor:
         if scores.shape != self.valid.shape:

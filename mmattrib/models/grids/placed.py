@@ -14,11 +14,12 @@ from torch import Tensor
 from mmattrib.errors import EncoderError
 from mmattrib.models.grids.base import TokenGrid
 from mmattrib.models.grids.plane import Layout
+from mmattrib.placement import PlanePlacement, WeightedCells
 from mmattrib.types import Axis, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
-class Placement:
+class AxisPlacement:
     """Where the cells of a plane lie along one axis of an input; cells may overlap and repeat.
 
     Attributes:
@@ -37,7 +38,7 @@ class Placement:
         positions: Sequence[npt.NDArray[Any]],
         cells: int,
         bounds: Sequence[tuple[int, int]] | None = None,
-    ) -> Placement:
+    ) -> AxisPlacement:
         """Several views of one input, such as overlapping clips or repetitions of a recording.
 
         Within a view, scores are interpolated linearly between the cells' centres; a place that
@@ -83,7 +84,7 @@ class Placement:
 
 
 class PlacedGrid(TokenGrid):
-    """Tokens on one or more axes, placed along each axis by a :class:`Placement`.
+    """Tokens on one or more axes, placed along each axis by a :class:`AxisPlacement`.
 
     For what :class:`PlaneGrid` cannot say: clips that overlap or leave gaps, a short recording that
     the model hears several times, receptive fields larger than their stride, a line of time or a
@@ -94,7 +95,7 @@ class PlacedGrid(TokenGrid):
         self,
         layout: Layout,
         axes: Sequence[tuple[Axis, ...]],
-        placements: Sequence[tuple[Placement, ...]],
+        placements: Sequence[tuple[AxisPlacement, ...]],
         laid: Tensor,
         valid: Tensor | None = None,
     ) -> None:
@@ -132,13 +133,9 @@ class PlacedGrid(TokenGrid):
         self.content[self._laid] = used.flatten()
         self.content &= self.valid
 
-    def to_input(self, scores: Tensor) -> list[FloatArray]:
-        scores = self._checked(scores).masked_fill(~self.content, 0.0)
-        planes = self.layout.unfold(scores[self._laid].view(len(scores), self.layout.count))
-        return [
-            _along(plane, [place.weights for place in places]).numpy()
-            for plane, places in zip(planes, self._placements, strict=True)
-        ]
+    def placement(self, index: int) -> PlanePlacement:
+        cells = tuple(WeightedCells(place.weights.numpy()) for place in self._placements[index])
+        return PlanePlacement(self._axes[index], cells, self.layout.order(self._laid[index]))
 
     def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
         planes = [

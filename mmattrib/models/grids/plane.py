@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import einops
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
 from mmattrib.errors import EncoderError
 from mmattrib.models.grids.base import TokenGrid, content_mask
+from mmattrib.placement import EvenCells, PlanePlacement
 from mmattrib.types import Axis, FloatArray
 
 _BATCH = "batchaxis"  # unlikely as the name of a layout's axis, unlike "b"
@@ -57,6 +59,16 @@ class Layout:
         pattern = f"{_BATCH} {self.plane} -> {_BATCH} ({self._flat})"
         return einops.rearrange(plane, pattern, **self.sizes)
 
+    def order(self, laid: Tensor) -> npt.NDArray[np.int32]:
+        """The number of the token on each cell of the plane.
+
+        Args:
+            laid: ``(N,)`` bool, the tokens that this layout lays out.
+        """
+        numbers = torch.nonzero(laid.cpu())[:, 0]
+        order: npt.NDArray[np.int32] = self.unfold(numbers[None])[0].numpy().astype(np.int32)
+        return order
+
     @property
     def _flat(self) -> str:
         """``tokens`` without its brackets: a sequence is flat, however it came about."""
@@ -79,8 +91,8 @@ class Box:
 class PlaneGrid(TokenGrid):
     """Tokens that tile a plane: pixels, or time x frequency.
 
-    Scores are interpolated bilinearly to the plane, as M2IB does, then cropped to the part of the
-    input that the model saw; the rest of the input is zero, since it had no influence.
+    Scores are interpolated bilinearly over the part of the input that the model saw, as M2IB does;
+    the rest of the input is zero, since it had no influence, and not ``seen``.
     """
 
     def __init__(
@@ -106,8 +118,8 @@ class PlaneGrid(TokenGrid):
             valid: ``(B, N)`` bool, tokens that carry something; all if None.
         """
         self.layout = layout
-        self._axes = [tuple(pair) for pair in axes]
-        shapes = [tuple(len(axis.values) for axis in pair) for pair in self._axes]
+        self._axes = [(rows, columns) for rows, columns in axes]
+        shapes = [(len(rows.values), len(columns.values)) for rows, columns in self._axes]
         self._shapes = shapes
         self._boxes = list(boxes) if boxes is not None else [Box(0, 0, h, w) for h, w in shapes]
         self._laid = (
@@ -121,6 +133,8 @@ class PlaneGrid(TokenGrid):
             )
         if len(self._boxes) != len(self._axes):
             raise EncoderError(f"{len(self._boxes)} boxes were given for {len(self._axes)} inputs")
+        if any(box.bottom <= box.top or box.right <= box.left for box in self._boxes):
+            raise EncoderError(f"a box must hold at least one row and one column: {self._boxes}")
         if not bool((self._laid.sum(dim=1) == layout.count).all()):
             raise EncoderError(
                 f"every row of laid must mark the {layout.count} tokens of layout "
@@ -128,22 +142,13 @@ class PlaneGrid(TokenGrid):
             )
         self.content = self._laid & self.valid
 
-    def to_input(self, scores: Tensor) -> list[FloatArray]:
-        scores = self._checked(scores)
-        planes = self.layout.unfold(scores[self._laid].view(len(scores), self.layout.count))
-        known = self.layout.unfold(self.valid[self._laid].view(planes.shape[0], -1))
-        maps: list[FloatArray] = []
-        for plane, real, box, shape in zip(planes, known, self._boxes, self._shapes, strict=True):
-            size = (box.bottom - box.top, box.right - box.left)
-            seen = _enlarge(plane, real, size)
-            full = np.zeros(shape, dtype=np.float32)
-            rows, columns = _overlap(box, shape)
-            full[rows, columns] = seen[
-                rows.start - box.top : rows.stop - box.top,
-                columns.start - box.left : columns.stop - box.left,
-            ]
-            maps.append(full)
-        return maps
+    def placement(self, index: int) -> PlanePlacement:
+        box, (height, width) = self._boxes[index], self._shapes[index]
+        order = self.layout.order(self._laid[index])
+        rows, columns = order.shape
+        down = EvenCells(rows, height, box.top, box.bottom)
+        across = EvenCells(columns, width, box.left, box.right)
+        return PlanePlacement(self._axes[index], (down, across), order)
 
     def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
         rows, columns = self.layout.unfold(torch.zeros(1, self.layout.count)).shape[1:]
@@ -174,26 +179,6 @@ def _overlap(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:
         slice(top, max(top, min(shape[0], box.bottom))),
         slice(left, max(left, min(shape[1], box.right))),
     )
-
-
-def _enlarge(plane: Tensor, real: Tensor, size: tuple[int, int]) -> FloatArray:
-    """Bilinear ``(rows, columns)`` to ``size``; where ``real`` is false, zero.
-
-    Cells that are not real are first filled from the last real one to their left, so that what
-    padding holds (NaN even) does not bleed into its neighbours.
-    """
-    if bool(real.all()):
-        return _interpolated(plane, size, "bilinear")
-    columns = torch.arange(plane.shape[1]).expand_as(plane)
-    last = torch.where(real, columns, -1).cummax(dim=1).values
-    filled = plane.gather(1, last.clamp(min=0)).masked_fill(last < 0, 0.0)
-    shown = _interpolated(real.float(), size, "nearest-exact") > 0
-    return np.where(shown, _interpolated(filled, size, "bilinear"), np.float32(0))
-
-
-def _interpolated(plane: Tensor, size: tuple[int, int], mode: str) -> FloatArray:
-    values: FloatArray = nnf.interpolate(plane[None, None], size=size, mode=mode)[0, 0].numpy()
-    return values
 
 
 class ImageGrid(PlaneGrid):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mmattrib.errors import EncoderError
 from mmattrib.models.grids.base import TokenGrid
-from mmattrib.types import Axis, FloatArray, Word
+from mmattrib.placement import WordPlacement
+from mmattrib.types import FloatArray, Word
 
 
 class TextGrid(TokenGrid):
@@ -79,15 +80,10 @@ class TextGrid(TokenGrid):
             words.append(found)
         return cls(words, index, valid)
 
-    def to_input(self, scores: Tensor) -> list[FloatArray]:
-        scores = self._checked(scores)
-        maps: list[FloatArray] = []
-        for row, words in enumerate(self._words):
-            content = self.content[row]
-            totals = torch.zeros(len(words))
-            totals.index_add_(0, self._word_of_token[row, content], scores[row, content])
-            maps.append(totals.numpy())
-        return maps
+    def placement(self, index: int) -> WordPlacement:
+        return WordPlacement(
+            self._words[index], self._word_of_token[index].numpy().astype(np.int32)
+        )
 
     def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
         out = torch.zeros(self.valid.shape)
@@ -97,12 +93,6 @@ class TextGrid(TokenGrid):
                 self._word_of_token[row, content]
             ]
         return out
-
-    def axes(self, index: int) -> tuple[Axis, ...]:
-        return (Axis("word", "", np.arange(len(self._words[index]), dtype=np.float32)),)
-
-    def words(self, index: int) -> tuple[Word, ...]:
-        return self._words[index]
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from mmattrib.errors import InputError, OptionError, WeightsError
 from mmattrib.io import resample
 from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
 from mmattrib.models.grids import Layout, TokenGrid
-from mmattrib.models.grids.placed import PlacedGrid, Placement
+from mmattrib.models.grids.placed import AxisPlacement, PlacedGrid
 from mmattrib.types import Axis, RawAudio, RawInput
 
 
@@ -174,7 +174,7 @@ class ClapAudioEncoder(BlockEncoder):
         bins = inputs["x"].shape[3]
         height = self.tower.spec_size // chunks
         mel = (_stretched(np.arange(bins), bins, height) + 0.5) * (rows // chunks) / height
-        down = Placement.of_views([mel], rows // chunks)
+        down = AxisPlacement.of_views([mel], rows // chunks)
         hertz = Axis("frequency", "Hz", self.hertz(bins))
         axes, placements = [], []
         for row in range(len(inputs)):
@@ -182,7 +182,7 @@ class ClapAudioEncoder(BlockEncoder):
             seconds, places = self._times(**own, frames=inputs["x"].shape[2])
             cells = [place * chunks * columns for place in places]
             axes.append((hertz, Axis("time", "s", seconds)))
-            placements.append((down, Placement.of_views(cells, chunks * columns)))
+            placements.append((down, AxisPlacement.of_views(cells, chunks * columns)))
         laid = torch.ones(len(inputs), layout.count, dtype=torch.bool)
         return PlacedGrid(layout, axes, placements, laid)
 
