@@ -8,15 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError
-from mmattrib.types import Attribution, Axis, JSONValue
-
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
+from mmattrib.types import Attribution, Axis, BoolArray, JSONValue
 
 
 class Region(ABC):
@@ -49,7 +47,7 @@ class MaskRegion(Region):
     axes: tuple[Axis, ...] = ()
 
     def on(self, attribution: Attribution) -> BoolArray:
-        wanted = attribution.scores.shape
+        wanted = attribution.shape
         if self.values.shape == wanted:
             return self.values
         if len(self.axes) != len(wanted) or self.values.shape != tuple(
@@ -110,7 +108,7 @@ class TimeRegion(Region):
         inside = (self.start <= seconds) & (seconds < self.end)
         shape = [1] * len(attribution.axes)
         shape[place] = -1
-        whole: BoolArray = np.broadcast_to(inside.reshape(shape), attribution.scores.shape).copy()
+        whole: BoolArray = np.broadcast_to(inside.reshape(shape), attribution.shape).copy()
         return whole
 
 
@@ -148,7 +146,7 @@ class Part:
     def on(self, attribution: Attribution) -> BoolArray:
         """Which cells of an attribution's scores it covers, bool in their shape."""
         regions = self.region if isinstance(self.region, tuple) else (self.region,)
-        mask: BoolArray = np.zeros(attribution.scores.shape, dtype=bool)
+        mask: BoolArray = np.zeros(attribution.shape, dtype=bool)
         for region in regions:
             mask |= region.on(attribution)
         return mask
@@ -167,6 +165,10 @@ class TruthMasks:
     mask: BoolArray
     parts: tuple[BoolArray, ...]
     shared: tuple[bool, ...]
+
+    def within(self, where: BoolArray) -> TruthMasks:
+        """The masks at some places alone, flat: ``(n,)`` for n places where ``where`` is True."""
+        return TruthMasks(self.mask[where], tuple(part[where] for part in self.parts), self.shared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +190,7 @@ class Truth:
         """
         masks = tuple(part.on(attribution) for part in self.parts)
         shared = tuple(part.shared for part in self.parts)
-        mask: BoolArray = np.zeros(attribution.scores.shape, dtype=bool)
+        mask: BoolArray = np.zeros(attribution.shape, dtype=bool)
         for own, yes in zip(masks, shared, strict=True):
             if yes:
                 mask |= own

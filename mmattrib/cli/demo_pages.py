@@ -12,8 +12,8 @@ from mmattrib.explain import attribute, load_backbone
 from mmattrib.files import write_atomic
 from mmattrib.render import index_html, report_html, thumbnail
 from mmattrib.render.figures import png_bytes
-from mmattrib.samples import BoolArray, Truth
-from mmattrib.types import Explanation
+from mmattrib.samples import Truth
+from mmattrib.types import BoolArray, Explanation
 
 SCENES: Final = (("image", "text"), ("audio", "image"), ("audio", "text"))
 """What each scene pairs."""

@@ -19,7 +19,7 @@ from mmattrib.metrics.base import Case, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
 from mmattrib.samples import Sample
-from mmattrib.types import Attribution, RawInput
+from mmattrib.types import Attribution
 
 if TYPE_CHECKING:
     from mmattrib.evaluation.tasks import Task
@@ -148,7 +148,8 @@ class _Model:
         """Of the noise; None where the method draws none."""
         return self._seen.task.seed
 
-    def inputs(self, raw: RawInput) -> EncoderInputs:
+    @property
+    def inputs(self) -> EncoderInputs:
         return self._seen.found.inputs[self._side]
 
     def guide_embedding(self) -> torch.Tensor:

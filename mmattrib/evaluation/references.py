@@ -20,7 +20,8 @@ from mmattrib.types import SECOND, JSONValue, RawInput
 if TYPE_CHECKING:
     from mmattrib.evaluation.measure import Context
     from mmattrib.evaluation.tasks import Task
-    from mmattrib.samples import BoolArray, Sample
+    from mmattrib.samples import Sample
+    from mmattrib.types import BoolArray
 
 _BATCH = 64
 

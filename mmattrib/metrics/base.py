@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import numpy as np
 
 from mmattrib.errors import InputError, OptionError
-from mmattrib.samples import BoolArray, Sample, TruthMasks
-from mmattrib.types import Attribution, Explanation, FloatArray, RawInput
+from mmattrib.samples import Sample, TruthMasks
+from mmattrib.types import Attribution, BoolArray, Explanation, FloatArray, RawInput
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,8 +40,9 @@ class CaseModel(Protocol):
     def seed(self) -> int | None:
         """Of the method's noise; None where it draws none."""
 
-    def inputs(self, raw: RawInput) -> EncoderInputs:
-        """The preprocessed explained input, as it went through the tower."""
+    @property
+    def inputs(self) -> EncoderInputs:
+        """The preprocessed explained input, as it went through the tower; a batch of one."""
 
     def guide_embedding(self) -> Tensor:
         """``(D,)``, of the other input of the pair."""
@@ -84,10 +85,11 @@ class Case:
         """The map that is scored."""
         return self.explanation[self.side]
 
-    @property
+    @cached_property
     def scores(self) -> FloatArray:
-        """The map on the input's own axes."""
-        return self.attribution.scores
+        """The map where the model saw the input: on its own axes, or flat if a part was unseen."""
+        map_, seen = self.attribution.scores, self.attribution.seen
+        return map_ if seen.all() else map_[seen]
 
     @property
     def raw(self) -> RawInput:
@@ -101,14 +103,17 @@ class Case:
 
     @cached_property
     def truth(self) -> TruthMasks | None:
-        """The truth on the map's axes; None where nothing is known, or nothing is shared.
+        """The truth at the places of :attr:`scores`; None where there is nothing to find.
 
-        With nothing shared there is nothing to find.
+        That is where nothing is known, nothing is shared, or the model saw nothing of it: what a
+        crop cut off cannot be in any map, and counts neither for nor against one.
         """
         known = self.sample.truth.get(self.side)
         if known is None:
             return None
-        laid = known.on(self.attribution)
+        laid, seen = known.on(self.attribution), self.attribution.seen
+        if not seen.all():
+            laid = laid.within(seen)
         return laid if laid.mask.any() else None
 
     @property
@@ -136,12 +141,10 @@ class Case:
         backbone = self.model.backbone
         return backbone[self.side if self.side in backbone else self.attribution.modality]
 
-    @cached_property
+    @property
     def content(self) -> BoolArray:
         """``(N,)`` which tokens of the explained layer stand for a part of the input."""
-        grid = self.encoder.grid(self.model.inputs(self.raw), self.attribution.layer)
-        found: BoolArray = grid.content[0].cpu().numpy()
-        return found
+        return self.attribution.content
 
     def content_scores(self, attribution: Attribution | None = None) -> FloatArray:
         """``(n,)`` token scores of the content tokens, of this map or another of this input."""
@@ -217,7 +220,7 @@ class Metric(ABC):
         Raises:
             InputError: a score of the map is not finite.
         """
-        if not np.isfinite(case.scores).all():
+        if not np.isfinite(case.content_scores()).all():
             raise InputError(f"metric {self.name!r} was given a map that is not finite")
         if TRUTH in self.needs and case.truth is None:
             return float("nan")

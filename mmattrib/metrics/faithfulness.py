@@ -81,7 +81,7 @@ class CapacityBits(Metric):
 
     name = "capacity_bits"
     summary = "how many bits the map lets pass in all"
-    needs = frozenset({MODEL})
+    needs = frozenset()
     higher_is_better = None
     percent = False
 

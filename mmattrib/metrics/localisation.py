@@ -14,8 +14,8 @@ import numpy as np
 
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.plugins.hookspecs import Register, hookimpl
-from mmattrib.samples import BoolArray, TruthMasks
-from mmattrib.types import FloatArray
+from mmattrib.samples import TruthMasks
+from mmattrib.types import BoolArray, FloatArray
 
 
 def pointing_game(scores: FloatArray, mask: BoolArray) -> float:
@@ -75,11 +75,13 @@ def object_top1(scores: FloatArray, parts: Sequence[BoolArray], shared: Sequence
     """Whether a shared part has the highest mean score of all parts of the input.
 
     Ties count in part. NaN where all parts are shared, or none is: there is nothing to tell
-    apart.
+    apart. A part of no place, such as one that the model did not see, is never the highest.
     """
     if all(shared) or not any(shared):
         return float("nan")
-    means = np.array([scores[mask].mean(dtype=np.float64) for mask in parts])
+    means = np.array(
+        [scores[mask].mean(dtype=np.float64) if mask.any() else -np.inf for mask in parts]
+    )
     top = means == means.max()
     return float(np.asarray(shared)[top].mean())
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.metrics.base import MODEL, REEXPLAIN, Case, Metric
+from mmattrib.metrics.base import REEXPLAIN, Case, Metric
 from mmattrib.plugins.hookspecs import Register, hookimpl
 
 
@@ -46,7 +46,7 @@ class PromptSensitivity(Metric):
 
     name = "prompt_sensitivity"
     summary = "how much the map changes under an unrelated guide: 1 minus rank correlation"
-    needs = frozenset({MODEL, REEXPLAIN})
+    needs = frozenset({REEXPLAIN})
 
     def score(self, case: Case) -> float:
         if case.unrelated is None:
@@ -60,7 +60,7 @@ class Stability(Metric):
 
     name = "stability"
     summary = "rank correlation of the maps under two seeds of the noise"
-    needs = frozenset({MODEL, REEXPLAIN})
+    needs = frozenset({REEXPLAIN})
 
     def score(self, case: Case) -> float:
         other = case.reexplain(seed=case.seed + 1)
