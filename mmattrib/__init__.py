@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from mmattrib.explain import attribute, attribute_many, load_backbone, load_method
     from mmattrib.io.explanations import load
     from mmattrib.models.backbone import Backbone
-    from mmattrib.models.encoder import BlockEncoder, Encoder
+    from mmattrib.models.blocks import BlockEncoder
+    from mmattrib.models.encoder import Encoder
     from mmattrib.plugins.hookspecs import hookimpl
     from mmattrib.types import Attribution, Explanation
 
@@ -32,7 +33,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Attribution": "types",
     "Backbone": "models.backbone",
-    "BlockEncoder": "models.encoder",
+    "BlockEncoder": "models.blocks",
     "Encoder": "models.encoder",
     "Evaluation": "evaluation.benchmark",
     "Explanation": "types",

@@ -6,6 +6,7 @@ A suffix calls the tower's own blocks with what the tower itself gives them besi
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from mmattrib.errors import EncoderError
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.blocks import BlockEncoder, first_of
+from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
+from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
+from mmattrib.models.turns import turn
 
 PUBLISHED_LAYER = 9
 """M2IB explains the output of block 9 of CLIP ViT-B/32's 12, in both towers."""
@@ -113,6 +117,7 @@ class TowerEncoder(BlockEncoder):
         call_depends_on_input: whether blocks get anything that differs between inputs.
     """
 
+    capabilities = frozenset((ATTENTION, INPUT_GRADIENT))
     last: PreNorm | None = None
     call_depends_on_input = True
     _call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
@@ -155,18 +160,22 @@ class TowerEncoder(BlockEncoder):
             return self._call
         caught: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            caught.append((args, kwargs))
-            raise _CaughtError
+        me = threading.get_ident()
 
-        handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
-        try:
-            with torch.no_grad():
-                self.forward(inputs)
-        except _CaughtError:
-            pass
-        finally:
-            handle.remove()
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if threading.get_ident() == me:
+                caught.append((args, kwargs))
+                raise _CaughtError
+
+        with turn():
+            handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+            try:
+                with torch.no_grad():
+                    self.forward(inputs)
+            except _CaughtError:
+                pass
+            finally:
+                handle.remove()
         if len(caught) != 1 or not caught[0][0]:
             raise EncoderError(
                 f"the first block of the {self.modality} encoder is not called with its tokens as "
@@ -179,7 +188,8 @@ class TowerEncoder(BlockEncoder):
         return call
 
     def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
-        self.check_layer(layer)
+        if self.check_layer(layer) == INPUT_LAYER:
+            return self.embed_input(tokens, inputs)
         tokens, rest = tokens.to(self.dtype), self.blocks[layer + 1 :]
         index = self.pooled_index(inputs)
         shortcut = bool(rest) and index is not None and self.last is not None
@@ -188,7 +198,7 @@ class TowerEncoder(BlockEncoder):
         if whole:
             args, kwargs = self.block_call(inputs)
             for block in whole:
-                tokens = self.tokens_from(block(tokens, *args, **kwargs))
+                tokens = self.tokens_from(first_of(block(tokens, *args, **kwargs)))
         if shortcut and self.last is not None and index is not None:
             index = index.to(tokens.device)
             readable = self.readable(index, tokens.shape[1])

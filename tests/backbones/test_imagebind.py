@@ -14,7 +14,7 @@ from mmattrib.backbones.imagebind import MODALITIES, signals
 from mmattrib.backbones.imagebind.encoders import TOWER_OF
 from mmattrib.backbones.imagebind.library import library
 from mmattrib.errors import InputError
-from mmattrib.models.encoder import BlockEncoder
+from mmattrib.models.blocks import BlockEncoder
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawArray, RawAudio, RawText
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmattrib.backbones.clip.tokens import CaptionTokenizer
 from mmattrib.models.captions import Caption
+from mmattrib.models.capabilities import INPUT_LAYER
 from mmattrib.models.encoder import EncoderInputs, expect
 from mmattrib.models.grids import TextGrid, TokenGrid
 from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
@@ -56,6 +57,7 @@ class _ImageEncoder(TowerEncoder):
     """What the image towers share: row-major patches behind ``prefix_tokens`` others."""
 
     modality = "image"
+    input_name = "pixel_values"
     call_depends_on_input = False
     prefix_tokens = 1
 
@@ -79,6 +81,8 @@ class _ImageEncoder(TowerEncoder):
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         pictures = [expect(raw, RawImage) for raw in inputs.raw]
+        if layer == INPUT_LAYER:
+            return patch_grid(pictures, self.recipe, inputs["boxes"], (1, 1), prefix=0)
         patch = (self.patch, self.patch)
         return patch_grid(pictures, self.recipe, inputs["boxes"], patch, self.prefix_tokens)
 

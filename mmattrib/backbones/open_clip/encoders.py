@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
+from mmattrib.models.capabilities import INPUT_LAYER
 from mmattrib.models.encoder import EncoderInputs, expect
 from mmattrib.models.grids import TextGrid, TokenGrid
 from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
@@ -72,6 +73,7 @@ class OpenClipImageEncoder(TowerEncoder):
     """
 
     modality = "image"
+    input_name = "pixels"
     call_depends_on_input = False
 
     def __init__(self, model: Any, recipe: PixelRecipe, default_layer: int | None = None) -> None:
@@ -112,8 +114,10 @@ class OpenClipImageEncoder(TowerEncoder):
         return super().value_tokens(inputs)
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        height, width = self.visual.patch_size
         pictures = [expect(raw, RawImage) for raw in inputs.raw]
+        if layer == INPUT_LAYER:
+            return patch_grid(pictures, self.recipe, inputs["boxes"], (1, 1), prefix=0)
+        height, width = self.visual.patch_size
         return patch_grid(pictures, self.recipe, inputs["boxes"], (height, width), prefix=1)
 
     def _head(self, pooled: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch.nn import functional as nnf
 
 from mmattrib.errors import InputError, OptionError, WeightsError
 from mmattrib.io import resample
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.blocks import BlockEncoder
+from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
 from mmattrib.models.grids import Layout, TokenGrid
 from mmattrib.models.grids.placed import PlacedGrid, Placement
 from mmattrib.types import Axis, RawAudio, RawInput

@@ -17,7 +17,7 @@ from small_clap import RATE, checkpoint, sound
 
 import mmattrib as mm
 from mmattrib.errors import InputError, OptionError, WeightsError
-from mmattrib.models.encoder import BlockEncoder
+from mmattrib.models.blocks import BlockEncoder
 from mmattrib.plugins import Plugins
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawAudio, RawText

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from mmattrib.errors import InputError, WeightsError
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.blocks import BlockEncoder
+from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
 from mmattrib.models.grids import ImageGrid, Layout, TextGrid, TokenGrid
 from mmattrib.models.resizing import pixels_to_tensor
 from mmattrib.types import RawImage, RawInput, RawText
