@@ -54,7 +54,7 @@ def test_loading_reproduces_the_librarys_own_embeddings(kind: str, written: Writ
         ours = text.embed(text.preprocess(checkpoints.CAPTIONS))
         conformance.close(ours, theirs)
         inputs = image.preprocess(checkpoints.pictures())
-        pixels = inputs["pixel_values"]
+        pixels = inputs["pixels"]
         conformance.close(
             image.embed(inputs), pooled_output(model.get_image_features(pixel_values=pixels))
         )
@@ -67,7 +67,7 @@ def test_pictures_are_prepared_as_the_processor_does(kind: str, written: Written
     image = load(str(folder))["image"]
     for raw in checkpoints.pictures():
         theirs = processor.image_processor(raw.pixels, return_tensors="pt")["pixel_values"]
-        ours = image.preprocess([raw])["pixel_values"]
+        ours = image.preprocess([raw])["pixels"]
         # a grey level is 1/255/std; torchvision and pillow round bicubic filters differently
         levels = (ours - theirs).abs() * 255 * min(CLIP_STD)
         assert float(levels.mean()) < 1.0
@@ -354,7 +354,7 @@ def test_a_cached_checkpoint_loads_without_a_network(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("mmattrib.backbones.clip.loading.hub_reachable", lambda: False)
+    monkeypatch.setattr("mmattrib.models.pretrained.hub_reachable", lambda: False)
     repository, commit = tmp_path / "models--someone--small", "0123456789" * 4
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(commit)
