@@ -413,3 +413,32 @@ def test_a_rescale_factor_moves_into_the_statistics() -> None:
     first, second = (PixelRecipe.from_processor(p, (32, 32)) for p in (raw, scaled))
     np.testing.assert_allclose(first.mean, second.mean)
     np.testing.assert_allclose(first.std, second.std)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "altclip"])
+def test_attention_is_what_the_library_shows(kind: str, written: Written) -> None:
+    """With fused attention, against the same model that shows its weights."""
+    from transformers import AutoModel
+
+    folder, model, processor = written(kind)
+    eager = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    assert model.config._attn_implementation == "sdpa"
+    backbone = mm.wrap(model, processor)
+    samples = {"image": checkpoints.pictures()[:2], "text": checkpoints.CAPTIONS[:2]}
+    for modality, raws in samples.items():
+        encoder: Any = backbone[modality]
+        with encoder.frozen(), torch.no_grad():
+            inputs = encoder.preprocess(raws)
+            tower = eager.vision_model if modality == "image" else eager.text_model
+            given = (
+                {"pixel_values": inputs["pixels"]}
+                if modality == "image"
+                else {"input_ids": inputs["ids"]}
+            )
+            if kind == "altclip" and modality == "text":
+                given["attention_mask"] = inputs["real"].long()
+            theirs = tower(**given, output_attentions=True).attentions
+            found = encoder.embed_with_attention(inputs)
+        assert len(theirs) == len(found.weights) == encoder.num_layers
+        for mine, other in zip(found.weights, theirs, strict=True):
+            torch.testing.assert_close(mine.detach(), other, rtol=1e-4, atol=1e-5)
