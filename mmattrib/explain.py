@@ -55,7 +55,8 @@ def load_backbone(name: str, **options: Any) -> Backbone:
         PluginError: its plugin is broken.
         WeightsError: its checkpoint cannot be loaded.
     """
-    backbone = default_plugins().registry.create("backbone", name, **options)
+    with torch.inference_mode(False):  # weights made inside it could never be differentiated
+        backbone = default_plugins().registry.create("backbone", name, **options)
     if not isinstance(backbone, Backbone):
         raise OptionError(
             f"backbone {name!r} gave {type(backbone).__name__}; its factory must return "
@@ -272,7 +273,7 @@ def _explain_batch(
             for side, other in (sides, sides[::-1])
         }
         for side, other in (sides, sides[::-1]):
-            explained = replace(given[side], other=given[other])
+            explained = _checked(replace(given[side], other=given[other]), guides[side])
             columns[side] = _attributions(explained, method(explained))
     cosines = (guides[sides[0]].embedding * guides[sides[1]].embedding).sum(-1).tolist()
     seconds = (time.perf_counter() - start) / len(pairs)
@@ -286,6 +287,14 @@ def _explain_batch(
         )
         for row, pair in enumerate(pairs)
     ]
+
+
+def _checked(side: Side, own: Guide) -> Side:
+    """The side with an encoder whose suffix is the model's, on this very input."""
+    encoder = side.encoder.checked(
+        side.inputs, side.layer, tokens=side.tokens(), embedding=own.embedding
+    )
+    return side if encoder is side.encoder else replace(side, encoder=encoder)
 
 
 def _layer(side: str, encoder: Encoder, method: Method, layer: Layers) -> int:

@@ -141,7 +141,7 @@ class Recorder(TorchFunctionMode):
         if not self.inside:
             return func(*args, **given)
         if func is nnf.scaled_dot_product_attention:
-            return explicit_attention(*args, **given, keep=self.keep)
+            return explicit_attention(*args, **{**given, "keep": self.keep})
         if func is _MULTI_HEAD:
             with self:
                 return _own_body(func)(*args, **given)

@@ -134,7 +134,7 @@ class Pretrained:
             unexpected=[n for n in _names(info.get("unexpected_keys")) if not spare(n)],
             mismatched=_names(info.get("mismatched_keys")),
         )
-        check_finite(self.checkpoint, made.state_dict())
+        check_finite(self.checkpoint, dict(made.named_parameters()))
         return made.to(place).eval()
 
     def part(self, kind: str, what: str = "", **options: Any) -> Any:

@@ -220,7 +220,8 @@ def check_finite(source: object, state: Mapping[str, Any]) -> None:
 
     Args:
         source: the checkpoint.
-        state: tensors by name; those without floats are passed over.
+        state: parameters by name; those without floats are passed over. Buffers may be masks,
+            with infinite values on purpose.
 
     Raises:
         WeightsError: some are NaN or infinite.

@@ -53,6 +53,12 @@ _INSTEAD = {
     "siglip2": "this is the NaFlex kind with a variable number of patches; take a SigLIP 2 "
     "checkpoint with a fixed resolution, such as google/siglip2-base-patch16-224",
     "clap": "it embeds sound and text; install the plugin mmattrib-clap",
+    "flava": "install the plugin mmattrib-flava",
+}
+
+_PLUGINS = {
+    "clap": "install the plugin mmattrib-clap and call mmattrib_clap.wrap(model, processor)",
+    "flava": "install the plugin mmattrib-flava and call mm.load_backbone('flava', checkpoint=...)",
 }
 
 
@@ -82,8 +88,7 @@ def wrap(model: Any, processor: Any, name: str = "custom") -> Backbone:
     if lacking or not isinstance(model, torch.nn.Module):
         raise OptionError(
             f"cannot wrap {type(model).__name__}: it has no {', '.join(lacking) or 'parameters'}; "
-            f"accepted: transformers models of the families {', '.join(FAMILIES)}. Write encoders "
-            "of your own for others (docs/plugins.md)"
+            f"accepted: transformers models of the families {', '.join(FAMILIES)}. {_way(model)}"
         )
     return _backbone(model, processor, name, {"checkpoint": _name_of(model)})
 
@@ -134,6 +139,21 @@ def _longest(config: Any, tokenizer: Any) -> int:
     if hasattr(config, "project_dim"):  # AltCLIP counts positions from behind the padding's id
         positions -= int(config.pad_token_id) + 1
     return min(positions, int(getattr(tokenizer, "model_max_length", positions)))
+
+
+def _way(model: Any) -> str:
+    """Where a model that is not one of ours belongs."""
+    kind = str(getattr(getattr(model, "config", None), "model_type", ""))
+    if type(model).__module__.startswith("open_clip"):
+        return (
+            "This is open_clip's: mmattrib.backbones.open_clip.wrap(model, "
+            "open_clip.get_tokenizer(...))"
+        )
+    if hasattr(model, "modality_trunks"):
+        return "This is ImageBind: mmattrib.backbones.imagebind.wrap(model)"
+    if kind in _PLUGINS:
+        return f"This is a {kind!r} model: {_PLUGINS[kind]}"
+    return "Write encoders of your own for others (docs/plugins.md)"
 
 
 def _name_of(model: Any) -> str:

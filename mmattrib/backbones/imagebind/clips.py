@@ -49,7 +49,7 @@ class AudioEncoder(ImageBindEncoder):
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         found = [signals.audio_clips(of_kind(raw, RawAudio), self.audio_clips) for raw in raws]
         most = max(len(clips.starts) for clips in found)
-        x = torch.zeros(len(raws), most, *found[0].mel.shape[1:])
+        x = found[0].mel.new_zeros(len(raws), most, *found[0].mel.shape[1:])
         starts = torch.full((len(raws), most), -1)
         for row, clips in enumerate(found):
             x[row, : len(clips.starts)] = clips.mel

@@ -169,7 +169,8 @@ class TinyAudioEncoder(_TinyEncoder):
                 )
             waves.append(wave)
         counts = [max(1, math.ceil(len(wave) / self.clip_samples)) for wave in waves]
-        x = torch.zeros(len(waves), max(counts), self.config.mel_bins, self.config.frames)
+        shape = (len(waves), max(counts), self.config.mel_bins, self.config.frames)
+        x = torch.zeros(shape, dtype=torch.float32)
         for row, (wave, count) in enumerate(zip(waves, counts, strict=True)):
             padded = np.zeros(count * self.clip_samples, dtype=np.float32)
             padded[: len(wave)] = wave
