@@ -59,8 +59,8 @@ class PixelRecipe:
         usable = all(map(math.isfinite, (*self.mean, *self.std))) and all(v > 0 for v in self.std)
         if not usable or len(self.mean) != 3 or len(self.std) != 3:
             raise WeightsError(
-                f"pictures would be normalised by mean {self.mean} and spread {self.std}; accepted: "
-                "three numbers each, the spread above 0. Correct image_mean and image_std in the "
+                f"pictures would be normalised by mean {self.mean} and spread {self.std}; "
+                "accepted: three numbers each, the spread above 0. Correct image_mean and image_std in the "
                 "checkpoint's preprocessor_config.json"
             )
 

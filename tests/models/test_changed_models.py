@@ -142,7 +142,7 @@ def test_threads_get_the_maps_that_one_alone_gets(untrained: mm.Backbone, sharin
         towers = {name: encoder.module for name, encoder in untrained.items()}
         other = wrap(
             FromTowers(towers, untrained["image"].config), untrained["text"].tokenizer.vocabulary
-        )  # type: ignore[attr-defined,arg-type] # noqa: E501
+        )  # type: ignore[attr-defined,arg-type]
     for number, part in enumerate(untrained["image"].module.modules()):
         part.training = number % 2 == 0
     before = state(untrained)

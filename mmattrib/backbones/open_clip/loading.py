@@ -348,7 +348,12 @@ def _preprocess(given: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _recipe(model: Any) -> PixelRecipe:
     """What open_clip's own transform for evaluation does."""
-    described = model.visual.preprocess_cfg
+    described = getattr(model.visual, "preprocess_cfg", None)
+    if described is None:
+        raise OptionError(
+            "the model does not say how pictures are prepared (visual.preprocess_cfg); accepted: "
+            "models of open_clip.create_model, which set it"
+        )
     size = described["size"]
     height, width = (size, size) if isinstance(size, int) else size
     mode = described.get("resize_mode") or "shortest"
