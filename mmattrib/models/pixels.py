@@ -60,8 +60,8 @@ class PixelRecipe:
         if not usable or len(self.mean) != 3 or len(self.std) != 3:
             raise WeightsError(
                 f"pictures would be normalised by mean {self.mean} and spread {self.std}; "
-                "accepted: three numbers each, the spread above 0. Correct image_mean and image_std in the "
-                "checkpoint's preprocessor_config.json"
+                "accepted: three numbers each, the spread above 0. Correct image_mean and "
+                "image_std in the checkpoint's preprocessor_config.json"
             )
 
     def __call__(self, raw: RawImage) -> tuple[Tensor, Box]:

@@ -11,10 +11,8 @@ from torch import Tensor
 
 import mmattrib as mm
 from mmattrib.errors import InputError
-from mmattrib.models.blocks import BlockEncoder
-from mmattrib.models.encoder import EncoderInputs
+from mmattrib.models import BlockEncoder, EncoderInputs, stretch
 from mmattrib.models.grids import ImageGrid, Layout, TextGrid, TokenGrid
-from mmattrib.models.resizing import stretch
 from mmattrib.types import RawImage, RawInput, RawText
 from mmattrib_colours.towers import COLOURS, REST, SPELLINGS, ColourTower, image_tower, text_tower
 
