@@ -220,6 +220,33 @@ def test_checkpoint_round_trip_and_refusals(model: TinyModel, tmp_path: Path) ->
 SHIPPED = {"image-text": 0.939, "audio-text": 0.9878, "image-audio": 0.9268}
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("<pad>", "<cls>", "<unk>", "dog", "dog"), "5 words, of them twice: dog;"),
+        ((), "0 words"),
+        (("<pad>", "<cls>"), "2 words"),
+        (tuple(map(str, range(300))), "300 words; .*3 to 107 of them"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_read_is_refused(
+    model: TinyModel, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    save_tiny(tmp_path / "m.safetensors", model, TinyInfo(model.config, words, (), {}))
+    with pytest.raises(WeightsError, match=message):
+        load_tiny(tmp_path / "m.safetensors")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    broken = TinyModel(TinyConfig())
+    with torch.no_grad():
+        broken.tower("text").norm.bias[0] = torch.nan
+    words = ("<pad>", "<cls>", "<unk>", "dog")
+    save_tiny(tmp_path / "m.safetensors", broken, TinyInfo(broken.config, words, (), {}))
+    with pytest.raises(WeightsError, match=r"in 1 weight \(towers\.text\.norm\.bias\)"):
+        load_tiny(tmp_path / "m.safetensors")
+
+
 def test_the_shipped_weights_fit_and_reproduce_their_figures() -> None:
     model, info = load_tiny()
     assert WEIGHTS.stat().st_size <= 16 * 1024**2

@@ -80,7 +80,5 @@ def test_weights_that_are_no_numbers_are_named() -> None:
     good = {"a": torch.ones(2), "ids": torch.arange(3)}
     check_finite("file", good)
     bad = {**good, "b": torch.tensor([1.0, torch.inf]), "c": torch.tensor(torch.nan)}
-    with pytest.raises(
-        WeightsError, match=r"infinite values in 2 weights \(b, c\)"
-    ):
+    with pytest.raises(WeightsError, match=r"infinite values in 2 weights \(b, c\)"):
         check_finite("file", bad)

@@ -78,9 +78,10 @@ def _check_words(path: Path, info: TinyInfo) -> None:
     words = info.vocabulary
     doubled = sorted({word for word in words if words.count(word) > 1})
     if len(words) > info.config.vocabulary or len(words) <= UNK_ID or doubled:
+        twice = f", of them twice: {', '.join(doubled[:3])}" if doubled else ""
         raise WeightsError(
-            f"{path} has a vocabulary of {len(words)} words, {doubled[:3] or 'none'} of them "
-            f"twice; accepted: different words, {UNK_ID + 1} to {info.config.vocabulary} of them, "
+            f"{path} has a vocabulary of {len(words)} words{twice}; accepted: different "
+            f"words, {UNK_ID + 1} to {info.config.vocabulary} of them, "
             "marks included"
         )
 

@@ -32,6 +32,7 @@ from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings, expect
 from mmattrib.models.grids import Box, ImageGrid, Layout, SpectrogramGrid, TextGrid, TokenGrid
 from mmattrib.models.melspec import MelSpec
 from mmattrib.models.resizing import stretch
+from mmattrib.models.weights import parse_device
 from mmattrib.types import JSONValue, RawAudio, RawImage, RawInput, RawText
 
 MAX_CLIPS: Final = 24
@@ -247,12 +248,13 @@ class TinyAudioEncoder(_TinyEncoder):
 
 def load(checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
     """Load `tiny`; see :func:`mmattrib.backbones.tiny.load`."""
+    place = parse_device(device)
     path = WEIGHTS if checkpoint is None else Path(checkpoint)
     model, info = load_tiny(path)
     provenance: dict[str, JSONValue] = {"checkpoint": path.name, "training": info.training}
     if checkpoint is None:  # what others trained is theirs to license
         provenance["licence"] = "Apache-2.0"
-    return wrap(model.to(device), info.vocabulary, provenance)
+    return wrap(model.to(place), info.vocabulary, provenance)
 
 
 DEFAULT_LAYERS: Final = {"image": 0, "audio": 0, "text": -1}
