@@ -23,6 +23,7 @@ from mmattrib.io import load as load_raw
 from mmattrib.methods import Method, Side, SideScores
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
+from mmattrib.models.turns import turn
 from mmattrib.plugins import default_plugins
 from mmattrib.types import (
     Attribution,
@@ -232,7 +233,8 @@ def _prepare(backbone: Backbone, pair: Mapping[str, Any]) -> _Pair:
         )
     encoders = {side: side_encoder(backbone, side) for side in pair}  # before any file is read
     raw = {side: load_raw(encoders[side].modality, value) for side, value in pair.items()}
-    return _Pair(raw, {side: encoders[side].preprocess([raw[side]]) for side in raw})
+    with turn():  # tokenizers and feature extractors have a state of their own
+        return _Pair(raw, {side: encoders[side].preprocess([raw[side]]) for side in raw})
 
 
 def side_encoder(backbone: Backbone, side: str) -> Encoder:

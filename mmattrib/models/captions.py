@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mmattrib.errors import InputError, WeightsError
+from mmattrib.models.turns import turn
 from mmattrib.types import RawText
 
 Span: TypeAlias = tuple[int, int] | None
@@ -203,17 +204,18 @@ class CaptionTokenizer:
         return ids, real
 
     def _encode(self, text: str) -> dict[str, Any]:
-        return dict(
-            self.tokenizer(
-                text,
-                add_special_tokens=True,
-                truncation=False,
-                padding=False,
-                return_offsets_mapping=self.fast,
-                return_special_tokens_mask=True,
-                verbose=False,
+        with turn():  # fast tokenizers raise "Already borrowed" where two threads use one
+            return dict(
+                self.tokenizer(
+                    text,
+                    add_special_tokens=True,
+                    truncation=False,
+                    padding=False,
+                    return_offsets_mapping=self.fast,
+                    return_special_tokens_mask=True,
+                    verbose=False,
+                )
             )
-        )
 
     def _special(self, encoded: dict[str, Any]) -> list[bool]:
         return [bool(marked) for marked in encoded["special_tokens_mask"]]

@@ -39,9 +39,10 @@ def turn() -> Iterator[None]:
 
 @contextmanager
 def normal_mode(module: nn.Module) -> Iterator[None]:
-    """Leave ``torch.inference_mode`` and ``torch.compile`` for a while.
+    """Leave ``torch.inference_mode``, ``torch.autocast`` and ``torch.compile`` for a while.
 
-    Methods need gradients, and hooks on blocks do not run in compiled code.
+    Methods need gradients, a map is that of the model in its own precision, and hooks on blocks do
+    not run in compiled code.
 
     Raises:
         EncoderError: the module's weights were made inside ``torch.inference_mode``.
@@ -56,6 +57,9 @@ def normal_mode(module: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad() if torch.is_grad_enabled() else torch.no_grad())
+        for place in {value.device.type for value in module.parameters()} - {"meta"}:
+            if torch.is_autocast_enabled(place):
+                stack.enter_context(torch.autocast(place, enabled=False))
         if compiled_part(module) is not None:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield

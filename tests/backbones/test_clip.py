@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -614,3 +615,21 @@ def test_a_doubled_vocabulary_is_refused() -> None:
     tokenizer.__class__ = Doubled
     with pytest.raises(WeightsError, match=f"gives {len(known) + 1} tokens {len(known)} ids"):
         CaptionTokenizer(tokenizer, 20)
+
+
+def test_threads_that_share_a_tokenizer_get_the_maps_of_one_alone(clip: mm.Backbone) -> None:
+    pairs = [
+        {"image": picture, "text": caption}
+        for picture, caption in zip(checkpoints.pictures(), checkpoints.CAPTIONS, strict=True)
+    ]
+
+    def explain(pair: dict[str, Any]) -> list[Any]:
+        found = mm.attribute(clip, **pair, method="nib", steps=2)
+        return [side.token_scores for side in found.values()]
+
+    alone = [explain(pair) for pair in pairs]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(explain, pairs * 2))
+    for number, found in enumerate(together):
+        for got, expected in zip(found, alone[number % len(pairs)], strict=True):
+            np.testing.assert_array_equal(got, expected)

@@ -203,9 +203,13 @@ def test_a_hook_acts_in_its_own_thread_alone() -> None:
 # -------------------------------------------------------------------------------------- modes
 
 
-@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def autocast() -> Any:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, autocast])
 @pytest.mark.parametrize("method", ["nib", "grad-cam", "m2ib"])
-def test_maps_are_the_same_in_every_gradient_mode(
+def test_maps_are_the_same_in_every_mode(
     untrained: mm.Backbone, mode: Callable[[], Any], method: str
 ) -> None:
     def call() -> Any:
