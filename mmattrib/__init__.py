@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mmattrib.explain import Failure, attribute, attribute_many, load_backbone, load_method
     from mmattrib.io.explanations import load
     from mmattrib.models.backbone import Backbone
-    from mmattrib.models.encoder import BlockEncoder, Encoder
+    from mmattrib.models.blocks import BlockEncoder
+    from mmattrib.models.encoder import Encoder
     from mmattrib.plugins.hookspecs import hookimpl
     from mmattrib.samples import Sample, Truth
     from mmattrib.types import Attribution, Explanation
@@ -34,7 +35,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Attribution": "types",
     "Backbone": "models.backbone",
-    "BlockEncoder": "models.encoder",
+    "BlockEncoder": "models.blocks",
     "Dataset": "datasets",
     "Encoder": "models.encoder",
     "Failure": "explain",

@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from mmattrib.engine import Guide
 from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
 from mmattrib.io import content_hash
 from mmattrib.io import load as load_raw
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
+from mmattrib.models.turns import turn
 from mmattrib.placement import with_unseen_warning
 from mmattrib.plugins import default_plugins
 from mmattrib.samples import Sample
@@ -51,7 +53,8 @@ def load_backbone(name: str, **options: Any) -> Backbone:
         PluginError: its plugin is broken.
         WeightsError: its checkpoint cannot be loaded.
     """
-    backbone = default_plugins().registry.create("backbone", name, **options)
+    with torch.inference_mode(False):  # weights made inside it could never be differentiated
+        backbone = default_plugins().registry.create("backbone", name, **options)
     if not isinstance(backbone, Backbone):
         raise OptionError(
             f"backbone {name!r} gave {type(backbone).__name__}; its factory must return "
@@ -321,7 +324,8 @@ def prepare(
         raise InputError(f"exactly two inputs make a pair, got {len(given)} ({named}); {todo}")
     encoders = {side: side_encoder(backbone, side) for side in given}  # before any file is read
     raw = {side: load_raw(encoders[side].modality, value) for side, value in given.items()}
-    inputs = {side: encoders[side].preprocess([raw[side]]) for side in raw}
+    with turn():  # tokenizers and feature extractors have a state of their own
+        inputs = {side: encoders[side].preprocess([raw[side]]) for side in raw}
     return Prepared(raw, inputs, sample, index)
 
 
@@ -381,7 +385,9 @@ def explain(
         for side in wanted:
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
-            explained = replace(given[side], other=given[_other(both, side)])
+            explained = _checked(
+                replace(given[side], other=given[_other(both, side)]), guides[side]
+            )
             columns[side] = _attributions(explained, method(explained))
     embeddings = {side: guides[side].embedding for side in both}
     cosines = (embeddings[both[0]] * embeddings[both[1]]).sum(-1).tolist()
@@ -402,6 +408,14 @@ def explain(
         )
         for row, pair in enumerate(pairs)
     ]
+
+
+def _checked(side: Side, own: Guide) -> Side:
+    """The side with an encoder whose suffix is the model's, on this very input."""
+    encoder = side.encoder.checked(
+        side.inputs, side.layer, tokens=side.tokens(), embedding=own.embedding
+    )
+    return side if encoder is side.encoder else replace(side, encoder=encoder)
 
 
 def _other(both: Sequence[str], side: str) -> str:

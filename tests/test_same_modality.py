@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import mmattrib as mm
 from mmattrib.errors import InputError
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs
+from mmattrib.models.blocks import BlockEncoder
+from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.grids import Layout, TokenGrid
 from mmattrib.models.grids.placed import AxisPlacement, PlacedGrid
 from mmattrib.types import Axis, RawArray, RawInput

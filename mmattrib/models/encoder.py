@@ -2,25 +2,31 @@
 
 An encoder exposes its layers and its embedding head, and that is all the engine needs to pair
 any two modalities. Layer ℓ is 0-based and means *the output of block ℓ*, as M2IB counts; layer −1
-is the embedding output, before block 0. ``prefix`` is the tower up to and including block ℓ,
+is the embedding output, before block 0, and layer −2, for encoders with the capability
+``INPUT_GRADIENT``, the preprocessed input. ``prefix`` is the tower up to and including block ℓ,
 ``suffix`` the rest, through norm, embedding head and L2 normalisation, so that
 ``suffix(prefix(x, ℓ), ℓ, x) == embed(x)`` at every layer.
 """
 
 from __future__ import annotations
 
+import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import ClassVar, TypeVar
 
+import einops
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as nnf
 
-from mmattrib.errors import EncoderError, InputError, OptionError
+from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
+from mmattrib.models.attention import AttentionPass
+from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER, require
 from mmattrib.models.grids import TokenGrid
+from mmattrib.models.turns import normal_mode, turn
 from mmattrib.types import Modality, RawArray, RawAudio, RawImage, RawInput, RawText
 
 _Raw = TypeVar("_Raw", RawImage, RawAudio, RawText, RawArray)
@@ -55,6 +61,14 @@ class EncoderInputs:
     tensors: Mapping[str, Tensor]
     raw: tuple[RawInput, ...]
 
+    def __post_init__(self) -> None:
+        if isinstance(self.tensors, dict) and any(
+            isinstance(value, Tensor) and value.is_inference() for value in self.tensors.values()
+        ):  # tensors of inference mode take part in no gradient
+            with torch.inference_mode(False):
+                cloned = {name: value.clone() for name, value in self.tensors.items()}
+            object.__setattr__(self, "tensors", cloned)
+
     def __len__(self) -> int:
         return len(self.raw)
 
@@ -71,6 +85,16 @@ class EncoderInputs:
         return EncoderInputs(
             _Rows(self.tensors, index), tuple(self.raw[row] for row in index.tolist())
         )
+
+    def with_tensor(self, name: str, value: Tensor) -> EncoderInputs:
+        """The same batch with another tensor under ``name``.
+
+        Raises:
+            OptionError: there is no such tensor.
+        """
+        if name not in self.tensors:
+            raise OptionError(f"the inputs have no {name!r}; they have {', '.join(self.tensors)}")
+        return EncoderInputs({**self.tensors, name: value}, self.raw)
 
     @property
     def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -112,6 +136,16 @@ def expect(raw: RawInput, kind: type[_Raw]) -> _Raw:
     return raw
 
 
+def agrees(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether embeddings ``(B, D)`` of length 1 are equal up to the rounding of ``dtype``.
+
+    The limit is a distance: 1e-3 in float32, where rounding gives some 1e-6, and 0.06 in half
+    precision, where it gives some 1e-2.
+    """
+    limit = 0.06 if dtype in (torch.bfloat16, torch.float16) else 1e-3
+    return bool(((found.float() - expected.to(found.device).float()).norm(dim=-1) <= limit).all())
+
+
 class Encoder(ABC):
     """What an adapter gives for one modality. Subclass :class:`BlockEncoder` for less work.
 
@@ -119,11 +153,18 @@ class Encoder(ABC):
         modality: ``"image"``, ``"text"``, ``"audio"`` or any other name.
         module: the tower; frozen and put back by :meth:`frozen`, never changed.
         default_layer: the layer to explain when none is asked for.
+        capabilities: what it offers of :mod:`mmattrib.models.capabilities`; none unless declared.
+        input_name: the float tensor of its inputs that layer -2 stands for: pixels, a
+            spectrogram. None for text, where layer -2 is the embedding output.
+        input_pattern: how that tensor's axes make ``(B, N, C)`` cells, in einops' words.
     """
 
     modality: Modality
     module: nn.Module
     default_layer: int
+    capabilities: frozenset[str] = frozenset()
+    input_name: ClassVar[str | None] = None
+    input_pattern: ClassVar[str] = "b c h w -> b (h w) c"
 
     @property
     @abstractmethod
@@ -161,6 +202,49 @@ class Encoder(ABC):
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         """Where the tokens of ``layer`` lie on the inputs."""
 
+    def attention(self, inputs: EncoderInputs) -> tuple[Tensor, ...]:
+        """Per block ``(B, heads, N, N)``: how much each query (row) reads each key (column).
+
+        Differentiable. Rows sum to 1, or to less where a tower has keys that are no tokens. Views
+        (clips, crops) stand on the diagonal; where there are many, this takes much memory, and
+        :meth:`embed_with_attention` gives the same view by view.
+
+        Raises:
+            OptionError: the encoder does not offer ``ATTENTION``.
+        """
+        found = self.embed_with_attention(inputs)
+        return tuple(found.between_tokens(block) for block in range(len(found.weights)))
+
+    def embed_with_attention(self, inputs: EncoderInputs) -> AttentionPass:
+        """The embedding and every block's attention weights, connected in one graph.
+
+        Raises:
+            OptionError: the encoder does not offer ``ATTENTION``.
+            EncoderError: a block hides its weights, or the embedding is not :meth:`embed`'s.
+        """
+        require(self, [ATTENTION], "embed_with_attention")
+        raise EncoderError(
+            f"the {self.modality} encoder ({type(self).__name__}) names the capability "
+            "'attention' and has no embed_with_attention of its own; write it, or subclass "
+            "BlockEncoder"
+        )
+
+    def input_tokens(self, inputs: EncoderInputs) -> Tensor:
+        """``(B, N, C)``: the preprocessed input cell by cell; what ``prefix`` gives at layer -2."""
+        if self.input_name is None:
+            return self.prefix(inputs, -1)
+        return einops.rearrange(inputs[self.input_name], self.input_pattern)
+
+    def embed_input(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        """``(B, D)``: the embedding of other cells than the inputs'; ``suffix`` at layer -2."""
+        if self.input_name is None:
+            return self.suffix(tokens, -1, inputs)
+        there, back = (part.strip() for part in self.input_pattern.split("->"))
+        value = inputs[self.input_name]
+        sizes = dict(zip(there.split(), value.shape, strict=True))
+        laid = einops.rearrange(tokens, f"{back} -> {there}", **sizes)
+        return self.embed(inputs.with_tensor(self.input_name, laid.to(value.dtype)))
+
     def check_layer(self, layer: int) -> int:
         """Return ``layer`` or say what would be accepted.
 
@@ -169,12 +253,74 @@ class Encoder(ABC):
         """
         if isinstance(layer, bool) or not isinstance(layer, int):
             raise OptionError(f"layer must be a whole number, got {layer!r}")
+        if layer == INPUT_LAYER:
+            require(self, [INPUT_GRADIENT], f"layer {INPUT_LAYER}, the preprocessed input,")
+            return layer
         if not -1 <= layer < self.num_layers:
             raise OptionError(
                 f"the {self.modality} encoder has no layer {layer}; accepted: -1 (the embedding "
                 f"output) to {self.num_layers - 1} (the output of its last block)"
             )
         return layer
+
+    def replayed_suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor | None:
+        """:meth:`suffix` by way of the whole tower, hooks and patched parts included.
+
+        None where an encoder has no such way.
+        """
+        return None
+
+    def checked(
+        self,
+        inputs: EncoderInputs,
+        layer: int,
+        tokens: Tensor | None = None,
+        embedding: Tensor | None = None,
+    ) -> Encoder:
+        """The encoder to explain with: one whose suffix gives the whole model's embedding.
+
+        A model may have been changed since it was wrapped: a hook on its last attention, a patched
+        method. The identity ``suffix(prefix(x)) == embed(x)`` is tried on the first row. Where it
+        fails, the encoder that is returned runs the whole tower for each suffix, which is slower.
+
+        Args:
+            inputs: what is explained.
+            layer: the layer that is explained.
+            tokens: ``(B, N, C)``, what :meth:`prefix` gives, if it is known.
+            embedding: ``(B, D)``, what :meth:`embed` gives, if it is known.
+
+        Raises:
+            EncoderError: the whole tower does not give its own embedding either.
+
+        Warns:
+            TrustWarning: the suffix is not the model's, and the whole tower is used.
+        """
+        one = inputs.select([0])
+        with torch.no_grad():
+            known = self.prefix(one, layer) if tokens is None else tokens[:1]
+            whole = self.embed(one) if embedding is None else embedding[:1]
+            found = self.suffix(known, layer, one)
+            if agrees(found, whole, known.dtype):
+                return self
+            replayed = self.replayed_suffix(known, layer, one)
+        who = f"the {self.modality} encoder ({type(self).__name__})"
+        difference = f"{float((found - whole.to(found)).norm()):.3g} of length 1"
+        if replayed is None or not agrees(replayed, whole, known.dtype):
+            raise EncoderError(
+                f"{who} behind layer {layer} gives another embedding than the whole model (they "
+                f"differ by {difference}), so a map would explain another model; has the model "
+                "been changed since it was wrapped? Run mmattrib.testing.check_encoder on it"
+            )
+        warnings.warn(
+            f"{who} has been changed since it was wrapped (a hook, or a patched part): its quick "
+            f"way behind layer {layer} differs from the whole model by {difference}. The whole "
+            "model is run instead, which is slower",
+            TrustWarning,
+            stacklevel=2,
+        )
+        general = copy.copy(self)
+        general.__dict__["suffix"] = self.replayed_suffix
+        return general
 
     @property
     def device(self) -> torch.device:
@@ -186,133 +332,23 @@ class Encoder(ABC):
     def frozen(self) -> Iterator[None]:
         """Evaluation mode without parameter gradients; everything is put back on leaving.
 
-        The module is left exactly as it was, after an exception too.
+        The module is left exactly as it was, after an exception too. Threads take turns: another
+        thread that enters waits, whichever model it has. Inside, gradients can be taken even where
+        the caller is in ``torch.inference_mode``, and compiled parts run uncompiled.
+
+        Raises:
+            EncoderError: the weights were made inside ``torch.inference_mode``.
         """
-        training = [(module, module.training) for module in self.module.modules()]
-        required = [(p, p.requires_grad) for p in self.module.parameters()]
-        try:
-            self.module.eval()
-            for parameter, _ in required:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for module, mode in training:
-                module.training = mode
-            for parameter, flag in required:
-                parameter.requires_grad_(flag)
-
-
-class _ReachedError(Exception):
-    """Ends a forward pass once the layer asked for has been captured."""
-
-
-class BlockEncoder(Encoder):
-    """An encoder derived from a tower's list of blocks, by hooks.
-
-    A subclass gives ``modality``, ``module``, ``blocks``, ``default_layer``, :meth:`preprocess`,
-    :meth:`forward`, :meth:`project` and :meth:`grid`. Blocks may return a tensor or a tuple whose
-    first element is the tensor. ``suffix`` is then a replay: the whole tower runs again and the
-    tokens are put in on the way; override it with a true suffix where speed matters.
-
-    Hooks are added on entry and only these are removed on leaving, after an exception too.
-    """
-
-    blocks: Sequence[nn.Module]
-
-    @abstractmethod
-    def forward(self, inputs: EncoderInputs) -> Tensor:
-        """``(B, D)`` embeddings from the whole tower; they need not be normalised."""
-
-    @abstractmethod
-    def project(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
-        """``(B, N, D)``: final norm and embedding head on every token of the last block."""
-
-    @property
-    def num_layers(self) -> int:
-        return len(self.blocks)
-
-    def embed(self, inputs: EncoderInputs) -> Tensor:
-        return nnf.normalize(self.forward(inputs).float(), dim=-1)
-
-    def prefix(self, inputs: EncoderInputs, layer: int) -> Tensor:
-        captured: list[Tensor] = []
-        self.check_layer(layer)
-
-        def after(_module: nn.Module, _args: Any, output: Any) -> None:
-            captured.append(self.tokens_from(output))
-            raise _ReachedError
-
-        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            captured.append(self.tokens_from(args or kwargs.get(_tokens_name(kwargs))))
-            raise _ReachedError
-
-        if layer < 0:
-            handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
-        else:
-            handle = self.blocks[layer].register_forward_hook(after)
-        try:
-            self.forward(inputs)
-        except _ReachedError:
-            pass
-        finally:
-            handle.remove()
-        if len(captured) != 1:
-            raise EncoderError(
-                f"block {max(layer, 0)} of the {self.modality} encoder did not run during "
-                "forward(); blocks must be the modules that the tower really calls, in order"
-            )
-        return captured[0]
-
-    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
-        self.check_layer(layer)
-
-        def after(_module: nn.Module, _args: Any, output: Any) -> Any:
-            return self.with_tokens(output, tokens)
-
-        def before(
-            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            if args:
-                return self.with_tokens(args, tokens), kwargs
-            name = _tokens_name(kwargs)
-            return args, {**kwargs, name: self.with_tokens(kwargs[name], tokens)}
-
-        if layer < 0:
-            handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
-        else:
-            handle = self.blocks[layer].register_forward_hook(after)
-        try:
-            return self.embed(inputs)
-        finally:
-            handle.remove()
-
-    def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
-        last = self.num_layers - 1
-        values = self.project(self.prefix(inputs, last), inputs)
-        content = self.grid(inputs, last).content.to(values.device)
-        return TokenEmbeddings(nnf.normalize(values.float(), dim=-1), content)
-
-    def tokens_from(self, output: Any) -> Tensor:
-        """``(B, N, C)`` tokens of a block's input or output; override for another axis order."""
-        tokens = output[0] if isinstance(output, tuple | list) else output
-        if not isinstance(tokens, Tensor) or tokens.dim() != 3:
-            shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
-            raise EncoderError(
-                f"a block of the {self.modality} encoder gave {shape}; accepted: a tensor of shape "
-                "(batch, tokens, channels), or a tuple that starts with one"
-            )
-        return tokens
-
-    def with_tokens(self, output: Any, tokens: Tensor) -> Any:
-        """``output`` with its tokens replaced; the inverse of :meth:`tokens_from`."""
-        if isinstance(output, tuple) and hasattr(output, "_make"):  # a named tuple
-            return output._make([tokens, *output[1:]])
-        if isinstance(output, tuple | list):
-            return type(output)([tokens, *output[1:]])
-        return tokens
-
-
-def _tokens_name(kwargs: dict[str, Any]) -> str:
-    """Under which name a block got its tokens: the first tensor of three axes, or the first."""
-    named = (k for k, v in kwargs.items() if isinstance(v, Tensor) and v.dim() == 3)
-    return next(named, next(iter(kwargs), ""))
+        with turn(), normal_mode(self.module):
+            training = [(module, module.training) for module in self.module.modules()]
+            required = [(p, p.requires_grad) for p in self.module.parameters()]
+            try:
+                self.module.eval()
+                for parameter, _ in required:
+                    parameter.requires_grad_(False)
+                yield
+            finally:
+                for module, mode in training:
+                    module.training = mode
+                for parameter, flag in required:
+                    parameter.requires_grad_(flag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -41,6 +42,9 @@ class PixelRecipe:
         shorter: for ``"crop"``, the shorter side after resizing, where it is more than ``size``.
         via: letterbox to this size first, then resize to ``size`` bicubically without
             antialiasing, as tensors were resized before torchvision 0.17.
+
+    Raises:
+        WeightsError: mean or spread are not three numbers each, or a spread is not above 0.
     """
 
     size: tuple[int, int]
@@ -50,6 +54,15 @@ class PixelRecipe:
     resample: Resample = "bicubic"
     shorter: int | None = None
     via: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        usable = all(map(math.isfinite, (*self.mean, *self.std))) and all(v > 0 for v in self.std)
+        if not usable or len(self.mean) != 3 or len(self.std) != 3:
+            raise WeightsError(
+                f"pictures would be normalised by mean {self.mean} and spread {self.std}; "
+                "accepted: three numbers each, the spread above 0. Correct image_mean and "
+                "image_std in the checkpoint's preprocessor_config.json"
+            )
 
     def __call__(self, raw: RawImage) -> tuple[Tensor, Box]:
         """``(3, h, w)`` float32, and the part of ``raw`` that it shows, in its own pixels."""
@@ -125,6 +138,11 @@ def _statistics(processor: Any, name: str, neutral: float) -> tuple[float, ...]:
     values = [values] * 3 if isinstance(values, int | float) else values
     rescales = getattr(processor, "do_rescale", True)
     factor = float(getattr(processor, "rescale_factor", 1 / 255)) if rescales else 1.0
+    if not (math.isfinite(factor) and factor > 0):
+        raise WeightsError(
+            f"the checkpoint's image processor rescales pixels by {factor!r}; accepted: a number "
+            "above 0. Correct rescale_factor in its preprocessor_config.json"
+        )
     return tuple(float(value) / (255.0 * factor) for value in values)
 
 

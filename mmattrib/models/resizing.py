@@ -162,7 +162,7 @@ def normalise(pixels: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequenc
         ``(3, h, w)`` float32.
     """
     scaled = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255.0
-    centre, spread = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    centre, spread = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (mean, std))
     return (scaled - centre) / spread
 
 

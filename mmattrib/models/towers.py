@@ -2,10 +2,25 @@
 
 A suffix calls the tower's own blocks with what the tower itself gives them beside the tokens
 (masks, flags), recorded from the tower, so that nothing about a library's masks is written twice.
+An image tower needs this much::
+
+    class MyImageEncoder(ImageTowerEncoder):
+        def __init__(self, model, recipe):
+            super().__init__(model.vision, model.vision.blocks, recipe, patch=(16, 16))
+
+        def forward(self, inputs):
+            return self.module(inputs["pixels"])
+
+        def pooled_index(self, inputs):
+            return torch.zeros(len(inputs), dtype=torch.long)      # read from CLS
+
+        def to_joint(self, tokens):
+            return self.module.head(self.module.norm(tokens))
 """
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +31,14 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from mmattrib.errors import EncoderError
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.blocks import BlockEncoder, first_of
+from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
+from mmattrib.models.captions import CaptionTokenizer
+from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings, expect
+from mmattrib.models.grids import TextGrid, TokenGrid
+from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
+from mmattrib.models.turns import turn
+from mmattrib.types import RawImage, RawInput, RawText
 
 PUBLISHED_LAYER = 9
 """M2IB explains the output of block 9 of CLIP ViT-B/32's 12, in both towers."""
@@ -113,14 +135,27 @@ class TowerEncoder(BlockEncoder):
         call_depends_on_input: whether blocks get anything that differs between inputs.
     """
 
+    capabilities = frozenset((ATTENTION, INPUT_GRADIENT))
     last: PreNorm | None = None
     call_depends_on_input = True
     _call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
-    def __init__(self, module: nn.Module, blocks: Sequence[nn.Module], default_layer: int) -> None:
+    def __init__(
+        self, module: nn.Module, blocks: Sequence[nn.Module], default_layer: int | None = None
+    ) -> None:
+        """Wrap a tower.
+
+        Args:
+            module: everything between the inputs and the joint space, and nothing of another
+                modality; see :class:`Parts`.
+            blocks: its blocks in order, called with their tokens as first argument.
+            default_layer: the layer to explain; at M2IB's relative depth if None.
+        """
         self.module = module
         self.blocks = list(blocks)
-        self.default_layer = default_layer
+        self.default_layer = (
+            relative_layer(len(self.blocks)) if default_layer is None else default_layer
+        )
 
     @abstractmethod
     def to_joint(self, tokens: Tensor) -> Tensor:
@@ -130,8 +165,14 @@ class TowerEncoder(BlockEncoder):
         """``(B,)`` long, the token that the embedding is read from; None for all of them."""
         return None
 
-    def readable(self, index: Tensor, count: int) -> Tensor | None:
-        """``(B, N)`` bool, what the pooled token reads in the last block; None for everything."""
+    def readable(self, inputs: EncoderInputs, index: Tensor, count: int) -> Tensor | None:
+        """``(B, N)`` bool, what the pooled token reads in the last block; None for everything.
+
+        Args:
+            inputs: B rows.
+            index: ``(B,)``, the pooled tokens.
+            count: N.
+        """
         return None
 
     def pool(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
@@ -155,18 +196,22 @@ class TowerEncoder(BlockEncoder):
             return self._call
         caught: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            caught.append((args, kwargs))
-            raise _CaughtError
+        me = threading.get_ident()
 
-        handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
-        try:
-            with torch.no_grad():
-                self.forward(inputs)
-        except _CaughtError:
-            pass
-        finally:
-            handle.remove()
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if threading.get_ident() == me:
+                caught.append((args, kwargs))
+                raise _CaughtError
+
+        with turn():
+            handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+            try:
+                with torch.no_grad():
+                    self.forward(inputs)
+            except _CaughtError:
+                pass
+            finally:
+                handle.remove()
         if len(caught) != 1 or not caught[0][0]:
             raise EncoderError(
                 f"the first block of the {self.modality} encoder is not called with its tokens as "
@@ -179,7 +224,8 @@ class TowerEncoder(BlockEncoder):
         return call
 
     def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
-        self.check_layer(layer)
+        if self.check_layer(layer) == INPUT_LAYER:
+            return self.embed_input(tokens, inputs)
         tokens, rest = tokens.to(self.dtype), self.blocks[layer + 1 :]
         index = self.pooled_index(inputs)
         shortcut = bool(rest) and index is not None and self.last is not None
@@ -188,10 +234,10 @@ class TowerEncoder(BlockEncoder):
         if whole:
             args, kwargs = self.block_call(inputs)
             for block in whole:
-                tokens = self.tokens_from(block(tokens, *args, **kwargs))
+                tokens = self.tokens_from(first_of(block(tokens, *args, **kwargs)))
         if shortcut and self.last is not None and index is not None:
             index = index.to(tokens.device)
-            readable = self.readable(index, tokens.shape[1])
+            readable = self.readable(inputs, index, tokens.shape[1])
             pooled = self.to_joint(self.last.at(tokens, index, readable))
         else:
             pooled = self.pool(tokens, inputs)
@@ -210,6 +256,102 @@ class TowerEncoder(BlockEncoder):
         values = self.value_tokens(inputs)
         content = self.grid(inputs, self.num_layers - 1).content.to(values.device)
         return TokenEmbeddings(nnf.normalize(values.float(), dim=-1), content)
+
+
+class ImageTowerEncoder(TowerEncoder):
+    """A tower of row-major patches behind some other tokens, such as CLS and registers.
+
+    Inputs hold ``"pixels"`` ``(B, 3, h, w)`` and ``"boxes"``, the part of each picture that they
+    show. A subclass adds ``forward``, ``pooled_index`` and ``to_joint``.
+    """
+
+    modality = "image"
+    input_name = "pixels"
+    call_depends_on_input = False
+
+    def __init__(
+        self,
+        module: nn.Module,
+        blocks: Sequence[nn.Module],
+        recipe: PixelRecipe,
+        patch: tuple[int, int],
+        prefix_tokens: int = 1,
+        default_layer: int | None = None,
+    ) -> None:
+        """Wrap a tower.
+
+        Args:
+            module: as for :class:`TowerEncoder`.
+            blocks: as for :class:`TowerEncoder`.
+            recipe: how a picture becomes a tensor.
+            patch: height and width of a patch, in the tower's pixels.
+            prefix_tokens: tokens before the patches.
+            default_layer: as for :class:`TowerEncoder`.
+        """
+        super().__init__(module, blocks, default_layer)
+        self.recipe, self.patch, self.prefix_tokens = recipe, patch, prefix_tokens
+
+    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
+        pixels, boxes = stacked([expect(raw, RawImage) for raw in raws], self.recipe)
+        return EncoderInputs(
+            {"pixels": pixels.to(self.device, self.dtype), "boxes": boxes}, tuple(raws)
+        )
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        pictures = [expect(raw, RawImage) for raw in inputs.raw]
+        cells = layer == INPUT_LAYER
+        patch, prefix = ((1, 1), 0) if cells else (self.patch, self.prefix_tokens)
+        return patch_grid(pictures, self.recipe, inputs["boxes"], patch, prefix)
+
+
+class TextTowerEncoder(TowerEncoder):
+    """A tower of captions that a :class:`CaptionTokenizer` reads.
+
+    Inputs hold ``"ids"`` ``(B, N)`` and ``"real"`` ``(B, N)`` bool, False for padding. A subclass
+    adds ``forward``, ``pooled_index`` and ``to_joint``.
+
+    Attributes:
+        multiple: captions are padded to a multiple of it, so that more of them can be batched; 1
+            where padding would reach the embedding.
+    """
+
+    modality = "text"
+    multiple = 1
+
+    def __init__(
+        self,
+        module: nn.Module,
+        blocks: Sequence[nn.Module],
+        tokenizer: CaptionTokenizer,
+        default_layer: int | None = None,
+    ) -> None:
+        """Wrap a tower.
+
+        Args:
+            module: as for :class:`TowerEncoder`.
+            blocks: as for :class:`TowerEncoder`.
+            tokenizer: of the tower.
+            default_layer: as for :class:`TowerEncoder`.
+        """
+        super().__init__(module, blocks, default_layer)
+        self.tokenizer = tokenizer
+
+    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
+        captions = [self.tokenizer(expect(raw, RawText)) for raw in raws]
+        ids, real = self.tokenizer.padded(captions, self.multiple)
+        tensors = {"ids": ids.to(self.device), "real": real.to(self.device)}
+        return EncoderInputs(tensors, tuple(raws))
+
+    def valid(self, inputs: EncoderInputs) -> Tensor:
+        """``(B, N)`` bool, tokens that reach the embedding."""
+        return inputs["real"]
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        valid = self.valid(inputs).cpu()
+        captions = [self.tokenizer(expect(raw, RawText)) for raw in inputs.raw]
+        count = valid.shape[1]
+        spans = [[*found.spans, *[None] * (count - len(found.spans))] for found in captions]
+        return TextGrid.from_spans([expect(raw, RawText).text for raw in inputs.raw], spans, valid)
 
 
 def causal_keys(index: Tensor, count: int) -> Tensor:

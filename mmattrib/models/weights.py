@@ -215,6 +215,31 @@ def check_state(
     )
 
 
+def check_finite(source: object, state: Mapping[str, Any]) -> None:
+    """Refuse weights that are no numbers: one of them makes every map NaN.
+
+    Args:
+        source: the checkpoint.
+        state: parameters by name; those without floats are passed over. Buffers may be masks,
+            with infinite values on purpose.
+
+    Raises:
+        WeightsError: some are NaN or infinite.
+    """
+    wrong = [
+        name
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and not bool(torch.isfinite(value).all())
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{source} has NaN or infinite values in {_listed(wrong)}; its training diverged, or "
+            "the file is damaged. Download or copy it again"
+        )
+
+
 def _listed(names: Collection[str], most: int = 4) -> str:
     shown = ", ".join(sorted(str(name) for name in names)[:most])
     more = len(names) - most

@@ -41,6 +41,10 @@ _RESERVED = frozenset({"all"})  # `methods="all"` asks for every name
 _UNEXPECTED_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
+PUBLISHED = {"clap": "mmattrib-clap", "flava": "mmattrib-flava"}
+"""Backbones of plugins that are published with this package, and their distributions."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One registered name.
@@ -320,7 +324,13 @@ class Registry:
 
     def _unknown(self, kind: Kind, name: str) -> str:
         known = self.names(kind)
-        parts = [f"no {kind} is named {name!r}.{did_you_mean(str(name), known)}"]
+        if kind == "backbone" and name in PUBLISHED:
+            parts = [
+                f"no backbone is named {name!r} here; it comes with a plugin: pip install "
+                f"{PUBLISHED[name]}."
+            ]
+        else:
+            parts = [f"no {kind} is named {name!r}.{did_you_mean(str(name), known)}"]
         parts.append(f"Registered: {', '.join(known) or 'none'}.")
         broken = [p for p in self.problems if p.may_have_given(kind)]
         if broken:

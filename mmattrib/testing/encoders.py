@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError
+from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.grids import TokenGrid
+from mmattrib.testing.capabilities import check_attention, check_input_gradient, check_names
 from mmattrib.testing.probes import Region, probe_for
 from mmattrib.types import FloatArray, RawInput, RawText
 
@@ -38,6 +40,11 @@ def check_encoder(
     - At every layer, ``prefix`` gives ``(B, N, C)`` and ``suffix(prefix(x, l), l, x)`` equals
       ``embed(x)``, also for selected and repeated rows; the suffix is differentiable in the
       tokens, keeps rows apart and does not read padding.
+    - Behind ``default_layer`` the embedding depends on tokens that stand for the input.
+    - What it declares in ``capabilities`` is so. Attention: weights of every block are
+      probabilities, padding gets none, the embedding of the pass is ``embed``'s and hangs on them.
+      Gradients at the input: layer -2 is held to all of the above, and the gradient there equals a
+      finite difference.
     - ``token_embeddings`` and ``grid`` agree with the layer's N; the grid's maps fit its axes.
     - The module is left as it was after every call, also after an exception inside the tower:
       parameters, gradients, ``requires_grad``, training flags, hooks; the random generators too.
@@ -45,7 +52,7 @@ def check_encoder(
     Args:
         encoder: the encoder.
         raws: at least two different inputs; for text, of different lengths.
-        layers: which layers; every layer from -1 if None.
+        layers: which layers; every layer from -1 if None, and -2 where it is declared.
         rtol: relative tolerance of embeddings that must be equal.
         atol: absolute tolerance of embeddings that must be equal.
 
@@ -243,7 +250,8 @@ class _EncoderCheck:
         encoder = self.encoder
         self.check_contract()
         weights = _fingerprint(encoder.module)
-        chosen = range(-1, encoder.num_layers) if layers is None else layers
+        first = INPUT_LAYER if INPUT_GRADIENT in encoder.capabilities else -1
+        chosen = range(first, encoder.num_layers) if layers is None else layers
         self.check_frozen()
         with encoder.frozen(), torch.no_grad():
             inputs = self.check_preprocess()
@@ -251,7 +259,12 @@ class _EncoderCheck:
             for layer in chosen:
                 encoder.check_layer(layer)
                 self.check_layer(inputs, embedding, layer)
+            self.check_default_layer(inputs)
             self.check_token_embeddings(inputs, embedding.shape[1])
+            if ATTENTION in encoder.capabilities:
+                check_attention(self, inputs, embedding)
+            if INPUT_LAYER in chosen:
+                check_input_gradient(self, inputs)
         if _fingerprint(encoder.module) != weights:
             self.fail("calls changed its weights or buffers")
 
@@ -270,6 +283,7 @@ class _EncoderCheck:
             encoder.check_layer(encoder.default_layer)
         except OptionError as error:
             self.fail(f"default_layer is not one of its layers: {error}", error)
+        check_names(self)
         for raw in self.raws:
             if raw.modality != encoder.modality:
                 raise InputError(
@@ -386,6 +400,22 @@ class _EncoderCheck:
             self.fail(
                 f"suffix {at} mixes the rows of a batch: the gradient of row 0 reaches others "
                 f"({leak:.3g}). Is the batch really the first axis of its tokens?"
+            )
+
+    def check_default_layer(self, inputs: EncoderInputs) -> None:
+        """A default that every method would refuse is none."""
+        layer = self.encoder.default_layer
+        tokens = self.encoder.prefix(inputs, layer)[:1].detach().requires_grad_(True)
+        with torch.enable_grad():
+            out = self.encoder.suffix(tokens, layer, inputs.select([0]))
+            direction = torch.randn(out.shape[1], generator=self.generator).to(out)
+            gradient = torch.autograd.grad((out[0] * direction).sum(), tokens)[0]
+        content = self.encoder.grid(inputs, layer).content[:1].to(tokens.device)
+        if not bool(gradient[content].any()):
+            self.fail(
+                f"default_layer is {layer}, behind which the embedding depends on none of the "
+                "tokens that stand for the input, so that mmattrib.attribute refuses it; take an "
+                "earlier one, e.g. mmattrib.models.relative_layer(num_layers)"
             )
 
     def check_cleanup(self, what: str, function: Callable[..., Any], *args: Any) -> None:

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,19 @@ import torch
 import mmattrib as mm
 from mmattrib.backbones.clip import load, wrap
 from mmattrib.backbones.clip.encoders import pooled_output, pre_norm
-from mmattrib.errors import InputError, MissingExtraError, OptionError, WeightsError
-from mmattrib.models import weights
+from mmattrib.errors import (
+    EncoderError,
+    InputError,
+    MissingExtraError,
+    OptionError,
+    TrustWarning,
+    UnknownNameError,
+    WeightsError,
+)
+from mmattrib.models import BlockEncoder, CaptionTokenizer, weights
 from mmattrib.models.pixels import CLIP_STD, PixelRecipe
 from mmattrib.models.towers import relative_layer
+from mmattrib.plugins.loading import load_plugins, using_plugins
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawText
 
@@ -54,7 +64,7 @@ def test_loading_reproduces_the_librarys_own_embeddings(kind: str, written: Writ
         ours = text.embed(text.preprocess(checkpoints.CAPTIONS))
         conformance.close(ours, theirs)
         inputs = image.preprocess(checkpoints.pictures())
-        pixels = inputs["pixel_values"]
+        pixels = inputs["pixels"]
         conformance.close(
             image.embed(inputs), pooled_output(model.get_image_features(pixel_values=pixels))
         )
@@ -67,7 +77,7 @@ def test_pictures_are_prepared_as_the_processor_does(kind: str, written: Written
     image = load(str(folder))["image"]
     for raw in checkpoints.pictures():
         theirs = processor.image_processor(raw.pixels, return_tensors="pt")["pixel_values"]
-        ours = image.preprocess([raw])["pixel_values"]
+        ours = image.preprocess([raw])["pixels"]
         # a grey level is 1/255/std; torchvision and pillow round bicubic filters differently
         levels = (ours - theirs).abs() * 255 * min(CLIP_STD)
         assert float(levels.mean()) < 1.0
@@ -286,6 +296,88 @@ def test_weights_that_do_not_fit(
         load(str(folder))
 
 
+def _not_a_number(state: dict[str, torch.Tensor]) -> None:
+    state[NORM][0] = torch.nan
+
+
+def test_weights_that_are_no_numbers(written: Written, tmp_path: Path) -> None:
+    folder = _copy(written, tmp_path)
+    _edit(folder, _not_a_number)
+    with pytest.raises(WeightsError, match=rf"NaN or infinite values in 1 weight \({NORM}\)"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_std": [0.0, 0.2, 0.2]}, r"spread \(0.0.*image_std"),
+        ({"image_std": [-1.0] * 3}, "the spread above 0"),
+        ({"image_mean": [float("nan")] * 3}, "mean .*nan"),
+        ({"image_mean": [0.5]}, "three numbers each"),
+        ({"rescale_factor": 0.0}, "rescales pixels by 0.0"),
+    ],
+)
+def test_statistics_that_cannot_normalise(
+    change: dict[str, Any], message: str, written: Written, tmp_path: Path
+) -> None:
+    folder = _copy(written, tmp_path)
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        path = folder / file
+        if path.is_file():
+            found = checkpoints.read_json(path)
+            (found.get("image_processor") or found).update(change)
+            path.write_text(json.dumps(found))
+    with pytest.raises(WeightsError, match=message):
+        load(str(folder))
+
+
+@pytest.mark.parametrize("part", ["config.json", "tokenizer_config.json", "processor_config.json"])
+def test_code_that_a_folder_brings_is_neither_run_nor_asked_about(
+    part: str, written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer of "y" on a pipe must not run it."""
+    folder, trace = _copy(written, tmp_path), tmp_path / "trace"
+    code = f"import os\nos.mkdir({str(trace)!r})\nclass Mine:\n    pass\n"
+    (folder / "mine.py").write_text(code)
+    path = folder / part
+    found = checkpoints.read_json(path) if path.is_file() else {}
+    autos = {
+        "config.json": ("AutoConfig", "AutoModel"),
+        "tokenizer_config.json": ("AutoTokenizer",),
+        "processor_config.json": ("AutoProcessor", "AutoImageProcessor"),
+    }[part]
+    found["auto_map"] = {
+        auto: ["mine.Mine", None] if auto == "AutoTokenizer" else "mine.Mine" for auto in autos
+    }
+    if part == "config.json":
+        found["model_type"] = "mine"
+    elif part == "tokenizer_config.json":
+        found["tokenizer_class"] = "Mine"
+    else:
+        found["processor_class"] = "Mine"
+    path.write_text(json.dumps(found))
+
+    def asked(*_: object) -> str:
+        raise AssertionError("somebody was asked")
+
+    monkeypatch.setattr("builtins.input", asked)
+    try:
+        load(str(folder))
+    except (WeightsError, OptionError) as error:
+        assert "somebody was asked" not in str(error)  # noqa: PT017
+    assert not trace.exists()
+
+
+def test_code_of_an_unknown_architecture_is_named(written: Written, tmp_path: Path) -> None:
+    folder = _copy(written, tmp_path)
+    found = checkpoints.read_json(folder / "config.json")
+    found |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}
+    (folder / "config.json").write_text(json.dumps(found))
+    (folder / "mine.py").write_text("")
+    with pytest.raises(WeightsError, match="brings code of its own, which is not run"):
+        load(str(folder))
+
+
 def test_a_truncated_file(written: Written, tmp_path: Path) -> None:
     folder = _copy(written, tmp_path)
     file = folder / "model.safetensors"
@@ -354,7 +446,7 @@ def test_a_cached_checkpoint_loads_without_a_network(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("mmattrib.backbones.clip.loading.hub_reachable", lambda: False)
+    monkeypatch.setattr("mmattrib.models.pretrained.hub_reachable", lambda: False)
     repository, commit = tmp_path / "models--someone--small", "0123456789" * 4
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(commit)
@@ -413,3 +505,131 @@ def test_a_rescale_factor_moves_into_the_statistics() -> None:
     first, second = (PixelRecipe.from_processor(p, (32, 32)) for p in (raw, scaled))
     np.testing.assert_allclose(first.mean, second.mean)
     np.testing.assert_allclose(first.std, second.std)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "altclip"])
+def test_attention_is_what_the_library_shows(kind: str, written: Written) -> None:
+    """With fused attention, against the same model that shows its weights."""
+    from transformers import AutoModel
+
+    folder, model, processor = written(kind)
+    eager = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    assert model.config._attn_implementation == "sdpa"
+    backbone = mm.wrap(model, processor)
+    samples = {"image": checkpoints.pictures()[:2], "text": checkpoints.CAPTIONS[:2]}
+    for modality, raws in samples.items():
+        encoder: Any = backbone[modality]
+        with encoder.frozen(), torch.no_grad():
+            inputs = encoder.preprocess(raws)
+            tower = eager.vision_model if modality == "image" else eager.text_model
+            given = (
+                {"pixel_values": inputs["pixels"]}
+                if modality == "image"
+                else {"input_ids": inputs["ids"]}
+            )
+            if kind == "altclip" and modality == "text":
+                given["attention_mask"] = inputs["real"].long()
+            theirs = tower(**given, output_attentions=True).attentions
+            found = encoder.embed_with_attention(inputs)
+        assert len(theirs) == len(found.weights) == encoder.num_layers
+        for mine, other in zip(found.weights, theirs, strict=True):
+            torch.testing.assert_close(mine.detach(), other, rtol=1e-4, atol=1e-5)
+
+
+# ----------------------------------------------------------------------------- a user's own model
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_a_hook_on_the_last_attention_counts(side: str, written: Written) -> None:
+    """Its quick way does not call the attention; the map is that of the hooked model."""
+    _, model, processor = written("clip")
+    backbone = wrap(model, processor)
+    picture, caption = checkpoints.pictures()[0], checkpoints.CAPTIONS[0]
+    pair: dict[str, Any] = {"image": picture, "text": caption, "method": "nib", "steps": 2}
+    plain = mm.attribute(backbone, **pair)
+    encoder: Any = backbone[side]
+    attention = encoder.blocks[-1].self_attn
+    handle = attention.register_forward_hook(lambda _m, _a, out: (2 * out[0].flip(1), *out[1:]))
+    with pytest.warns(TrustWarning, match=f"the {side} encoder"):
+        hooked = mm.attribute(backbone, **pair)
+    handle.remove()
+    assert abs(hooked.similarity - plain.similarity) > 1e-3
+    assert not np.allclose(hooked[side].token_scores, plain[side].token_scores, atol=1e-4)
+    # The integral of the slopes, by hand, on the model as it is.
+    handle = attention.register_forward_hook(lambda _m, _a, out: (2 * out[0].flip(1), *out[1:]))
+    general = BlockEncoder.suffix
+    inputs = encoder.preprocess([picture if side == "image" else caption])
+    other = backbone["text" if side == "image" else "image"]
+    guide = other.embed(other.preprocess([caption if side == "image" else picture])).detach()
+    tokens = encoder.prefix(inputs, encoder.default_layer).detach()
+    total = torch.zeros_like(tokens)
+    for step in (1, 2):
+        leaf = (step / 2 * tokens).requires_grad_(True)
+        cosine = (general(encoder, leaf, encoder.default_layer, inputs) * guide).sum()
+        total += torch.autograd.grad(cosine, leaf)[0] / 2
+    handle.remove()
+    expected = (tokens * total).sum(-1)[0]
+    found = torch.from_numpy(hooked[side].token_scores.copy())
+    known = ~found.isnan()
+    torch.testing.assert_close(found[known], expected[known], rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_that_gives_tuples_says_why(written: Written, tmp_path: Path) -> None:
+    _, _, processor = written("clip")
+    model = type(written("clip")[1]).from_pretrained(written("clip")[0])
+    model.config.return_dict = False
+    for part in (model.config.text_config, model.config.vision_config):
+        part.return_dict = False
+    backbone = wrap(model, processor)
+    with pytest.raises(EncoderError, match=r"return_dict=False\? Set model.config.return_dict"):
+        backbone["image"].embed(backbone["image"].preprocess(checkpoints.pictures()[:1]))
+
+
+def test_models_of_others_are_shown_their_way(written: Written) -> None:
+    from transformers import ClapModel, FlavaModel
+
+    _, _, processor = written("clip")
+    for kind, way in ((ClapModel, "mmattrib_clap.wrap"), (FlavaModel, "mmattrib-flava")):
+        with torch.device("meta"):
+            model = kind(kind.config_class())
+        with pytest.raises(OptionError, match=f"cannot wrap {kind.__name__}.*{way}"):
+            wrap(model, processor)
+
+
+def test_a_plugin_that_is_not_installed_is_named() -> None:
+    with (
+        using_plugins(load_plugins(entry_points=())),
+        pytest.raises(UnknownNameError, match="pip install mmattrib-clap"),
+    ):
+        mm.load_backbone("clap")
+
+
+def test_a_doubled_vocabulary_is_refused() -> None:
+    tokenizer: Any = checkpoints.clip_tokenizer()
+    known = tokenizer.get_vocab()
+
+    class Doubled(type(tokenizer)):  # type: ignore[misc]
+        def get_vocab(self) -> dict[str, int]:
+            return {**known, "again": known["cat</w>"]}
+
+    tokenizer.__class__ = Doubled
+    with pytest.raises(WeightsError, match=f"gives {len(known) + 1} tokens {len(known)} ids"):
+        CaptionTokenizer(tokenizer, 20)
+
+
+def test_threads_that_share_a_tokenizer_get_the_maps_of_one_alone(clip: mm.Backbone) -> None:
+    pairs = [
+        {"image": picture, "text": caption}
+        for picture, caption in zip(checkpoints.pictures(), checkpoints.CAPTIONS, strict=True)
+    ]
+
+    def explain(pair: dict[str, Any]) -> list[Any]:
+        found = mm.attribute(clip, **pair, method="nib", steps=2)
+        return [side.token_scores for side in found.values()]
+
+    alone = [explain(pair) for pair in pairs]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(explain, pairs * 2))
+    for number, found in enumerate(together):
+        for got, expected in zip(found, alone[number % len(pairs)], strict=True):
+            np.testing.assert_array_equal(got, expected)

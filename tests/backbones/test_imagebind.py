@@ -14,7 +14,7 @@ from mmattrib.backbones.imagebind import MODALITIES, signals
 from mmattrib.backbones.imagebind.encoders import TOWER_OF
 from mmattrib.backbones.imagebind.library import library
 from mmattrib.errors import InputError
-from mmattrib.models.encoder import BlockEncoder
+from mmattrib.models.blocks import BlockEncoder
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawArray, RawAudio, RawText
 
@@ -368,3 +368,24 @@ def test_half_precision(dtype: str) -> None:
         assert float((again * expected).sum()) > 0.99
     one = mm.attribute(half, image=raws("image")[0], text="a dog", **NEVER_EMPTY)
     assert one["image"].scores.max() > 0
+
+
+@pytest.mark.parametrize("modality", ["image", "text", "audio", "imu"])
+def test_attention_is_what_the_library_computes(modality: str) -> None:
+    """Recordings attend clip by clip, and sound and motion to a learned key too."""
+    encoder = backbone()[modality]
+    inputs = encoder.preprocess(raws(modality)[:2])
+    with encoder.frozen(), torch.no_grad():
+        found = encoder.embed_with_attention(inputs)
+        mask = encoder.mask(inputs)
+        for layer, block in enumerate(encoder.blocks):
+            tokens = encoder.split(encoder.prefix(inputs, layer - 1)).transpose(0, 1)
+            x = block.norm_1(tokens)
+            theirs = torch.nn.MultiheadAttention.forward(
+                block.attn, x, x, x, attn_mask=mask, average_attn_weights=False
+            )[1]
+            torch.testing.assert_close(found.weights[layer], theirs, rtol=1e-4, atol=1e-5)
+    assert found.extra == (1 if modality in ("audio", "imu") else 0)
+    assert found.views == (inputs["x"].shape[1] if modality == "audio" else 1)
+    count = encoder.prefix(inputs, 0).shape[1]
+    assert encoder.attention(inputs)[0].shape[2:] == (count, count)

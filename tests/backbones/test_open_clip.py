@@ -16,8 +16,8 @@ import torch
 from checkpoints import Malicious
 
 import mmattrib as mm
-from mmattrib.backbones.open_clip import load
-from mmattrib.errors import InputError, MissingExtraError, OptionError, WeightsError
+from mmattrib.backbones.open_clip import load, wrap
+from mmattrib.errors import InputError, MissingExtraError, OptionError, TrustWarning, WeightsError
 from mmattrib.models import weights
 from mmattrib.models.pixels import CLIP_STD
 from mmattrib.testing import check_encoder, check_grid
@@ -360,3 +360,51 @@ def test_the_root_logger_is_left_alone(written_models: Written) -> None:
     before = root.level, list(root.handlers)
     _load(written_models("plain")[0])
     assert (root.level, list(root.handlers)) == before
+
+
+def test_a_live_model_is_wrapped_and_a_patched_attention_counts(written_models: Written) -> None:
+    import open_clip
+
+    folder, bare = written_models("plain")
+    with pytest.raises(OptionError, match="preprocess_cfg"):
+        wrap(bare, open_clip.get_tokenizer(f"local-dir:{folder}"))
+    model: Any = open_clip.create_model(f"local-dir:{folder}").eval()
+    backbone = wrap(model, open_clip.get_tokenizer(f"local-dir:{folder}"))
+    pair: dict[str, Any] = {"image": checkpoints.pictures()[0], "text": checkpoints.CAPTIONS[0]}
+    block = model.visual.transformer.resblocks[-1]
+    own = block.attention
+    block.attention = lambda *args, **kwargs: -own(*args, **kwargs)
+    try:
+        with pytest.warns(TrustWarning, match="the image encoder"):
+            found = mm.attribute(backbone, **pair, method="nib", steps=2)
+        encoder = backbone["image"]
+        inputs = encoder.preprocess([pair["image"]])
+        with encoder.frozen(), torch.no_grad():
+            weights = encoder.embed_with_attention(inputs)
+            torch.testing.assert_close(weights.embedding.detach(), encoder.embed(inputs))
+    finally:
+        del block.attention
+    assert np.isfinite(found["image"].scores).all()
+
+
+def test_transformers_wrap_names_the_way(written_models: Written) -> None:
+    with pytest.raises(OptionError, match=r"mmattrib\.backbones\.open_clip\.wrap"):
+        mm.wrap(written_models("plain")[1], None)
+
+
+def test_attention_is_what_torch_shows(written_models: Written) -> None:
+    """With the weights asked for, which open_clip never does."""
+    folder, model = written_models("plain")
+    backbone = _load(folder)
+    for modality, raws in (("image", checkpoints.pictures()), ("text", checkpoints.CAPTIONS)):
+        encoder: Any = backbone[modality]
+        with encoder.frozen():
+            inputs = encoder.preprocess(raws)
+            found = encoder.embed_with_attention(inputs)
+            mask = model.attn_mask if modality == "text" else None
+            for layer, block in enumerate(encoder.blocks):
+                x = block.ln_1(encoder.prefix(inputs, layer - 1))
+                theirs = block.attn(
+                    x, x, x, need_weights=True, average_attn_weights=False, attn_mask=mask
+                )[1]
+                torch.testing.assert_close(found.weights[layer], theirs, rtol=1e-4, atol=1e-5)

@@ -152,6 +152,33 @@ def test_a_caption_without_a_known_word_is_refused_with_some_that_are(
     assert {word.strip("'") for word in offered.split(", ")} < set(text.words)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("<pad>", "<cls>", "<unk>", "dog", "dog"), "5 words, of them twice: dog;"),
+        ((), "0 words"),
+        (("<pad>", "<cls>"), "2 words"),
+        (tuple(map(str, range(300))), "300 words; .*3 to 107 of them"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_read_is_refused(
+    model: TinyModel, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    save_tiny(tmp_path / "m.safetensors", model, TinyInfo(model.config, words, (), {}))
+    with pytest.raises(WeightsError, match=message):
+        load_tiny(tmp_path / "m.safetensors")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    broken = TinyModel(TinyConfig())
+    with torch.no_grad():
+        broken.tower("text").norm.bias[0] = torch.nan
+    words = ("<pad>", "<cls>", "<unk>", "dog")
+    save_tiny(tmp_path / "m.safetensors", broken, TinyInfo(broken.config, words, (), {}))
+    with pytest.raises(WeightsError, match=r"in 1 weight \(towers\.text\.norm\.bias\)"):
+        load_tiny(tmp_path / "m.safetensors")
+
+
 def test_unknown_words_are_named_once(text: TinyTextEncoder) -> None:
     captions = [RawText("a dog and a zyzzyva"), RawText("the zyzzyva near a Quux")]
     with pytest.warns(TrustWarning, match="'zyzzyva', 'quux'") as caught:

@@ -23,7 +23,8 @@ from mmattrib.methods.literal import CAM2IBLiteral
 from mmattrib.methods.m2ib import M2IB
 from mmattrib.methods.nib import NIB, GradientTimesInput
 from mmattrib.methods.random import Random
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs
+from mmattrib.models.blocks import BlockEncoder
+from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.grids import TokenGrid
 from mmattrib.types import Axis, FloatArray, RawInput, RawText
 

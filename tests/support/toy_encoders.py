@@ -13,7 +13,8 @@ from torch.nn import functional as nnf
 
 from mmattrib.errors import InputError
 from mmattrib.io import resample
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs
+from mmattrib.models.blocks import BlockEncoder
+from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.grids import ImageGrid, Layout, SpectrogramGrid, TextGrid, TokenGrid
 from mmattrib.models.resizing import pixels_to_tensor
 from mmattrib.types import RawAudio, RawImage, RawInput, RawText

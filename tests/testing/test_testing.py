@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from toy_encoders import (
 )
 
 from mmattrib.errors import EncoderError, InputError, OptionError
+from mmattrib.models.attention import AttentionPass
+from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings
 from mmattrib.models.grids import Box, ImageGrid, Layout, SpectrogramGrid, TextGrid, TokenGrid
 from mmattrib.models.resizing import pixels_to_tensor
@@ -38,6 +41,33 @@ class TextTokensFirst(TokensFirst, ToyText):
     pass
 
 
+class Attends(ToyImage):
+    capabilities = frozenset({ATTENTION})
+
+
+class TextAttends(ToyText):
+    capabilities = frozenset({ATTENTION, INPUT_GRADIENT})
+
+
+class SoundInput(ToyImage):
+    capabilities = frozenset({INPUT_GRADIENT})
+    input_name = "x"
+    input_pattern = "b n c -> b n c"
+
+    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        if layer != INPUT_LAYER:
+            return super().grid(inputs, layer)
+        sizes = [raw.pixels.shape[:2] for raw in inputs.raw]
+        return ImageGrid(self.layout, sizes, [self.box(raw) for raw in inputs.raw])
+
+
+class OneBlock(ToyImage):
+    default_layer = -1
+
+    def __init__(self) -> None:
+        super().__init__(layers=1)
+
+
 SOUND: dict[str, Callable[[], ToyEncoder]] = {
     "image": ToyImage,
     "audio": ToyAudio,
@@ -46,7 +76,10 @@ SOUND: dict[str, Callable[[], ToyEncoder]] = {
     "text, tuples": lambda: ToyText(tuples=True),
     "image, (L, B, D)": lambda: ImageTokensFirst(tokens_first=True),
     "text, (L, B, D), tuples": lambda: TextTokensFirst(tokens_first=True, tuples=True),
-    "one block": lambda: ToyImage(layers=1),
+    "one block": OneBlock,
+    "image, attention": Attends,
+    "text, attention": TextAttends,
+    "image, input": SoundInput,
 }
 
 
@@ -120,11 +153,6 @@ class BlockLeavesHook(ToyImage):
         super().__init__()
         self.module.blocks[1] = HookedBlock(self.module.blocks[1])
         self.blocks = list(self.module.blocks)
-
-
-class DropsTuple(ToyImage):
-    def with_tokens(self, output: Any, tokens: Tensor) -> Any:
-        return tokens
 
 
 class ReplacesModule(ToyImage):
@@ -204,6 +232,48 @@ class ReadsPadding(ToyText):
         return EncoderInputs({"x": inputs["x"], "pool": inputs["pool"]}, inputs.raw)
 
 
+class DeadDefault(ToyImage):
+    default_layer = 2
+
+
+class UnknownCapability(ToyImage):
+    capabilities = frozenset({"speech"})
+
+
+class CutsAttention(Attends):
+    """Weights that are not on the way to the embedding."""
+
+    def embed_with_attention(self, inputs: EncoderInputs) -> AttentionPass:
+        found = super().embed_with_attention(inputs)
+        kept = tuple(weights.detach().requires_grad_(True) for weights in found.weights)
+        return replace(found, weights=kept)
+
+
+class SumsToTwo(Attends):
+    def embed_with_attention(self, inputs: EncoderInputs) -> AttentionPass:
+        found = super().embed_with_attention(inputs)
+        return replace(found, weights=tuple(2 * weights for weights in found.weights))
+
+
+class HalfAttention(Attends):
+    def embed_with_attention(self, inputs: EncoderInputs) -> AttentionPass:
+        found = super().embed_with_attention(inputs)
+        return replace(found, weights=found.weights[1:])
+
+
+class OtherInput(SoundInput):
+    """Gives other cells than the embedding of cells takes."""
+
+    def embed_input(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        return super().embed_input(tokens + 0.1, inputs)
+
+
+class HalfSlope(OtherInput):
+    def embed_input(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        halved = 0.5 * tokens + 0.5 * tokens.detach()
+        return Encoder.embed_input(self, halved, inputs)
+
+
 class ForgetsRows(ToyText):
     """Keeps where captions end from the last preprocess, whatever rows it is given."""
 
@@ -266,7 +336,13 @@ FAULTS: dict[str, tuple[Callable[[], Encoder], str]] = {
     "hook left on error": (LeavesHookOnError, "suffix at layer 0.*exception.*forward hooks of blo"),
     "hook left by prefix": (LeavesPrefixHook, "prefix at layer -1.*forward hooks of norm"),
     "hook left by a block": (BlockLeavesHook, "backward hooks of blocks.1"),
-    "tuple dropped": (lambda: DropsTuple(tuples=True), "suffix"),
+    "dead default layer": (DeadDefault, "default_layer is 2, behind which"),
+    "unknown capability": (UnknownCapability, "capabilities are .*speech.*attention"),
+    "attention cut off": (CutsAttention, "not what the embedding was computed from"),
+    "attention not probabilities": (SumsToTwo, r"block 0 sums to 2 to 2"),
+    "attention of some blocks": (HalfAttention, "2 blocks of 3"),
+    "input misplaced": (OtherInput, r"suffix\(prefix\(x, -2\)"),
+    "input half as steep": (HalfSlope, r"gives (1\.[89]\d*|2) times its slope"),
     "(L, B, D) not turned": (lambda: ToyImage(tokens_first=True), r"prefix at layer -1 gave .13"),
     "module replaced": (ReplacesModule, "identity of norm"),
     "not normalised": (NotNormalised, "norms from"),

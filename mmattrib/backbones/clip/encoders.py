@@ -8,21 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattrib.backbones.clip.tokens import CaptionTokenizer
-from mmattrib.models.captions import Caption
-from mmattrib.models.encoder import EncoderInputs, expect
-from mmattrib.models.grids import TextGrid, TokenGrid
-from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
+from mmattrib.errors import EncoderError
+from mmattrib.models.captions import CaptionTokenizer
+from mmattrib.models.encoder import EncoderInputs
+from mmattrib.models.pixels import PixelRecipe
 from mmattrib.models.towers import (
+    ImageTowerEncoder,
     Parts,
     PreNorm,
-    TowerEncoder,
+    TextTowerEncoder,
     attend_linear,
     causal_keys,
     packed_parts,
-    relative_layer,
 )
-from mmattrib.types import RawImage, RawInput, RawText
 
 
 def pooled_output(output: Any) -> Tensor:
@@ -30,7 +28,12 @@ def pooled_output(output: Any) -> Tensor:
 
     transformers 5 returns an object, other releases a tensor.
     """
-    pooled: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    pooled = output if isinstance(output, Tensor) else getattr(output, "pooler_output", None)
+    if not isinstance(pooled, Tensor):
+        raise EncoderError(
+            f"the model gave {type(output).__name__} in place of its embedding; has its "
+            "configuration return_dict=False? Set model.config.return_dict = True"
+        )
     return pooled
 
 
@@ -52,35 +55,21 @@ def pre_norm(block: Any) -> PreNorm:
     )
 
 
-class _ImageEncoder(TowerEncoder):
-    """What the image towers share: row-major patches behind ``prefix_tokens`` others."""
+class _ImageEncoder(ImageTowerEncoder):
+    """What the image towers share."""
 
-    modality = "image"
-    call_depends_on_input = False
-    prefix_tokens = 1
-
-    def __init__(self, model: Any, module: nn.Module, recipe: PixelRecipe) -> None:
+    def __init__(
+        self, model: Any, module: nn.Module, recipe: PixelRecipe, prefix_tokens: int = 1
+    ) -> None:
         tower = model.vision_model
         blocks = tower.encoder.layers
-        super().__init__(module, blocks, relative_layer(len(blocks)))
-        self.model, self.tower, self.recipe = model, tower, recipe
-        self.patch = int(model.config.vision_config.patch_size)
+        side = int(model.config.vision_config.patch_size)
+        super().__init__(module, blocks, recipe, (side, side), prefix_tokens)
+        self.model, self.tower = model, tower
         self.last = pre_norm(blocks[-1])
 
-    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
-        pictures = [expect(raw, RawImage) for raw in raws]
-        pixels, boxes = stacked(pictures, self.recipe)
-        return EncoderInputs(
-            {"pixel_values": pixels.to(self.device, self.dtype), "boxes": boxes}, tuple(raws)
-        )
-
     def forward(self, inputs: EncoderInputs) -> Tensor:
-        return pooled_output(self.model.get_image_features(pixel_values=inputs["pixel_values"]))
-
-    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        pictures = [expect(raw, RawImage) for raw in inputs.raw]
-        patch = (self.patch, self.patch)
-        return patch_grid(pictures, self.recipe, inputs["boxes"], patch, self.prefix_tokens)
+        return pooled_output(self.model.get_image_features(pixel_values=inputs["pixels"]))
 
 
 class ClipImageEncoder(_ImageEncoder):
@@ -101,10 +90,8 @@ class ClipImageEncoder(_ImageEncoder):
 class SiglipImageEncoder(_ImageEncoder):
     """SigLIP: no CLS; a learned query attends to every token behind the last block."""
 
-    prefix_tokens = 0
-
     def __init__(self, model: Any, recipe: PixelRecipe) -> None:
-        super().__init__(model, Parts(tower=model.vision_model), recipe)
+        super().__init__(model, Parts(tower=model.vision_model), recipe, prefix_tokens=0)
 
     def pool(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
         pooled: Tensor = self.tower.head(self.tower.post_layernorm(tokens))
@@ -122,10 +109,8 @@ class SiglipImageEncoder(_ImageEncoder):
         return self.to_joint(self.prefix(inputs, self.num_layers - 1))
 
 
-class _TextEncoder(TowerEncoder):
-    """What the text towers share: captions to ids and back to words."""
-
-    modality = "text"
+class _TextEncoder(TextTowerEncoder):
+    """What the text towers share."""
 
     def __init__(
         self,
@@ -134,28 +119,11 @@ class _TextEncoder(TowerEncoder):
         blocks: Sequence[nn.Module],
         tokenizer: CaptionTokenizer,
     ) -> None:
-        super().__init__(module, blocks, relative_layer(len(blocks)))
-        self.model, self.tower, self.tokenizer = model, model.text_model, tokenizer
-
-    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
-        captions = [self.tokenizer(expect(raw, RawText)) for raw in raws]
-        ids, real = self.tokenizer.padded(captions)
-        tensors = {"input_ids": ids.to(self.device), "real": real.to(self.device)}
-        return EncoderInputs(tensors, tuple(raws))
+        super().__init__(module, blocks, tokenizer)
+        self.model, self.tower = model, model.text_model
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
-        return pooled_output(self.model.get_text_features(input_ids=inputs["input_ids"]))
-
-    def valid(self, inputs: EncoderInputs) -> Tensor:
-        """``(B, N)`` bool, tokens that reach the embedding."""
-        return inputs["real"]
-
-    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        valid = self.valid(inputs).cpu()
-        captions: list[Caption] = [self.tokenizer(expect(raw, RawText)) for raw in inputs.raw]
-        count = valid.shape[1]
-        spans = [[*found.spans, *[None] * (count - len(found.spans))] for found in captions]
-        return TextGrid.from_spans([expect(raw, RawText).text for raw in inputs.raw], spans, valid)
+        return pooled_output(self.model.get_text_features(input_ids=inputs["ids"]))
 
 
 class ClipTextEncoder(_TextEncoder):
@@ -169,13 +137,13 @@ class ClipTextEncoder(_TextEncoder):
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
         """As the model has it: the highest id where its configuration says 2, else the id."""
-        ids, end = inputs["input_ids"].int(), self.model.config.text_config.eos_token_id
+        ids, end = inputs["ids"].int(), self.model.config.text_config.eos_token_id
         if end == 2 and self.model.config.model_type == "clip":
             return ids.argmax(dim=-1)
         first: Tensor = (ids == end).int().argmax(dim=-1)
         return first
 
-    def readable(self, index: Tensor, count: int) -> Tensor:
+    def readable(self, inputs: EncoderInputs, index: Tensor, count: int) -> Tensor:
         return causal_keys(index, count)
 
     def to_joint(self, tokens: Tensor) -> Tensor:
@@ -196,7 +164,7 @@ class SiglipTextEncoder(_TextEncoder):
         self.last = pre_norm(self.blocks[-1])
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
-        ids = inputs["input_ids"]
+        ids = inputs["ids"]
         return torch.full((len(ids),), ids.shape[1] - 1)
 
     def valid(self, inputs: EncoderInputs) -> Tensor:
@@ -220,7 +188,7 @@ class BertTextEncoder(_TextEncoder):
     def forward(self, inputs: EncoderInputs) -> Tensor:
         return pooled_output(
             self.model.get_text_features(
-                input_ids=inputs["input_ids"], attention_mask=inputs["real"].long()
+                input_ids=inputs["ids"], attention_mask=inputs["real"].long()
             )
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,19 +15,13 @@ from mmattrib.backbones.clip.encoders import (
     SiglipImageEncoder,
     SiglipTextEncoder,
 )
-from mmattrib.backbones.clip.tokens import CaptionTokenizer
 from mmattrib.errors import OptionError, WeightsError
 from mmattrib.models.backbone import Backbone
+from mmattrib.models.captions import CaptionTokenizer
 from mmattrib.models.encoder import Encoder
 from mmattrib.models.pixels import PixelRecipe
-from mmattrib.models.weights import (
-    check_keys,
-    explain,
-    hub_reachable,
-    parse_device,
-    parse_dtype,
-    unreachable,
-)
+from mmattrib.models.pretrained import Pretrained
+from mmattrib.models.weights import parse_device, parse_dtype
 from mmattrib.types import JSONValue
 
 
@@ -60,6 +53,12 @@ _INSTEAD = {
     "siglip2": "this is the NaFlex kind with a variable number of patches; take a SigLIP 2 "
     "checkpoint with a fixed resolution, such as google/siglip2-base-patch16-224",
     "clap": "it embeds sound and text; install the plugin mmattrib-clap",
+    "flava": "install the plugin mmattrib-flava",
+}
+
+_PLUGINS = {
+    "clap": "install the plugin mmattrib-clap and call mmattrib_clap.wrap(model, processor)",
+    "flava": "install the plugin mmattrib-flava and call mm.load_backbone('flava', checkpoint=...)",
 }
 
 
@@ -67,37 +66,19 @@ def load(
     checkpoint: str, device: str = "cpu", dtype: str = "float32", revision: str | None = None
 ) -> Backbone:
     """Load a checkpoint; see :func:`mmattrib.backbones.clip.load`."""
-    place, kind = parse_device(device), parse_dtype(dtype)
-    source, options = _source(checkpoint, revision)
-    config = _reading(checkpoint, _auto("AutoConfig"), source, options)
+    parse_device(device), parse_dtype(dtype)  # before anything is read
+    found = Pretrained(checkpoint, revision)
+    config = found.config()
     _family(config, checkpoint)
-    model, info = _reading(
-        checkpoint,
-        _auto("AutoModel"),
-        source,
-        {
-            **options,
-            "config": config,
-            "dtype": kind,
-            "output_loading_info": True,
-            "ignore_mismatched_sizes": True,
-        },
-    )
-    check_keys(
-        checkpoint,
-        f"a {type(model).__name__} of its own configuration",
-        missing=_names(info.get("missing_keys")),
-        unexpected=[name for name in _names(info.get("unexpected_keys")) if not _harmless(name)],
-        mismatched=_names(info.get("mismatched_keys")),
-    )
-    processor = _reading(checkpoint, _auto("AutoProcessor"), source, options, "its processor: ")
+    model = found.model("AutoModel", device, dtype, config=config)
+    processor = found.part("AutoProcessor", "its processor")
     provenance: dict[str, JSONValue] = {
         "checkpoint": str(checkpoint),
         "revision": revision,
-        "commit": _commit(source, revision),
+        "commit": found.commit,
         "licence": "as the checkpoint's model card says",
     }
-    return _backbone(model.to(place).eval(), processor, "clip", provenance)
+    return _backbone(model, processor, "clip", provenance)
 
 
 def wrap(model: Any, processor: Any, name: str = "custom") -> Backbone:
@@ -107,8 +88,7 @@ def wrap(model: Any, processor: Any, name: str = "custom") -> Backbone:
     if lacking or not isinstance(model, torch.nn.Module):
         raise OptionError(
             f"cannot wrap {type(model).__name__}: it has no {', '.join(lacking) or 'parameters'}; "
-            f"accepted: transformers models of the families {', '.join(FAMILIES)}. Write encoders "
-            "of your own for others (docs/plugins.md)"
+            f"accepted: transformers models of the families {', '.join(FAMILIES)}. {_way(model)}"
         )
     return _backbone(model, processor, name, {"checkpoint": _name_of(model)})
 
@@ -161,81 +141,19 @@ def _longest(config: Any, tokenizer: Any) -> int:
     return min(positions, int(getattr(tokenizer, "model_max_length", positions)))
 
 
-def _source(checkpoint: str, revision: str | None) -> tuple[str, dict[str, Any]]:
-    """What to give to ``from_pretrained``, and with which options."""
-    name = str(checkpoint)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if revision is not None:
-            raise OptionError(
-                f"revision={revision!r} was given with the folder {path}; a folder has no "
-                "revisions, leave it out"
-            )
-        return str(path), {"local_files_only": True}
-    looks_local = name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1 or path.exists()
-    if looks_local:
-        raise WeightsError(
-            f"{name} is not a folder; accepted: a folder that save_pretrained wrote, or a hub id "
-            "such as 'openai/clip-vit-base-patch32'"
+def _way(model: Any) -> str:
+    """Where a model that is not one of ours belongs."""
+    kind = str(getattr(getattr(model, "config", None), "model_type", ""))
+    if type(model).__module__.startswith("open_clip"):
+        return (
+            "This is open_clip's: mmattrib.backbones.open_clip.wrap(model, "
+            "open_clip.get_tokenizer(...))"
         )
-    options: dict[str, Any] = {"local_files_only": not hub_reachable()}
-    if revision is not None:
-        options["revision"] = revision
-    return name, options
-
-
-def _commit(source: str, revision: str | None) -> str | None:
-    """The commit of a hub checkpoint, as the cache has it; None for a folder."""
-    if Path(source).is_dir():
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(source, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
-
-
-def _auto(name: str) -> Any:
-    import transformers
-
-    return getattr(transformers, name)
-
-
-def _reading(
-    checkpoint: str, kind: Any, source: str, options: dict[str, Any], what: str = ""
-) -> Any:
-    """``kind.from_pretrained`` with its many errors turned into ours."""
-    try:
-        return kind.from_pretrained(source, **options)
-    except Exception as error:  # transformers, the hub and the readers each raise their own
-        text = " ".join(str(error).split())
-        local = Path(source).is_dir()
-        if not local and options["local_files_only"]:
-            raise unreachable(checkpoint) from error
-        if not local and "revision" in options and "identifier" in text:
-            raise WeightsError(
-                f"{checkpoint} has no revision {options['revision']!r}; give a branch, tag or "
-                "commit of that repository"
-            ) from error
-        if not local and any(sign in text for sign in ("not a valid model", "404", "401")):
-            raise WeightsError(
-                f"the hub has no model {checkpoint!r} that may be read; check the spelling, and "
-                "log in with `hf auth login` if it is gated or private"
-            ) from error
-        if local and ("no file named" in text or "does not appear to have" in text):
-            raise WeightsError(
-                f"{what}{source} is not complete ({text[:160]}); accepted: a folder with the "
-                "model's and the processor's files, as both save_pretrained methods write them"
-            ) from error
-        raise explain(error, f"{what}{checkpoint}" if what else source) from error
-
-
-def _names(keys: Any) -> list[str]:
-    return [str(key[0]) if isinstance(key, tuple) else str(key) for key in keys or ()]
-
-
-def _harmless(name: str) -> bool:
-    """Position numbers, which old releases wrote into checkpoints and which hold nothing."""
-    return name.endswith("position_ids")
+    if hasattr(model, "modality_trunks"):
+        return "This is ImageBind: mmattrib.backbones.imagebind.wrap(model)"
+    if kind in _PLUGINS:
+        return f"This is a {kind!r} model: {_PLUGINS[kind]}"
+    return "Write encoders of your own for others (docs/plugins.md)"
 
 
 def _name_of(model: Any) -> str:

@@ -14,7 +14,13 @@ from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.pixels import PixelRecipe
 from mmattrib.models.towers import relative_layer
-from mmattrib.models.weights import check_state, parse_device, parse_dtype, read_state_dict
+from mmattrib.models.weights import (
+    check_finite,
+    check_state,
+    parse_device,
+    parse_dtype,
+    read_state_dict,
+)
 from mmattrib.types import RawImage, RawInput
 
 MEAN = 101.48761
@@ -130,6 +136,7 @@ def _model(checkpoint: str) -> Any:
         made = open_clip.CLIP(**_sizes(state), quick_gelu=True)
     check_state(checkpoint, "CLIP in OpenAI's format", made.state_dict(), state)
     made.load_state_dict({name: value.float() for name, value in state.items()})
+    check_finite(checkpoint, dict(made.named_parameters()))
     return made
 
 

@@ -22,6 +22,7 @@ from mmattrib.backbones.imagebind.encoders import (
 )
 from mmattrib.backbones.imagebind.library import Library
 from mmattrib.errors import InputError
+from mmattrib.models.capabilities import INPUT_LAYER
 from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.grids import Layout, TokenGrid
 from mmattrib.models.grids.placed import AxisPlacement, PlacedGrid
@@ -36,6 +37,7 @@ class AudioEncoder(ImageBindEncoder):
     """
 
     modality = "audio"
+    input_pattern = "b v c f t -> b (v f t) c"
     views = True
 
     def __init__(
@@ -47,7 +49,7 @@ class AudioEncoder(ImageBindEncoder):
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         found = [signals.audio_clips(of_kind(raw, RawAudio), self.audio_clips) for raw in raws]
         most = max(len(clips.starts) for clips in found)
-        x = torch.zeros(len(raws), most, *found[0].mel.shape[1:])
+        x = found[0].mel.new_zeros(len(raws), most, *found[0].mel.shape[1:])
         starts = torch.full((len(raws), most), -1)
         for row, clips in enumerate(found):
             x[row, : len(clips.starts)] = clips.mel
@@ -62,10 +64,12 @@ class AudioEncoder(ImageBindEncoder):
         return inputs["starts"] >= 0
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
+        rows, columns = self.plane(inputs, layer)
         preprocessor: Any = self.module.preprocessor
-        rows, columns = preprocessor.patches_layout
         convolution = preprocessor.rgbt_stem.proj
         kernel, stride = convolution.kernel_size[0], convolution.stride[0]
+        if layer == INPUT_LAYER:
+            kernel = stride = 1
         starts, samples = inputs["starts"].cpu(), inputs["samples"].tolist()
         clips = starts.shape[1]
 
@@ -92,10 +96,8 @@ class AudioEncoder(ImageBindEncoder):
             axes.append((hertz, Axis("time", "s", seconds.astype(np.float32))))
             placements.append((mel, AxisPlacement.of_views(positions, clips * columns, bounds)))
         layout = Layout("clip f t", "f (clip t)", {"clip": clips, "f": rows, "t": columns})
-        used = self.used(inputs).cpu()[:, :, None].expand(-1, -1, self.per_view)
-        laid = torch.ones_like(used)
-        laid[:, :, 0] = False
-        return PlacedGrid(layout, axes, placements, laid.flatten(1), used.flatten(1))
+        laid, used = self.laid(self.used(inputs), layer, rows * columns)
+        return PlacedGrid(layout, axes, placements, laid, used)
 
 
 class VideoEncoder(ImageBindEncoder):
@@ -106,6 +108,7 @@ class VideoEncoder(ImageBindEncoder):
     """
 
     modality = "video"
+    input_pattern = "b v c s h w -> b (v h w) (c s)"
     views = True
 
     def used(self, inputs: EncoderInputs) -> Tensor:
@@ -131,8 +134,7 @@ class VideoEncoder(ImageBindEncoder):
         )
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        preprocessor: Any = self.module.preprocessor
-        *_, rows, columns = preprocessor.patches_layout
+        rows, columns = self.plane(inputs, layer)
         upright = "down" in inputs.tensors
         offsets = inputs["down" if upright else "across"].tolist()
         axes, placements = [], []
@@ -154,10 +156,9 @@ class VideoEncoder(ImageBindEncoder):
             "h": rows,
             "w": columns,
         }
-        laid = self.used(inputs)[:, :, None].repeat(1, 1, self.per_view)
-        laid[:, :, 0] = False
+        laid, _ = self.laid(self.used(inputs), layer, rows * columns)
         layout = Layout("clip crop h w", f"clip {crops}", sizes)
-        return PlacedGrid(layout, axes, placements, laid.flatten(1))
+        return PlacedGrid(layout, axes, placements, laid)
 
 
 def _pixels(name: str, count: int) -> Axis:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import einops
 import numpy as np
@@ -16,7 +16,9 @@ from mmattrib.backbones.imagebind import signals
 from mmattrib.backbones.imagebind.library import Library
 from mmattrib.backbones.imagebind.tokens import CONTEXT, CaptionTokenizer
 from mmattrib.errors import InputError
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.blocks import BlockEncoder
+from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
+from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
 from mmattrib.models.grids import (
     Box,
     ImageGrid,
@@ -84,6 +86,8 @@ class ImageBindEncoder(BlockEncoder):
         views: whether inputs have several views, on an axis after the batch.
     """
 
+    capabilities = frozenset((ATTENTION, INPUT_GRADIENT))
+    input_name: ClassVar[str | None] = "x"
     views = False
     module: Tower
 
@@ -134,6 +138,8 @@ class ImageBindEncoder(BlockEncoder):
 
     def prefix(self, inputs: EncoderInputs, layer: int) -> Tensor:
         tokens = super().prefix(inputs, layer)
+        if layer == INPUT_LAYER:
+            return tokens
         return einops.rearrange(tokens, "(b v) n c -> b (v n) c", b=len(inputs))
 
     def split(self, tokens: Tensor) -> Tensor:
@@ -148,6 +154,21 @@ class ImageBindEncoder(BlockEncoder):
         preprocessor: Any = self.module.preprocessor
         return 1 + int(np.prod(preprocessor.patches_layout))
 
+    def plane(self, inputs: EncoderInputs, layer: int) -> tuple[int, int]:
+        """Rows and columns of a view's cells: patches, or the input's own at layer -2."""
+        preprocessor: Any = self.module.preprocessor
+        shape = inputs["x"].shape if layer == INPUT_LAYER else preprocessor.patches_layout
+        return int(shape[-2]), int(shape[-1])
+
+    def laid(self, used: Tensor, layer: int, cells: int) -> tuple[Tensor, Tensor]:
+        """``(B, N)`` bool of ``used`` views ``(B, views)``: tokens on the input, tokens in use."""
+        count = cells if layer == INPUT_LAYER else self.per_view
+        valid = used.cpu()[:, :, None].repeat(1, 1, count)
+        laid = torch.ones_like(valid)
+        if layer != INPUT_LAYER:
+            laid[:, :, 0] = False  # each view's CLS
+        return laid.flatten(1), valid.flatten(1)
+
     def pooled_at(self, inputs: EncoderInputs) -> Tensor | None:
         """``(B,)`` long, the token that each embedding is read from; None for CLS."""
         return None
@@ -157,7 +178,8 @@ class ImageBindEncoder(BlockEncoder):
         return None
 
     def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
-        self.check_layer(layer)
+        if self.check_layer(layer) == INPUT_LAYER:
+            return self.embed_input(tokens, inputs)
         x = self.split(tokens).to(self.dtype).transpose(0, 1)
         rest = self.blocks[layer + 1 :]
         mask = self.mask(inputs)
@@ -236,14 +258,13 @@ class PatchEncoder(ImageBindEncoder):
         )
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        preprocessor: Any = self.module.preprocessor
-        *_, rows, columns = preprocessor.patches_layout
+        rows, columns = self.plane(inputs, layer)
         places = inputs["places"].tolist()
         return ImageGrid(
             Layout("h w", "h w", {"h": rows, "w": columns}),
             [(height, width) for *_, height, width in places],
             boxes=[Box(*place[:4]) for place in places],
-            prefix=1,
+            prefix=0 if layer == INPUT_LAYER else 1,
         )
 
 
@@ -287,6 +308,7 @@ class TextEncoder(ImageBindEncoder):
     """Captions of at most 75 tokens, causal, read from their end token."""
 
     modality = "text"
+    input_name = None
 
     def __init__(
         self, tower: Tower, library: Library, audio_clips: int | Literal["cover"] = 3
@@ -339,6 +361,7 @@ class ImuEncoder(ImageBindEncoder):
     """
 
     modality = "imu"
+    input_pattern = "b c t -> b t c"
 
     @property
     def per_view(self) -> int:
@@ -360,15 +383,14 @@ class ImuEncoder(ImageBindEncoder):
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         steps = np.arange(signals.IMU_SHAPE[1])
-        cells = self.per_view - 1
+        cells = len(steps) if layer == INPUT_LAYER else self.per_view - 1
         place = AxisPlacement.of_views([(steps + 0.5) * cells / len(steps)], cells)
         axes = []
         for raw in inputs.raw:
             rate = of_kind(raw, RawArray).rate
             values = steps if rate is None else (steps + 0.5) / rate
             axes.append((Axis("time", "" if rate is None else "s", values.astype(np.float32)),))
-        laid = torch.ones(len(inputs), self.per_view, dtype=torch.bool)
-        laid[:, 0] = False
+        laid, _ = self.laid(self.used(inputs), layer, cells)
         layout = Layout("t", "t", {"t": cells})
         return PlacedGrid(layout, axes, [(place,)] * len(inputs), laid)
 

@@ -20,7 +20,7 @@ from mmattrib.backbones.imagebind.signals import MOST_CLIPS
 from mmattrib.errors import OptionError, WeightsError
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder
-from mmattrib.models.weights import check_keys, explain, parse_device, parse_dtype
+from mmattrib.models.weights import check_finite, check_keys, explain, parse_device, parse_dtype
 
 LICENCE: Final = "CC BY-NC-SA 4.0"
 
@@ -256,6 +256,7 @@ def fill(
     # Copies: weights that stay mapped to the file would change, or end, with it.
     own = {key: state[key].to(device, dtype, copy=True) for key in wanted}
     model.load_state_dict(own, strict=False, assign=True)
+    check_finite(path, {name: p for name, p in model.named_parameters() if name in own})
 
 
 def _library_version() -> str:

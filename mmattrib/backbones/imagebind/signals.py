@@ -277,7 +277,7 @@ def video_views(raw: RawArray) -> Views:
     size = (height * SIDE // short, width * SIDE // short)
     room = max(size) - SIDE
     offsets = torch.tensor([0, math.ceil(room / 2), room])
-    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+    mean, std = (torch.tensor(each, dtype=torch.float32).view(3, 1, 1) for each in (MEAN, STD))
     views = []
     for pair in frames.tolist():
         chosen = torch.from_numpy(np.ascontiguousarray(values[pair])).permute(0, 3, 1, 2)

@@ -43,6 +43,24 @@ def load(
     return load_model(model, pretrained, device, dtype, preprocess)
 
 
+def wrap(model: Any, tokenizer: Any, name: str = "custom") -> Backbone:
+    """A backbone around an open_clip model that is already in memory.
+
+    The model stays where and as it is.
+
+    Args:
+        model: of ``open_clip.create_model`` or ``open_clip.create_model_and_transforms``.
+        tokenizer: of ``open_clip.get_tokenizer``.
+        name: what provenance calls it.
+
+    Raises:
+        WeightsError: its towers are no transformers of open_clip's, or another tokenizer.
+    """
+    from mmattrib.backbones.open_clip.loading import wrap as wrap_model
+
+    return wrap_model(model, tokenizer, name)
+
+
 @hookimpl
 def register_backbones(register: Register) -> None:
     """Register ``open_clip``."""

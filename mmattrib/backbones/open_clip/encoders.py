@@ -13,17 +13,17 @@ from torch.nn import functional as nnf
 from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
 from mmattrib.models.encoder import EncoderInputs, expect
 from mmattrib.models.grids import TextGrid, TokenGrid
-from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
+from mmattrib.models.pixels import PixelRecipe
 from mmattrib.models.towers import (
+    ImageTowerEncoder,
     Parts,
     PreNorm,
     TowerEncoder,
     attend_linear,
     causal_keys,
     packed_parts,
-    relative_layer,
 )
-from mmattrib.types import RawImage, RawInput, RawText
+from mmattrib.types import RawInput, RawText
 
 
 def pre_norm(block: Any) -> PreNorm:
@@ -65,29 +65,22 @@ def _custom_values(block: Any) -> Callable[[Tensor], Tensor]:
     return values
 
 
-class OpenClipImageEncoder(TowerEncoder):
+class OpenClipImageEncoder(ImageTowerEncoder):
     """open_clip's ``VisionTransformer``: row-major patches behind CLS.
 
     The embedding is read from CLS, from the mean of the patches, or by an attention pooler.
     """
 
-    modality = "image"
-    call_depends_on_input = False
-
     def __init__(self, model: Any, recipe: PixelRecipe, default_layer: int | None = None) -> None:
         visual = model.visual
         blocks = visual.transformer.resblocks
-        layer = relative_layer(len(blocks)) if default_layer is None else default_layer
-        super().__init__(Parts(tower=visual), blocks, layer)
-        self.model, self.visual, self.recipe = model, visual, recipe
+        height, width = visual.patch_size
+        super().__init__(
+            Parts(tower=visual), blocks, recipe, (height, width), default_layer=default_layer
+        )
+        self.model, self.visual = model, visual
         self.reads_cls = visual.pool_type == "tok" and visual.attn_pool is None
         self.last = pre_norm(blocks[-1])
-
-    def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
-        pixels, boxes = stacked([expect(raw, RawImage) for raw in raws], self.recipe)
-        return EncoderInputs(
-            {"pixels": pixels.to(self.device, self.dtype), "boxes": boxes}, tuple(raws)
-        )
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
         embedding: Tensor = self.model.encode_image(inputs["pixels"])
@@ -110,11 +103,6 @@ class OpenClipImageEncoder(TowerEncoder):
         if self.visual.attn_pool is not None:  # the pooler is the last attention
             return self.to_joint(self.prefix(inputs, self.num_layers - 1))
         return super().value_tokens(inputs)
-
-    def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        height, width = self.visual.patch_size
-        pictures = [expect(raw, RawImage) for raw in inputs.raw]
-        return patch_grid(pictures, self.recipe, inputs["boxes"], (height, width), prefix=1)
 
     def _head(self, pooled: Tensor) -> Tensor:
         return pooled if self.visual.proj is None else pooled @ self.visual.proj
@@ -141,7 +129,6 @@ class OpenClipTextEncoder(TowerEncoder):
     ) -> None:
         host = model.text if hasattr(model, "text") else model
         blocks = host.transformer.resblocks
-        layer = relative_layer(len(blocks)) if default_layer is None else default_layer
         projection = host.text_projection
         module = Parts(
             tokens=host.token_embedding,
@@ -151,7 +138,7 @@ class OpenClipTextEncoder(TowerEncoder):
             norm=host.ln_final,
             head=projection,
         )
-        super().__init__(module, blocks, layer)
+        super().__init__(module, blocks, default_layer)
         self.model, self.host, self.tokenizer = model, host, tokenizer
         self.pool_type = str(getattr(host, "text_pool_type", getattr(host, "pool_type", "")))
         self.end: Any = getattr(host, "text_eos_id", getattr(host, "eos_id", None))
@@ -185,7 +172,7 @@ class OpenClipTextEncoder(TowerEncoder):
             return first
         return torch.zeros(len(ids), dtype=torch.long)
 
-    def readable(self, index: Tensor, count: int) -> Tensor | None:
+    def readable(self, inputs: EncoderInputs, index: Tensor, count: int) -> Tensor | None:
         return causal_keys(index, count) if self.causal else None
 
     def to_joint(self, tokens: Tensor) -> Tensor:

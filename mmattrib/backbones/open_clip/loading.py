@@ -18,6 +18,7 @@ from mmattrib.errors import OptionError, WeightsError
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.pixels import Fit, PixelRecipe
 from mmattrib.models.weights import (
+    check_finite,
     check_state,
     explain,
     hub_reachable,
@@ -58,6 +59,7 @@ def load(
             )
         except Exception as error:  # the library's, the hub's or transformers' own
             raise explain(error, f"the tokenizer of {model}") from error
+    check_finite(f"{model} {pretrained or ''}".strip(), dict(made.named_parameters()))
     provenance: dict[str, JSONValue] = {
         "model": model,
         "pretrained": None if pretrained is None else str(pretrained),
@@ -65,6 +67,12 @@ def load(
         "dtype": str(kind).removeprefix("torch."),
     }
     return backbone(made.to(place, kind).eval(), tokenizer, "open_clip", provenance)
+
+
+def wrap(model: Any, tokenizer: Any, name: str = "custom") -> Backbone:
+    """Wrap a live model; see :func:`mmattrib.backbones.open_clip.wrap`."""
+    kind = "open_clip's VisionTransformer" if hasattr(model, "visual") else type(model).__name__
+    return backbone(model, tokenizer, name, {"model": kind})
 
 
 def backbone(
@@ -340,7 +348,12 @@ def _preprocess(given: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _recipe(model: Any) -> PixelRecipe:
     """What open_clip's own transform for evaluation does."""
-    described = model.visual.preprocess_cfg
+    described = getattr(model.visual, "preprocess_cfg", None)
+    if described is None:
+        raise OptionError(
+            "the model does not say how pictures are prepared (visual.preprocess_cfg); accepted: "
+            "models of open_clip.create_model, which set it"
+        )
     size = described["size"]
     height, width = (size, size) if isinstance(size, int) else size
     mode = described.get("resize_mode") or "shortest"

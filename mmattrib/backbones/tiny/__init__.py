@@ -26,6 +26,7 @@ def load(checkpoint: str | None = None, device: str = "cpu") -> Backbone:
 
     Raises:
         WeightsError: the file is missing, broken, or not a checkpoint of ``tiny``.
+        OptionError: no such device.
     """
     from mmattrib.backbones.tiny import encoders
 

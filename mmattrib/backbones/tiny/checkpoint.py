@@ -12,7 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
+from mmattrib.backbones.tiny.tokenizer import UNK_ID
 from mmattrib.errors import WeightsError
+from mmattrib.models.weights import check_finite
 
 WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny.safetensors"
 
@@ -62,11 +64,26 @@ def load_tiny(path: str | Path = WEIGHTS) -> tuple[TinyModel, TinyInfo]:
             tuple(json.loads(metadata["class_names"])),
             json.loads(metadata["training"]),
         )
-        model = TinyModel(info.config)
-        model.load_state_dict(state)
+        with torch.inference_mode(False):
+            model = TinyModel(info.config).float()
+            model.load_state_dict(state)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path} is not a checkpoint of tiny: {error}") from error
+    _check_words(path, info)
+    check_finite(path, dict(model.named_parameters()))
     return model.eval(), info
+
+
+def _check_words(path: Path, info: TinyInfo) -> None:
+    words = info.vocabulary
+    doubled = sorted({word for word in words if words.count(word) > 1})
+    if len(words) > info.config.vocabulary or len(words) <= UNK_ID or doubled:
+        twice = f", of them twice: {', '.join(doubled[:3])}" if doubled else ""
+        raise WeightsError(
+            f"{path} has a vocabulary of {len(words)} words{twice}; accepted: different "
+            f"words, {UNK_ID + 1} to {info.config.vocabulary} of them, "
+            "marks included"
+        )
 
 
 def count_parameters(model: torch.nn.Module) -> int:

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import einops
 import numpy as np
@@ -27,10 +27,13 @@ from mmattrib.backbones.tiny.tokenizer import UNK_ID, Tokens, WordTokenizer
 from mmattrib.errors import EncoderError, InputError, TrustWarning
 from mmattrib.io.audio import resample
 from mmattrib.models.backbone import Backbone
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings, expect
+from mmattrib.models.blocks import BlockEncoder
+from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
+from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings, expect
 from mmattrib.models.grids import Box, ImageGrid, Layout, SpectrogramGrid, TextGrid, TokenGrid
 from mmattrib.models.melspec import MelSpec
 from mmattrib.models.resizing import stretch
+from mmattrib.models.weights import parse_device
 from mmattrib.types import JSONValue, RawAudio, RawImage, RawInput, RawText
 
 MAX_CLIPS: Final = 24
@@ -40,6 +43,7 @@ MAX_CLIPS: Final = 24
 class _TinyEncoder(BlockEncoder):
     """What the three towers share: a true suffix, and the value path of the last block."""
 
+    capabilities = frozenset((ATTENTION, INPUT_GRADIENT))
     module: Tower
 
     def __init__(self, tower: Tower, config: TinyConfig, default_layer: int) -> None:
@@ -62,7 +66,8 @@ class _TinyEncoder(BlockEncoder):
         return None
 
     def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
-        self.check_layer(layer)
+        if self.check_layer(layer) == INPUT_LAYER:
+            return self.embed_input(tokens, inputs)
         pooled = self.module.pool_from(tokens, layer + 1, self.key_mask(inputs))
         return nnf.normalize(pooled.float(), dim=-1)
 
@@ -84,6 +89,8 @@ class _TinyEncoder(BlockEncoder):
 class TinyImageEncoder(_TinyEncoder):
     """Pictures of any size, squeezed to 96 x 96; 8 x 8 tokens behind one CLS."""
 
+    input_name = "x"
+
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         size = self.config.image_size
         pixels = [stretch(expect(raw, RawImage), (size, size))[0] for raw in raws]
@@ -91,10 +98,11 @@ class TinyImageEncoder(_TinyEncoder):
         return EncoderInputs({"x": x.to(self.device)}, tuple(raws))
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        side = self.config.image_grid
+        cells = layer == INPUT_LAYER
+        side = self.config.image_size if cells else self.config.image_grid
         sizes = [expect(raw, RawImage).pixels.shape[:2] for raw in inputs.raw]
         layout = Layout("h w", "h w", {"h": side, "w": side})
-        return ImageGrid(layout, [(int(h), int(w)) for h, w in sizes], prefix=1)
+        return ImageGrid(layout, [(int(h), int(w)) for h, w in sizes], prefix=0 if cells else 1)
 
 
 _SHOWN: Final = 5
@@ -205,6 +213,8 @@ class TinyAudioEncoder(_TinyEncoder):
     clips than the longest of their batch are padded, and the padding is not valid.
     """
 
+    input_name = "x"
+    input_pattern = "b k f t -> b (k f t) 1"
     spec: Final = MelSpec()
 
     @property
@@ -224,7 +234,8 @@ class TinyAudioEncoder(_TinyEncoder):
                 )
             waves.append(wave)
         counts = [max(1, math.ceil(len(wave) / self.clip_samples)) for wave in waves]
-        x = torch.zeros(len(waves), max(counts), self.config.mel_bins, self.config.frames)
+        shape = (len(waves), max(counts), self.config.mel_bins, self.config.frames)
+        x = torch.zeros(shape, dtype=torch.float32)
         for row, (wave, count) in enumerate(zip(waves, counts, strict=True)):
             padded = np.zeros(count * self.clip_samples, dtype=np.float32)
             padded[: len(wave)] = wave
@@ -244,21 +255,30 @@ class TinyAudioEncoder(_TinyEncoder):
 
     def prefix(self, inputs: EncoderInputs, layer: int) -> Tensor:
         tokens = super().prefix(inputs, layer)
+        if layer == INPUT_LAYER:
+            return tokens
         return einops.rearrange(tokens, "(b k) n c -> b (k n) c", b=len(inputs))
 
+    def with_tokens(self, output: Any, tokens: Tensor) -> Any:
+        return super().with_tokens(output, self._folded(tokens))
+
     def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
-        self.check_layer(layer)
+        if self.check_layer(layer) == INPUT_LAYER:
+            return self.embed_input(tokens, inputs)
         clips = tokens.shape[1] // self._per_clip
-        folded = einops.rearrange(tokens, "b (k n) c -> (b k) n c", k=clips)
-        pooled = self.module.pool_from(folded, layer + 1, None)
+        pooled = self.module.pool_from(self._folded(tokens), layer + 1, None)
         return self._average(pooled.view(len(tokens), clips, -1), inputs)
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
-        rows, columns = self.config.audio_grid
         batch, clips = inputs["x"].shape[:2]
         frames = [self.frames(expect(raw, RawAudio)) for raw in inputs.raw]
-        laid = torch.ones(batch, clips, self._per_clip, dtype=torch.bool)
-        laid[:, :, 0] = False
+        if layer == INPUT_LAYER:
+            rows, columns = self.config.mel_bins, self.config.frames
+            laid = torch.ones(batch, clips, rows * columns, dtype=torch.bool)
+        else:
+            rows, columns = self.config.audio_grid
+            laid = torch.ones(batch, clips, self._per_clip, dtype=torch.bool)
+            laid[:, :, 0] = False
         used = torch.arange(clips)[None] < inputs["clips"].cpu()[:, None]
         return SpectrogramGrid(
             Layout("clip f t", "f (clip t)", {"clip": clips, "f": rows, "t": columns}),
@@ -266,12 +286,16 @@ class TinyAudioEncoder(_TinyEncoder):
             [np.asarray(self.spec.seconds(count), dtype=np.float32) for count in frames],
             boxes=[Box(0, 0, self.config.mel_bins, clips * self.config.frames)] * batch,
             laid=laid.flatten(1),
-            valid=used[:, :, None].expand(-1, -1, self._per_clip).flatten(1),
+            valid=used[:, :, None].expand_as(laid).flatten(1),
         )
 
     def frames(self, raw: RawAudio) -> int:
         """Columns of a recording's own map: its duration in hops of 20 ms, rounded up."""
         return max(1, math.ceil(raw.seconds * self.spec.sample_rate / self.spec.hop))
+
+    def _folded(self, tokens: Tensor) -> Tensor:
+        """``(B, K * n, C)`` to ``(B * K, n, C)``, each clip by itself."""
+        return einops.rearrange(tokens, "b (k n) c -> (b k) n c", n=self._per_clip)
 
     @property
     def _per_clip(self) -> int:
@@ -288,12 +312,13 @@ class TinyAudioEncoder(_TinyEncoder):
 
 def load(checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
     """Load `tiny`; see :func:`mmattrib.backbones.tiny.load`."""
+    place = parse_device(device)
     path = WEIGHTS if checkpoint is None else Path(checkpoint)
     model, info = load_tiny(path)
     provenance: dict[str, JSONValue] = {"checkpoint": path.name, "training": info.training}
     if checkpoint is None:  # what others trained is theirs to license
         provenance["licence"] = "Apache-2.0"
-    return wrap(model.to(device), info.vocabulary, provenance)
+    return wrap(model.to(place), info.vocabulary, provenance)
 
 
 DEFAULT_LAYERS: Final = {"image": 0, "audio": 0, "text": -1}

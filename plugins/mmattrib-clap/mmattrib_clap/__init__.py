@@ -5,7 +5,7 @@ This module imports neither torch nor transformers, so that listing backbones st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmattrib.plugins.hookspecs import Register, hookimpl
 
@@ -36,6 +36,18 @@ def load(
     from mmattrib_clap.loading import load_checkpoint
 
     return load_checkpoint(checkpoint, device, dtype, revision, stage)
+
+
+def wrap(model: Any, processor: Any, stage: int | None = None) -> Backbone:
+    """A backbone around a ``ClapModel`` that is in memory already, with its processor.
+
+    Raises:
+        OptionError: no such stage.
+        WeightsError: the processor does not fit the model.
+    """
+    from mmattrib_clap.loading import wrap as wrap_model
+
+    return wrap_model(model, processor, stage)
 
 
 @hookimpl

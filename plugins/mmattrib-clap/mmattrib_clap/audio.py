@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as nnf
 
-from mmattrib.errors import InputError, OptionError, WeightsError
+from mmattrib.errors import OptionError, WeightsError
 from mmattrib.io import resample
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models import (
+    BlockEncoder,
+    EncoderInputs,
+    Parts,
+    expect,
+    relative_layer,
+)
 from mmattrib.models.grids import Layout, TokenGrid
 from mmattrib.models.grids.placed import AxisPlacement, PlacedGrid
 from mmattrib.types import Axis, RawAudio, RawInput
@@ -50,7 +56,7 @@ class ClapAudioEncoder(BlockEncoder):
             OptionError: no such stage.
             WeightsError: the feature extractor does not fit the model.
         """
-        self.module = nn.ModuleDict({"model": model.audio_model, "head": model.audio_projection})
+        self.module = Parts(model=model.audio_model, head=model.audio_projection)
         self.tower: Any = model.audio_model.audio_encoder
         self.extractor = extractor
         self.fusion = bool(self.tower.enable_fusion)
@@ -64,9 +70,8 @@ class ClapAudioEncoder(BlockEncoder):
         if isinstance(self.stage, bool) or self.stage not in range(len(depths)):
             raise OptionError(f"stage must be from 0 to {len(depths) - 1}, got {stage!r}")
         self.blocks = list(self.tower.layers[self.stage].blocks)
-        # M2IB's block 9 of 12, wherever the stage has it.
-        before = sum(depths[: self.stage])
-        wanted = round(9 * sum(depths) / 12) - before
+        # At M2IB's relative depth in the whole tower, wherever the stage has it.
+        wanted = relative_layer(sum(depths)) - sum(depths[: self.stage])
         self.default_layer = min(max(-1, wanted), len(self.blocks) - 1)
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
@@ -88,9 +93,7 @@ class ClapAudioEncoder(BlockEncoder):
         Raises:
             InputError: not a recording.
         """
-        if not isinstance(raw, RawAudio):
-            raise InputError(f"{raw.name}: got {raw.modality}, this encoder takes recordings")
-        wave = resample(raw, int(self.extractor.sampling_rate)).samples
+        wave = resample(expect(raw, RawAudio), int(self.extractor.sampling_rate)).samples
         most = int(self.extractor.nb_max_samples)
         if len(wave) <= most:
             mel = self._mel(wave, most, self.extractor.padding)
@@ -127,8 +130,8 @@ class ClapAudioEncoder(BlockEncoder):
     def forward(self, inputs: EncoderInputs) -> Tensor:
         dtype = next(self.module.parameters()).dtype
         longer = inputs["longer"] if self.fusion else None
-        out = self.module["model"](input_features=inputs["x"].to(dtype), is_longer=longer)
-        projected: Tensor = self.module["head"](out.pooler_output)
+        out = self.module.model(input_features=inputs["x"].to(dtype), is_longer=longer)
+        projected: Tensor = self.module.head(out.pooler_output)
         return projected
 
     def finish(self, tokens: Tensor, layer: int) -> Tensor:
@@ -148,22 +151,21 @@ class ClapAudioEncoder(BlockEncoder):
 
     def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
         self.check_layer(layer)
-        pooled = self.module["head"](self.finish(tokens, layer).mean(dim=1))
+        pooled = self.module.head(self.finish(tokens, layer).mean(dim=1))
         return nnf.normalize(pooled.float(), dim=-1)
 
     def project(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
-        """Each last token through the head, shared by the tokens that were merged into it."""
+        """Each last token through the head, shared by the tokens that were merged into it.
+
+        The embedding is the mean of the last stage's tokens, so each of them means something.
+        """
         last = self.finish(tokens, self.num_layers - 1)
-        joint = self.module["head"](last)
+        joint = self.module.head(last)
         rows, columns = self.tower.input_resolutions[self.stage]
         height, width = self.tower.input_resolutions[-1]
         plane = joint.view(len(joint), height, width, -1)
         spread = plane.repeat_interleave(rows // height, 1).repeat_interleave(columns // width, 2)
         return spread.flatten(1, 2)
-
-    def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
-        """The last stage's tokens: the embedding is their mean, so each of them means something."""
-        return super().token_embeddings(inputs)
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         chunks = int(self.tower.freq_ratio)

@@ -17,7 +17,7 @@ from small_clap import RATE, checkpoint, sound
 
 import mmattrib as mm
 from mmattrib.errors import InputError, OptionError, WeightsError
-from mmattrib.models.encoder import BlockEncoder
+from mmattrib.models.blocks import BlockEncoder
 from mmattrib.plugins import Plugins
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawAudio, RawText
@@ -269,31 +269,31 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:
     for options, message in (({"dtype": "int8"}, "dtype"), ({"stage": 3}, "stage must be from 0")):
         with pytest.raises(OptionError, match=message):
             load(checkpoint(False), **options)
-    with pytest.raises(WeightsError, match="cannot be loaded"):
+    with pytest.raises(WeightsError, match="is not a folder"):
         load(str(tmp_path / "nothing"))
     copied = tmp_path / "copy"
     shutil.copytree(checkpoint(False), copied)
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: 1 << 14])
-    with pytest.raises(WeightsError, match="cannot be loaded"):
+    with pytest.raises(WeightsError, match="cut short or damaged"):
         load(str(copied))
     from safetensors.torch import load_file, save_file
 
     state = load_file(Path(checkpoint(False)) / "model.safetensors")
     del state["audio_projection.linear1.weight"]
     save_file(state, weights, metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match=r"missing audio_projection\.linear1\.weight"):
+    with pytest.raises(WeightsError, match=r"lacks 1 weight \(audio_projection\.linear1\.weight"):
         load(str(copied))
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps({**config, "model_type": "clip"}))
-    with pytest.raises(WeightsError, match=r"is a 'clip' model|cannot be loaded"):
+    with pytest.raises(WeightsError, match="is a 'clip' model; accepted"):
         load(str(copied))
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(InputError, match="takes recordings"):
+    with pytest.raises(InputError, match="takes RawAudio"):
         clap(False)["audio"].preprocess([caption()])
-    with pytest.raises(InputError, match="takes captions"):
+    with pytest.raises(InputError, match="takes RawText"):
         clap(False)["text"].preprocess([sound()])
-    with pytest.raises(InputError, match="at most 40"):
+    with pytest.raises(InputError, match="at most 38"):
         clap(False)["text"].preprocess([RawText("dog " * 60)])

@@ -149,7 +149,7 @@ def test_similarity_is_the_one_of_the_contrastive_loss() -> None:
         out = model(
             input_ids=texts["ids"],
             input_ids_masked=texts["ids"],
-            attention_mask=texts["mask"],
+            attention_mask=texts["real"].long(),
             pixel_values=images["pixels"],
             return_loss=False,
         )
@@ -187,7 +187,7 @@ def test_token_embeddings_ignore_the_other_tokens_of_the_last_block() -> None:
     block = encoder.blocks[-1]
     with torch.no_grad():
         tokens = block.layernorm_before(encoder.prefix(inputs, 1))[:, 5:6]  # attends to itself
-        alone = encoder.project(block.attention(tokens)[0], inputs)
+        alone = encoder.to_joint(block.attention(tokens)[0])
         found = encoder.token_embeddings(inputs)
     wanted = torch.nn.functional.normalize(alone, dim=-1)
     torch.testing.assert_close(found.values[:, 5:6], wanted, rtol=0, atol=1e-5)
@@ -210,11 +210,9 @@ def test_attribution_is_the_same_alone_and_in_a_batch() -> None:
 def test_half_precision() -> None:
     half = load(checkpoint(), dtype="bfloat16")
     for modality, raw in (("image", picture()), ("text", caption())):
-        inputs = half[modality].preprocess([raw])
         with torch.no_grad():
-            assert float((half[modality].embed(inputs) * flava()[modality].embed(inputs)).sum()) > (
-                0.98
-            )
+            mine, full = (b[modality].embed(b[modality].preprocess([raw])) for b in (half, flava()))
+        assert float((mine * full).sum()) > 0.98
     found = mm.attribute(half, image=picture(), text=caption(), method="m2ib", steps=2, samples=1)
     assert np.isfinite(found["image"].scores).all()
 
@@ -224,22 +222,22 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(OptionError, match="dtype"):
         load(checkpoint(), dtype="int8")
-    with pytest.raises(WeightsError, match="cannot be loaded"):
+    with pytest.raises(WeightsError, match="is not a folder"):
         load(str(tmp_path / "nothing"))
     copied = tmp_path / "copy"
     shutil.copytree(checkpoint(), copied)
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: 1 << 12])
-    with pytest.raises(WeightsError, match="cannot be loaded"):
+    with pytest.raises(WeightsError, match="cut short or damaged"):
         load(str(copied))
     state = load_file(Path(checkpoint()) / "model.safetensors")
     del state["image_projection.weight"]
     save_file(state, weights, metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match=r"missing image_projection\.weight"):
+    with pytest.raises(WeightsError, match=r"lacks 1 weight \(image_projection\.weight"):
         load(str(copied))
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps({**config, "model_type": "clip"}))
-    with pytest.raises(WeightsError, match=r"is a 'clip' model|cannot be loaded"):
+    with pytest.raises(WeightsError, match="is a 'clip' model; accepted"):
         load(str(copied))
 
 
@@ -252,11 +250,11 @@ def test_a_processor_of_another_size_is_refused() -> None:
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(InputError, match="takes pictures"):
+    with pytest.raises(InputError, match="takes RawImage"):
         flava()["image"].preprocess([caption()])
-    with pytest.raises(InputError, match="takes captions"):
+    with pytest.raises(InputError, match="takes RawText"):
         flava()["text"].preprocess([picture()])
-    with pytest.raises(InputError, match="at most 20"):
+    with pytest.raises(InputError, match="at most 18"):
         flava()["text"].preprocess([RawText("dog " * 30)])
-    with pytest.raises(InputError, match="at least one word"):
+    with pytest.raises(InputError, match="reword it"):
         flava()["text"].preprocess([RawText(" ")])

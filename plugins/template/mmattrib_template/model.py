@@ -3,9 +3,8 @@ import torch
 from torch import nn
 
 import mmattrib as mm
-from mmattrib.models.encoder import EncoderInputs
+from mmattrib.models import EncoderInputs, pixels_to_tensor
 from mmattrib.models.grids import ImageGrid, Layout
-from mmattrib.models.resizing import pixels_to_tensor
 
 
 class ImageEncoder(mm.BlockEncoder):

@@ -11,9 +11,8 @@ from torch import Tensor
 
 import mmattrib as mm
 from mmattrib.errors import InputError
-from mmattrib.models.encoder import BlockEncoder, EncoderInputs
+from mmattrib.models import BlockEncoder, EncoderInputs, stretch
 from mmattrib.models.grids import ImageGrid, Layout, TextGrid, TokenGrid
-from mmattrib.models.resizing import stretch
 from mmattrib.types import RawImage, RawInput, RawText
 from mmattrib_colours.towers import COLOURS, REST, SPELLINGS, ColourTower, image_tower, text_tower
 
@@ -44,14 +43,14 @@ class ImageColours(ColourEncoder):
     modality = "image"
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
-        x = torch.zeros(len(raws), SIDE * SIDE, REST + 1)
+        x = torch.zeros(len(raws), SIDE * SIDE, REST + 1, dtype=torch.float32)
         for row, raw in enumerate(raws):
             if not isinstance(raw, RawImage):
                 raise InputError(f"{raw.name} is {raw.modality}; this encoder takes an image")
             pixels, _ = stretch(raw, (SIDE * PIXELS, SIDE * PIXELS))
             patches = pixels.reshape(SIDE, PIXELS, SIDE, PIXELS, 3).mean(axis=(1, 3)) / 255
             x[row, :, :3] = torch.from_numpy(patches.reshape(-1, 3).astype(np.float32))
-        return EncoderInputs({"x": x, "mask": torch.ones(x.shape[:2])}, tuple(raws))
+        return EncoderInputs({"x": x, "mask": torch.ones_like(x[..., 0])}, tuple(raws))
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         sizes = [raw.pixels.shape[:2] for raw in inputs.raw if isinstance(raw, RawImage)]

@@ -1,0 +1,203 @@
+"""BlockEncoder: an encoder derived from a tower's list of blocks, by hooks."""
+
+from __future__ import annotations
+
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from mmattrib.errors import EncoderError
+from mmattrib.models.attention import AttentionPass, one_each, recording
+from mmattrib.models.capabilities import ATTENTION, INPUT_LAYER, require
+from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings, agrees
+from mmattrib.models.turns import compiled_part, turn
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass once the layer asked for has been captured."""
+
+
+class BlockEncoder(Encoder):
+    """An encoder derived from a tower's list of blocks, by hooks.
+
+    A subclass gives ``modality``, ``module``, ``blocks``, ``default_layer``, :meth:`preprocess`,
+    :meth:`forward`, :meth:`project` and :meth:`grid`. Blocks may return a tensor or a tuple whose
+    first element is the tensor. ``suffix`` is then a replay: the whole tower runs again and the
+    tokens are put in on the way; override it with a true suffix where speed matters.
+
+    A subclass may name both capabilities of :mod:`mmattrib.models.capabilities`. ``ATTENTION`` then
+    needs no code, as long as its blocks attend through torch's own functions or a softmax;
+    ``INPUT_GRADIENT`` needs ``input_name``, and a :meth:`grid` that takes layer -2.
+
+    Hooks are added on entry, act in the thread that added them, and only these are removed on
+    leaving, after an exception too.
+    """
+
+    blocks: Sequence[nn.Module]
+
+    @abstractmethod
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        """``(B, D)`` embeddings from the whole tower; they need not be normalised."""
+
+    @abstractmethod
+    def project(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        """``(B, N, D)``: final norm and embedding head on every token of the last block."""
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.blocks)
+
+    def embed(self, inputs: EncoderInputs) -> Tensor:
+        return nnf.normalize(self.forward(inputs).float(), dim=-1)
+
+    def prefix(self, inputs: EncoderInputs, layer: int) -> Tensor:
+        if self.check_layer(layer) == INPUT_LAYER:
+            return self.input_tokens(inputs)
+        captured: list[Tensor] = []
+
+        def capture(value: Any) -> Any:
+            captured.append(self.tokens_from(value))
+            raise _ReachedError
+
+        try:
+            with self._at(layer, capture):
+                self.forward(inputs)
+        except _ReachedError:
+            pass
+        if len(captured) != 1:
+            raise EncoderError(
+                f"block {max(layer, 0)} of the {self.modality} encoder did not run during "
+                f"forward(); {self._why_not()}"
+            )
+        return captured[0]
+
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        if self.check_layer(layer) == INPUT_LAYER:
+            return self.embed_input(tokens, inputs)
+        with self._at(layer, lambda value: self.with_tokens(value, tokens)):
+            return self.embed(inputs)
+
+    def replayed_suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        return BlockEncoder.suffix(self, tokens, layer, inputs)
+
+    def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
+        last = self.num_layers - 1
+        values = self.project(self.prefix(inputs, last), inputs)
+        content = self.grid(inputs, last).content.to(values.device)
+        return TokenEmbeddings(nnf.normalize(values.float(), dim=-1), content)
+
+    def embed_with_attention(self, inputs: EncoderInputs) -> AttentionPass:
+        require(self, [ATTENTION], "embed_with_attention")
+        who = f"the {self.modality} encoder ({type(self).__name__})"
+
+        def tokens_of(given: Any) -> Tensor:
+            return self.tokens_from(
+                given if not isinstance(given, dict) else given[_tokens_name(given)]
+            )
+
+        with turn():
+            with torch.inference_mode(False), torch.enable_grad():
+                with recording(self.blocks, tokens_of) as found:
+                    embedding = self.embed(inputs)
+                weights = one_each(found, len(self.blocks), who)
+            with torch.no_grad():
+                whole = self.embed(inputs)
+        if not agrees(embedding, whole, weights[0].dtype):
+            difference = float((embedding.detach() - whole).norm(dim=-1).max())
+            raise EncoderError(
+                f"the pass that keeps attention gives {who} another embedding than embed() "
+                f"(they differ by {difference:.3g} of length 1), so its weights are not those of "
+                "the model; look for a part that behaves differently from call to call"
+            )
+        count = weights[0].shape[2]
+        return AttentionPass(
+            embedding, weights, weights[0].shape[0] // len(inputs), weights[0].shape[3] - count
+        )
+
+    def tokens_from(self, output: Any) -> Tensor:
+        """``(B, N, C)`` tokens of what a block is given or gives.
+
+        Override it, together with :meth:`with_tokens`, for another order of axes.
+
+        Args:
+            output: the tensor itself, at every layer; what stands first where a block gives a
+                tuple or a list.
+        """
+        tokens = first_of(output)
+        if not isinstance(tokens, Tensor) or tokens.dim() != 3:
+            shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+            raise EncoderError(
+                f"a block of the {self.modality} encoder gave {shape}; accepted: a tensor of shape "
+                "(batch, tokens, channels), or a tuple that starts with one"
+            )
+        return tokens
+
+    def with_tokens(self, output: Any, tokens: Tensor) -> Any:
+        """What :meth:`tokens_from` got, with other tokens in it; its inverse."""
+        return with_first(output, tokens)
+
+    @contextmanager
+    def _at(self, layer: int, change: Callable[[Any], Any]) -> Iterator[None]:
+        """Let ``change`` replace the tokens at a layer, in this thread, for a while."""
+        me = threading.get_ident()
+
+        def after(_module: nn.Module, _args: Any, output: Any) -> Any:
+            if threading.get_ident() != me:
+                return None
+            return with_first(output, change(first_of(output)))
+
+        def before(
+            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            if threading.get_ident() != me:
+                return None
+            if args:
+                return (change(args[0]), *args[1:]), kwargs
+            name = _tokens_name(kwargs)
+            return args, {**kwargs, name: change(kwargs.get(name))}
+
+        with turn():
+            if layer < 0:
+                handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+            else:
+                handle = self.blocks[layer].register_forward_hook(after)
+            try:
+                yield
+            finally:
+                handle.remove()
+
+    def _why_not(self) -> str:
+        """Why a block did not run, for a message."""
+        compiled = compiled_part(self.module)
+        if compiled is not None:
+            return (
+                f"{compiled} is compiled by torch.compile, whose code calls no hooks; call it "
+                "inside encoder.frozen(), or give the model as it was before"
+            )
+        return "blocks must be the modules that the tower really calls, in order"
+
+
+def first_of(output: Any) -> Any:
+    """What stands first in a tuple or a list; anything else as it is."""
+    return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def with_first(output: Any, value: Any) -> Any:
+    """``output`` with another value in the place of :func:`first_of`."""
+    if isinstance(output, tuple) and hasattr(output, "_make"):  # a named tuple
+        return output._make([value, *output[1:]])
+    if isinstance(output, tuple | list):
+        return type(output)([value, *output[1:]])
+    return value
+
+
+def _tokens_name(kwargs: dict[str, Any]) -> str:
+    """Under which name a block got its tokens: the first tensor of three axes, or the first."""
+    named = (k for k, v in kwargs.items() if isinstance(v, Tensor) and v.dim() == 3)
+    return next(named, next(iter(kwargs), ""))

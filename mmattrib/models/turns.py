@@ -1,0 +1,74 @@
+"""Calls on models take turns, and run in the modes that they need."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+from mmattrib.errors import EncoderError
+
+_lock = threading.RLock()
+
+
+def _renew() -> None:
+    """A forked child starts with a lock of its own; the parent's may be held."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Wait until no other thread of this process uses a model; re-entrant.
+
+    One lock for all models: two backbones may share a model, an explanation uses two encoders at
+    once, and one lock cannot be taken in the wrong order. Torch spreads one call over the cores, so
+    that models that run at the same time gain little. Use several processes for more.
+    """
+    with _lock:
+        yield
+
+
+@contextmanager
+def normal_mode(module: nn.Module) -> Iterator[None]:
+    """Leave ``torch.inference_mode``, ``torch.autocast`` and ``torch.compile`` for a while.
+
+    Methods need gradients, a map is that of the model in its own precision, and hooks on blocks do
+    not run in compiled code.
+
+    Raises:
+        EncoderError: the module's weights were made inside ``torch.inference_mode``.
+    """
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if value.is_inference():
+            raise EncoderError(
+                f"the weight {name!r} was made inside torch.inference_mode(), so that nothing can "
+                "be differentiated through it; load the model outside, or call "
+                "load_backbone, which takes care of it"
+            )
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad() if torch.is_grad_enabled() else torch.no_grad())
+        for place in {value.device.type for value in module.parameters()} - {"meta"}:
+            if torch.is_autocast_enabled(place):
+                stack.enter_context(torch.autocast(place, enabled=False))
+        if compiled_part(module) is not None:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def compiled_part(module: nn.Module) -> str | None:
+    """The name of a part that ``torch.compile`` or ``Module.compile`` has compiled, or None."""
+    for name, part in module.named_modules():
+        in_place = getattr(part, "_compiled_call_impl", None) is not None
+        if in_place or type(part).__name__ == "OptimizedModule":
+            return name or type(part).__name__
+    return None

@@ -1,0 +1,281 @@
+"""A user's model: changed, shared between threads, in odd modes. Maps stay those of the model."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toy_encoders import ToyImage, pictures
+
+import mmattrib as mm
+from mmattrib.backbones.tiny.encoders import wrap
+from mmattrib.errors import EncoderError, TrustWarning
+from mmattrib.models import EncoderInputs, expect
+from mmattrib.models.turns import compiled_part
+from mmattrib.types import RawImage
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+QUICK: dict[str, Any] = {"method": "nib", "steps": 2}
+
+
+def state(backbone: mm.Backbone) -> list[object]:
+    modules = [part for encoder in backbone.values() for part in encoder.module.modules()]
+    return [
+        [p.requires_grad for part in modules for p in part.parameters(recurse=False)],
+        [part.training for part in modules],
+        [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in modules],
+    ]
+
+
+# ------------------------------------------------------------------------------------ changed
+
+
+def hooked(block: Any) -> Any:
+    return block.attn.register_forward_hook(lambda _m, _a, out: 0.3 * out.flip(1))
+
+
+@contextmanager
+def patched(block: Any) -> Iterator[None]:
+    own = block.attn.forward
+    block.attn.forward = lambda x, mask=None: -own(x, mask)
+    yield
+    del block.attn.forward
+
+
+@contextmanager
+def hooked_for_a_while(block: Any) -> Iterator[None]:
+    handle = hooked(block)
+    yield
+    handle.remove()
+
+
+@pytest.mark.parametrize("change", [hooked_for_a_while, patched])
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_a_changed_last_attention_is_explained_as_it_is(
+    untrained: mm.Backbone, change: Callable[[Any], Any], side: str
+) -> None:
+    """The quick way of the last block does not know it: the whole tower is run, with a warning."""
+    encoder: Any = untrained[side]
+    with change(encoder.blocks[-1]):
+        with pytest.warns(TrustWarning, match=f"the {side} encoder .*has been changed"):
+            found = mm.attribute(untrained, image=PICTURE, text="a dog", layer=0, **QUICK)
+        encoder.suffix = lambda tokens, layer, inputs: encoder.replayed_suffix(
+            tokens, layer, inputs
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", TrustWarning)
+            expected = mm.attribute(untrained, image=PICTURE, text="a dog", layer=0, **QUICK)
+        del encoder.suffix
+    np.testing.assert_allclose(
+        found[side].token_scores, expected[side].token_scores, rtol=1e-5, atol=1e-7
+    )
+
+
+def test_an_unchanged_model_is_used_as_it_is(untrained: mm.Backbone) -> None:
+    encoder = untrained["image"]
+    inputs = encoder.preprocess([RawImage(PICTURE, "p")])
+    with encoder.frozen():
+        for layer in range(-2, encoder.num_layers):
+            assert encoder.checked(inputs, layer) is encoder
+
+
+class Unsteady(ToyImage):
+    """Its whole tower gives another embedding whenever it runs again."""
+
+    turn = 0.0
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        self.turn += 0.5
+        return super().forward(inputs) + self.turn
+
+
+def test_a_model_that_no_way_reproduces_is_refused() -> None:
+    encoder = Unsteady()
+    with encoder.frozen(), pytest.raises(EncoderError, match="would explain another model"):
+        encoder.checked(encoder.preprocess(pictures()), 0)
+
+
+def test_the_general_way_holds_for_clips_of_sound(untrained: mm.Backbone) -> None:
+    encoder = untrained["audio"]
+    wave = np.random.default_rng(0).normal(0, 0.1, 16000 * 6).astype(np.float32)
+    inputs = encoder.preprocess([mm.types.RawAudio(wave, 16000, "s")])  # type: ignore[attr-defined]
+    with encoder.frozen(), torch.no_grad():
+        for layer in (-1, 2):
+            tokens = encoder.prefix(inputs, layer)
+            again = encoder.replayed_suffix(tokens, layer, inputs)
+            torch.testing.assert_close(again, encoder.embed(inputs))
+
+
+# ------------------------------------------------------------------------------------ threads
+
+
+def at_once(calls: list[Callable[[], object]]) -> list[object]:
+    """Run them in a thread each; what they gave or raised."""
+    found: list[object] = [None] * len(calls)
+
+    def run(number: int) -> None:
+        try:
+            found[number] = calls[number]()
+        except BaseException as error:
+            found[number] = error
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return found
+
+
+@pytest.mark.parametrize("sharing", ["one backbone", "two backbones around one model"])
+def test_threads_get_the_maps_that_one_alone_gets(untrained: mm.Backbone, sharing: str) -> None:
+    other = untrained
+    if sharing != "one backbone":
+        towers = {name: encoder.module for name, encoder in untrained.items()}
+        other = wrap(
+            FromTowers(towers, untrained["image"].config), untrained["text"].tokenizer.vocabulary
+        )  # type: ignore[attr-defined,arg-type]
+    for number, part in enumerate(untrained["image"].module.modules()):
+        part.training = number % 2 == 0
+    before = state(untrained)
+    texts = ["a dog", "a red car and a drum"]
+
+    def call(backbone: mm.Backbone, text: str) -> object:
+        return mm.attribute(backbone, image=PICTURE, text=text, **QUICK)["image"].token_scores
+
+    alone = [call(untrained, text) for text in texts]
+    calls = [
+        lambda backbone=backbone, text=text: call(backbone, text)
+        for _ in range(2)
+        for backbone, text in zip((untrained, other), texts, strict=True)
+    ]
+    for number, found in enumerate(at_once(calls)):
+        np.testing.assert_array_equal(found, alone[number % 2])  # type: ignore[arg-type]
+    assert state(untrained) == before
+
+
+class FromTowers(nn.Module):
+    """Some towers, as `wrap` takes a model."""
+
+    def __init__(self, towers: dict[str, nn.Module], config: Any) -> None:
+        super().__init__()
+        self.towers, self.config = towers, config
+
+    def tower(self, name: str) -> nn.Module:
+        return self.towers[name]
+
+
+def test_a_hook_acts_in_its_own_thread_alone() -> None:
+    """The user runs the model in a thread while another thread has it cut."""
+    encoder = ToyImage()
+    inputs = encoder.preprocess(pictures())
+    with encoder.frozen():
+        expected = encoder.forward(inputs)
+        entered, leave = threading.Event(), threading.Event()
+
+        def cut() -> None:
+            # Not through the turn: what hooks do by themselves is tried.
+            def change(value: Any) -> Any:
+                return value * 0
+
+            with encoder._at(0, change):
+                entered.set()
+                leave.wait(30)
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    assert entered.wait(30)
+    encoder.module.eval()
+    found = encoder.forward(inputs)
+    leave.set()
+    thread.join(30)
+    assert torch.equal(found, expected)
+
+
+# -------------------------------------------------------------------------------------- modes
+
+
+def autocast() -> Any:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, autocast])
+@pytest.mark.parametrize("method", ["nib", "grad-cam", "m2ib"])
+def test_maps_are_the_same_in_every_mode(
+    untrained: mm.Backbone, mode: Callable[[], Any], method: str
+) -> None:
+    def call() -> Any:
+        return mm.attribute(untrained, image=PICTURE, text="a dog", method=method)["image"]
+
+    expected = call()
+    with mode():
+        found = call()
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+    np.testing.assert_array_equal(found.token_scores, expected.token_scores)
+
+
+def test_a_backbone_loaded_inside_inference_mode_works_outside() -> None:
+    with torch.inference_mode():
+        backbone = mm.load_backbone("tiny")
+    assert mm.attribute(backbone, image=PICTURE, text="a dog", **QUICK)["image"].scores.any()
+
+
+def test_weights_of_inference_mode_are_named() -> None:
+    with torch.inference_mode():
+        encoder = ToyImage()
+    inputs = encoder.preprocess(pictures())
+    with pytest.raises(EncoderError, match=r"'cls' was made inside torch.inference_mode"):
+        encoder.frozen().__enter__()
+    assert expect(inputs.raw[0], RawImage)
+
+
+def test_inputs_made_inside_inference_mode_take_part_in_gradients() -> None:
+    encoder = ToyImage()
+    with torch.inference_mode():
+        inputs = encoder.preprocess(pictures())
+    assert not inputs["x"].is_inference()
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("modality", ["image", "audio", "text"])
+def test_another_default_dtype_changes_no_embedding(untrained: mm.Backbone, modality: str) -> None:
+    encoder = untrained[modality]
+    wave = np.random.default_rng(0).normal(0, 0.1, 16000 * 3).astype(np.float32)
+    raws = {"image": PICTURE, "audio": (wave, 16000), "text": "a dog"}
+    raw = mm.io.load(modality, raws[modality])  # type: ignore[attr-defined]
+    with encoder.frozen(), torch.no_grad():
+        expected = encoder.embed(encoder.preprocess([raw]))
+        with float64():
+            inputs = encoder.preprocess([raw])
+            found = encoder.embed(inputs)
+            again = encoder.suffix(encoder.prefix(inputs, 1), 1, inputs)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(again, expected)
+
+
+def test_a_tower_compiled_in_place_is_explained_uncompiled(untrained: mm.Backbone) -> None:
+    expected = mm.attribute(untrained, image=PICTURE, text="a dog", **QUICK)
+    tower = untrained["image"].module
+    tower.compile(backend="eager")
+    assert compiled_part(tower) is not None
+    compiled = tower._compiled_call_impl
+    found = mm.attribute(untrained, image=PICTURE, text="a dog", **QUICK)
+    assert tower._compiled_call_impl is compiled
+    np.testing.assert_array_equal(found["image"].scores, expected["image"].scores)
