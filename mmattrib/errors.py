@@ -37,3 +37,7 @@ class EncoderError(MmattribError, TypeError):
 
 class TrustWarning(UserWarning):
     """A map was computed, but its diagnostics say that it should not be trusted."""
+
+
+class InputWarning(UserWarning):
+    """An input was taken as its type says, but its values suggest that something else was meant."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, InputWarning
 
 
 def is_path(source: object) -> bool:
@@ -71,6 +73,12 @@ def unreadable(name: object, kind: str, error: Exception) -> InputError:
         f"{shown(name)} cannot be read as {kind} ({one_line(reason)}); check the path and its "
         "permissions"
     )
+
+
+def note(sentences: Iterable[str]) -> None:
+    """Tell the user what had to be assumed of an input, one warning a sentence."""
+    for sentence in sentences:
+        warnings.warn(sentence, InputWarning, stacklevel=4)
 
 
 def shown(name: object, limit: int = 200) -> str:
