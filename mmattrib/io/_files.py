@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmattrib.errors import InputError, InputWarning
@@ -73,6 +75,21 @@ def unreadable(name: object, kind: str, error: Exception) -> InputError:
         f"{shown(name)} cannot be read as {kind} ({one_line(reason)}); check the path and its "
         "permissions"
     )
+
+
+_FILTERS = threading.Lock()
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silence a library's own warnings while it decodes.
+
+    One thread at a time: Python's filters belong to the process, and two threads that save and
+    restore them across each other would leave them changed for good.
+    """
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def note(sentences: Iterable[str]) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError
-from mmattrib.io._files import existing_file, is_path, note, one_line, shown, unreadable
+from mmattrib.io._files import (
+    existing_file,
+    is_path,
+    note,
+    one_line,
+    shown,
+    unreadable,
+    without_warnings,
+)
 from mmattrib.io._pixels import Pixels, how_stored, rgb_of_array, rgb_of_pil
 from mmattrib.types import RawImage
 
@@ -104,11 +108,16 @@ def _checked(raw: RawImage) -> RawImage:
             f"the pixels of {shown(raw.name)} have shape {pixels.shape}; accepted: (H, W, 3). "
             "Let load_image make the RawImage from your array"
         )
-    _check_size(pixels.shape[1], pixels.shape[0], raw.name)
+    check_size(pixels.shape[1], pixels.shape[0], raw.name)
     return raw
 
 
-def _check_size(width: int, height: int, name: object) -> None:
+def check_size(width: int, height: int, name: object) -> None:
+    """Refuse a picture without pixels, or with more than :data:`MAX_PIXELS`.
+
+    Raises:
+        InputError: either.
+    """
     if width < 1 or height < 1:
         raise InputError(
             f"{shown(name)} is {width} x {height} pixels, so there is nothing to see; accepted: "
@@ -128,7 +137,7 @@ def _decode_file(path: Path) -> Pixels:
     try:
         with path.open("rb") as stream:
             try:
-                with _without_warnings():  # pillow's about size is answered by our own bound
+                with without_warnings():  # pillow's about size is answered by our own bound
                     image = Image.open(stream, formats=_formats())
             except Image.DecompressionBombError as error:
                 raise InputError(
@@ -164,25 +173,14 @@ def _formats() -> list[str]:
     return [name for name in Image.OPEN if name != "EPS"]  # for EPS, pillow runs Ghostscript
 
 
-_WARNINGS = threading.Lock()
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Silence pillow; one thread at a time, since Python's filters belong to the process."""
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _decode(image: Image.Image, name: object) -> Pixels:
     """``(H, W, 3)`` uint8 of a PIL image, which is left as it was."""
-    _check_size(image.width, image.height, name)
+    check_size(image.width, image.height, name)
     try:
-        with _without_warnings():  # odd metadata does not matter to the pixels
+        with without_warnings():  # odd metadata does not matter to the pixels
             stored = how_stored(image, name)
             image.load()
-            _check_size(image.width, image.height, name)  # an icon may hold a larger picture
+            check_size(image.width, image.height, name)  # an icon may hold a larger picture
             pixels = rgb_of_pil(_upright(image), stored)
     except InputError:
         raise
@@ -217,7 +215,7 @@ def _from_array(given: npt.NDArray[Any], name: object = "the image array") -> Pi
             f"{shown(name)} has shape {array.shape}; accepted: (H, W), (H, W, 3) or (H, W, 4). "
             f"Please {hint}"
         )
-    _check_size(array.shape[1], array.shape[0], name)
+    check_size(array.shape[1], array.shape[0], name)
     notes: list[str] = []
     pixels = rgb_of_array(array, name, notes)
     note(notes)
