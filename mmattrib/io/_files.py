@@ -45,6 +45,11 @@ def existing_file(source: object, kind: str, accepted: str) -> Path:
                 f"{shown(name)} is a folder; accepted for {kind}: {accepted}. "
                 "Give one file inside it"
             )
+        if path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{shown(name)} is a link that leads nowhere, or in a circle; accepted for {kind}: "
+                f"{accepted}. Give the file itself"
+            )
         if not path.exists():
             raise InputError(
                 f"{shown(name)} does not exist; accepted for {kind}: {accepted}. "

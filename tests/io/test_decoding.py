@@ -456,8 +456,8 @@ def test_both_ways_of_resampling_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     smooth = np.convolve(noise, np.hanning(41) / 20, "same").astype(np.float32)
     by_kernel = resample(RawAudio(smooth, 22050), 16000).samples
     monkeypatch.setattr(audio, "MAX_KERNEL", 0)
-    by_spectrum = resample(RawAudio(smooth, 22050), 16000).samples
-    np.testing.assert_allclose(by_kernel[500:-500], by_spectrum[500:-500], atol=0.01)
+    by_interpolation = resample(RawAudio(smooth, 22050), 16000).samples
+    np.testing.assert_allclose(by_kernel[500:-500], by_interpolation[500:-500], atol=0.01)
     assert np.abs(by_kernel).max() > 0.3
 
 
