@@ -45,3 +45,7 @@ class TrustWarning(UserWarning):
 
 class WorkerError(MmattribError, RuntimeError):
     """A process that shared the work ended by itself."""
+
+
+class InputWarning(UserWarning):
+    """An input was taken as its type says, but its values suggest that something else was meant."""

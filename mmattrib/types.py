@@ -82,7 +82,8 @@ class RawText:
     """A caption.
 
     Attributes:
-        text: the caption as given; character spans refer to it.
+        text: the caption, with composed characters (NFC) where :mod:`mmattrib.io` made it;
+            character spans refer to it.
         name: what to call it in messages and reports.
     """
 

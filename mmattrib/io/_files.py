@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, InputWarning
 
 
 def is_path(source: object) -> bool:
@@ -41,6 +45,11 @@ def existing_file(source: object, kind: str, accepted: str) -> Path:
                 f"{shown(name)} is a folder; accepted for {kind}: {accepted}. "
                 "Give one file inside it"
             )
+        if path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{shown(name)} is a link that leads nowhere, or in a circle; accepted for {kind}: "
+                f"{accepted}. Give the file itself"
+            )
         if not path.exists():
             raise InputError(
                 f"{shown(name)} does not exist; accepted for {kind}: {accepted}. "
@@ -71,6 +80,27 @@ def unreadable(name: object, kind: str, error: Exception) -> InputError:
         f"{shown(name)} cannot be read as {kind} ({one_line(reason)}); check the path and its "
         "permissions"
     )
+
+
+_FILTERS = threading.Lock()
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silence a library's own warnings while it decodes.
+
+    One thread at a time: Python's filters belong to the process, and two threads that save and
+    restore them across each other would leave them changed for good.
+    """
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def note(sentences: Iterable[str]) -> None:
+    """Tell the user what had to be assumed of an input, one warning a sentence."""
+    for sentence in sentences:
+        warnings.warn(sentence, InputWarning, stacklevel=4)
 
 
 def shown(name: object, limit: int = 200) -> str:

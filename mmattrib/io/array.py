@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from mmattrib.errors import InputError
-from mmattrib.io._files import existing_file, is_path, one_line, shown
+from mmattrib.io._files import existing_file, is_path, one_line, shown, unreadable, without_warnings
 from mmattrib.types import Modality, RawArray
 
 MAX_VALUES = 500_000_000
@@ -42,7 +44,8 @@ def load_array(modality: Modality, source: object) -> RawArray:
         return RawArray(values, modality, source.name, _rate(source.rate, source.name))
     if is_path(source):
         path = existing_file(source, f"an input of {modality}", ACCEPTED)
-        return RawArray(_numbers(_read(path, modality), modality, path.name), modality, path.name)
+        name = shown(path.name)
+        return RawArray(_numbers(_read(path, modality), modality, name), modality, name)
     rate: object = None
     if isinstance(source, tuple) and len(source) == 2:
         source, rate = source
@@ -60,30 +63,69 @@ def _read(path: Path, modality: Modality) -> Any:
             "and give the array"
         )
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        with path.open("rb") as stream, without_warnings():
+            kind, shape, order = _header(stream)
+            count = math.prod(shape)
+            _check_count(kind, shape, count, modality, shown(path))
+            left = path.stat().st_size - stream.tell()
+            if count * kind.itemsize > left:
+                raise InputError(
+                    f"{shown(path)} announces {count * kind.itemsize:,} bytes of numbers and holds "
+                    f"{left:,}; accepted: {ACCEPTED}, whole. Write it again with numpy.save"
+                )
+            values = np.fromfile(stream, dtype=kind, count=count)
+        return values.reshape(shape, order="F" if order else "C")
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise unreadable(path, f"an input of {modality}", error) from error
+    except Exception as error:  # a damaged header: Python's parser raises errors of many kinds
         raise InputError(
             f"{shown(path)} cannot be read as an array ({one_line(error)}); accepted: {ACCEPTED}. "
             "Write it again with numpy.save"
         ) from error
 
 
+def _header(stream: BinaryIO) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    """Type, shape and whether the first axis runs fastest, before anything is allocated."""
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0}
+    readers |= {(2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format")
+    shape, order, kind = readers[version](stream)
+    return kind, shape, order
+
+
+def _check_count(
+    kind: np.dtype[Any], shape: tuple[int, ...], count: int, modality: Modality, name: str
+) -> None:
+    if kind.kind not in "buif":
+        raise InputError(f"{name} holds no plain numbers; accepted for {modality}: {_SOURCES}")
+    if len(shape) == 0 or min(shape) < 1 or count > MAX_VALUES:
+        raise InputError(
+            f"{name} has shape {shown(shape)}; accepted for {modality}: an array of 1 to "
+            f"{MAX_VALUES:,} numbers"
+        )
+
+
 def _numbers(values: Any, modality: Modality, name: str) -> Any:
-    kind = getattr(values, "dtype", np.dtype(object)).kind
-    if not isinstance(values, np.ndarray) or kind not in "buif":
+    if not isinstance(values, np.ndarray):
         raise InputError(
             f"{shown(name)} holds no plain numbers; accepted for {modality}: {_SOURCES}"
         )
-    if values.size == 0 or values.ndim == 0 or values.size > MAX_VALUES:
+    _check_count(values.dtype, values.shape, values.size, modality, shown(name))
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise InputError(
-            f"{shown(name)} has shape {values.shape}; accepted for {modality}: an array of 1 to "
-            f"{MAX_VALUES:,} numbers"
+            f"{shown(name)} has masked values; accepted: an array in which every value counts. "
+            "Fill them first, with array.filled(value)"
         )
-    numbers = np.array(values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and refused
+        numbers = np.array(values, dtype=np.float32)
     if not np.isfinite(numbers).all():
         raise InputError(
-            f"{shown(name)} holds NaN or infinite values; accepted: finite numbers. Replace them "
-            "first, e.g. with numpy.nan_to_num"
+            f"{shown(name)} holds NaN or infinite values, or such beyond float32; accepted: finite "
+            "numbers. Replace them first, e.g. with numpy.nan_to_num"
         )
     return numbers
 
@@ -92,7 +134,7 @@ def _rate(rate: object, name: str) -> float | None:
     if rate is None:
         return None
     number = isinstance(rate, int | float | np.integer | np.floating) and not isinstance(rate, bool)
-    if not number or not 0 < float(rate) < float("inf"):  # type: ignore[arg-type]
+    if not number or not 0 < rate <= sys.float_info.max:  # type: ignore[operator]
         raise InputError(
             f"the rate of {shown(name)} is {shown(rate)}; accepted: a positive number of Hz"
         )

@@ -10,11 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError, OptionError
-from mmattrib.io._files import existing_file, is_path, one_line, shown, unreadable
+from mmattrib.io._files import existing_file, is_path, note, one_line, shown, unreadable
 from mmattrib.types import FloatArray, RawAudio
 
 MAX_SECONDS = 600.0
 """Longest recording accepted, in seconds: the models behind listen to a few seconds."""
+
+MAX_RATE = 1_000_000
+"""Highest sample rate accepted, in Hz: above every sound card and ultrasound recorder. A header may
+announce any number, and what is allocated later is proportional to it."""
+
+MAX_SAMPLES = 60_000_000
+"""Most samples accepted, before and after resampling: ten minutes at 96 kHz, 240 MB in float32."""
 
 MAX_CHANNELS = 64
 """Most channels accepted; an array with more is surely transposed."""
@@ -24,6 +31,12 @@ SILENT_PEAK = 1e-6
 
 LOUD_PEAK = 100.0
 """Float samples are nominally in [-1, 1]; a peak above this is 16-bit data that was not scaled."""
+
+FULL_PEAK, FULL_PEAK_LOSSY = 1.001, 2.0
+"""Peaks up to here need no word: rounding, and what lossy formats overshoot."""
+
+QUIET_PEAK = 2.0**-15
+"""A peak below one step of 16 bits comes with a warning: it was probably scaled twice."""
 
 MAX_KERNEL = 4_000_000
 """Largest resampling kernel, in floats (16 MB)."""
@@ -39,23 +52,41 @@ def load_audio(source: object) -> RawAudio:
     AIFF, MP3), which players play too, what is left is taken.
 
     Args:
-        source: a path; ``(samples, sample_rate)`` with samples ``(T,)`` or ``(T, channels)``,
-            float in [-1, 1] or int8, uint8, int16 or int32 over its full range; or a
+    Full scale follows from the type alone, never from the values:
+
+    ==========================  ===========  ====================================================
+    samples                     silence      full scale
+    ==========================  ===========  ====================================================
+    float16, float32, float64   0.0          1.0; more is taken as it is up to :data:`LOUD_PEAK`,
+                                             with a warning, and refused beyond
+    int8, int16, int32          0            128, 32768, 2147483648
+    uint8                       128          128 from there
+    other whole numbers, bool   refused: the type does not say what full scale is
+    a file                      as its format says; floats as above
+    ==========================  ===========  ====================================================
+
+    An :class:`~mmattrib.errors.InputWarning` comes where the values suggest another full scale:
+    floats beyond [-1, 1], 16- or 32-bit numbers that fewer bits would hold, and a peak below one
+    step of 16 bits.
+
+    Args:
+        source: a path; ``(samples, sample_rate)`` with samples ``(T,)`` or ``(T, channels)``; or a
             :class:`RawAudio`.
 
     Returns:
         ``(T,)`` float32 samples, named after the file.
 
     Raises:
-        InputError: no such file, not audio, empty, silent, longer than
-            :data:`MAX_SECONDS`, or with NaN or infinite samples.
+        InputError: no such file, not audio, empty, silent, of one value throughout, longer than
+            :data:`MAX_SECONDS` or :data:`MAX_SAMPLES`, of a rate beyond 1 to :data:`MAX_RATE` Hz,
+            with more channels than samples, or with NaN or infinite samples.
     """
     if isinstance(source, RawAudio):
         return _checked(source)
     if is_path(source):
         path = existing_file(source, "a recording", ACCEPTED)
         samples, rate = _decode_file(path)
-        return RawAudio(samples, rate, name=path.name)
+        return RawAudio(samples, rate, name=shown(path.name))
     if isinstance(source, tuple | list) and len(source) == 2:
         samples, rate = source
         if isinstance(rate, np.ndarray) and np.ndim(samples) == 0 and rate.ndim > 0:
@@ -79,20 +110,16 @@ def _checked(raw: RawAudio) -> RawAudio:
         )
     rate = _checked_rate(raw.sample_rate, raw.name)
     _check_length(len(samples), rate, raw.name)
-    _check_samples(samples[:, None], samples, raw.name)
+    note(_check_peak(_peak(samples), samples, FULL_PEAK, raw.name))
     return raw
 
 
 def _checked_rate(rate: Any, name: object) -> int:
     number = isinstance(rate, int | float | np.integer | np.floating)
-    if (
-        not number
-        or isinstance(rate, bool)
-        or not (np.isfinite(rate) and rate >= 1 and rate % 1 == 0)
-    ):
+    if not number or isinstance(rate, bool) or not 1 <= rate <= MAX_RATE or rate % 1 != 0:
         raise InputError(
-            f"the sample rate of {shown(name)} is {shown(rate)}; accepted: a positive whole "
-            "number of Hz, e.g. (samples, 16000)"
+            f"the sample rate of {shown(name)} is {shown(rate)}; accepted: a whole number of Hz "
+            f"from 1 to {MAX_RATE:,}, e.g. (samples, 16000)"
         )
     return int(rate)
 
@@ -107,34 +134,70 @@ def _check_length(frames: int, rate: int, name: object) -> None:
             f"{shown(name)} lasts {frames / rate:.1f} s; accepted: up to {MAX_SECONDS:.0f} s. "
             "Cut out the part that matters"
         )
+    if frames > MAX_SAMPLES:
+        raise InputError(
+            f"{shown(name)} has {frames:,} samples at {rate:,} Hz; accepted: up to "
+            f"{MAX_SAMPLES:,}. Cut out the part that matters, or bring it to a lower rate"
+        )
 
 
-def _check_samples(channels: npt.NDArray[Any], mono: FloatArray, name: object) -> None:
-    """Refuse what no model can hear; ``channels`` is ``(T, channels)``, ``mono`` their mean."""
-    _check_peak(float(np.abs(channels).max()), float(np.abs(mono).max()), name)
+def _peak(samples: npt.NDArray[Any], zero: float = 0.0) -> float:
+    """The largest distance from silence; NaN where a sample is NaN."""
+    low, high = float(samples.min()), float(samples.max())
+    return high - low if np.isnan(high - low) else max(zero - low, high - zero)
 
 
-def _check_peak(loudest: float, mixed: float, name: object) -> None:
+def _check_finite(loudest: float, name: object) -> None:
     if not np.isfinite(loudest):
         raise InputError(
             f"{shown(name)} has NaN or infinite samples; accepted: finite samples. Repair them "
             "first, e.g. with numpy.nan_to_num, or export the file again"
         )
+
+
+def _check_peak(loudest: float, mono: FloatArray, full: float, name: object) -> list[str]:
+    """Refuse what no model can hear; sentences on what only looks wrong.
+
+    Args:
+        loudest: peak over all channels, of full scale.
+        mono: ``(T,)``, their mean.
+        full: highest peak that needs no word.
+        name: of the recording.
+    """
+    _check_finite(loudest, name)
     if loudest < SILENT_PEAK:
         raise InputError(
             f"{shown(name)} is silent (peak {loudest:.1e} of full scale); accepted: a peak of at "
             f"least {SILENT_PEAK:.0e}. Give a recording with sound in it"
-        )
-    if mixed < SILENT_PEAK:
-        raise InputError(
-            f"the channels of {shown(name)} cancel each other when mixed to mono, so it is "
-            "silent; accepted: a sound that survives mixing. Give one of its channels"
         )
     if loudest > LOUD_PEAK:
         raise InputError(
             f"{shown(name)} peaks at {loudest:.4g}; accepted: float samples nominally in [-1, 1]. "
             "Scale it first: 16-bit values are divided by 32768"
         )
+    if _peak(mono) < SILENT_PEAK:
+        raise InputError(
+            f"the channels of {shown(name)} cancel each other when mixed to mono, so it is "
+            "silent; accepted: a sound that survives mixing. Give one of its channels"
+        )
+    if float(mono.max()) - float(mono.min()) < SILENT_PEAK:
+        raise InputError(
+            f"{shown(name)} is {mono[0]:.3g} throughout, which is no sound; accepted: samples that "
+            "vary. Give a recording with sound in it"
+        )
+    if loudest > full:
+        return [
+            f"{shown(name)} peaks at {loudest:.4g}, and floats have their full scale at 1; taken "
+            f"as it is, {20 * np.log10(loudest):.0f} dB too loud. If another full scale is meant, "
+            "divide the samples by it: 128 for 8-bit values, 32768 for 16-bit ones"
+        ]
+    if loudest < QUIET_PEAK:
+        return [
+            f"{shown(name)} peaks at {loudest:.1e} of full scale, less than one step of 16 bits; "
+            "taken as it is, nearly silent. If it was scaled twice, multiply the samples by what "
+            "they were divided by"
+        ]
+    return []
 
 
 def _decode_file(path: Path) -> tuple[FloatArray, int]:
@@ -143,8 +206,9 @@ def _decode_file(path: Path) -> tuple[FloatArray, int]:
 
     try:
         path.open("rb").close()  # says why, where it cannot be read
-        # From a path: a Python stream is read through callbacks, in which a Ctrl-C is lost.
-        with soundfile.SoundFile(path) as sound:
+        # From a path: a Python stream is read through callbacks, in which a Ctrl-C is lost. An
+        # absolute one: libsndfile takes a file that is named "-" for standard input.
+        with soundfile.SoundFile(path.absolute()) as sound:
             rate, announced = _checked_rate(sound.samplerate, path), int(sound.frames)
             _check_length(announced, rate, path)
             samples = _read_mono(sound, rate, path)
@@ -174,19 +238,34 @@ def _read_mono(sound: Any, rate: int, path: Path) -> FloatArray:
     """Read in blocks and mix as we go: many channels never stand in memory at once."""
     blocks: list[FloatArray] = []
     loudest, frames = 0.0, 0
-    while len(block := sound.read(1 << 16, dtype="float32", always_2d=True)):
+    size = max(1, (1 << 20) // sound.channels)
+    while len(block := sound.read(size, dtype="float32", always_2d=True)):
         frames += len(block)
         _check_length(frames, rate, path)
-        peak = float(np.abs(block).max())
-        loudest = peak if not peak <= loudest else loudest
-        if np.isfinite(loudest):
-            blocks.append(block.mean(axis=1, dtype=np.float64).astype(np.float32))
-        else:
-            break
-    mono = np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+        loudest = max(loudest, peak := _peak(block))
+        _check_finite(peak, path)
+        blocks.append(block.mean(axis=1, dtype=np.float64).astype(np.float32))
     _check_length(frames, rate, path)
-    _check_peak(loudest, float(np.abs(mono).max(initial=0.0)), path)
+    mono = np.concatenate(blocks)
+    exact = str(sound.subtype) in ("FLOAT", "DOUBLE")
+    notes = _check_peak(loudest, mono, FULL_PEAK if exact else FULL_PEAK_LOSSY, path)
+    if str(sound.subtype) == "PCM_32":
+        notes += _check_depth(round(loudest * 2**31), 32, path)
+    note(notes)
     return mono
+
+
+def _check_depth(loudest: int, bits: int, name: object) -> list[str]:
+    """A sentence where whole numbers of so many bits would fit into fewer."""
+    fewer = next((few for few in (8, 16, 24) if few < bits and loudest <= 2 ** (few - 1)), None)
+    if fewer is None:
+        return []
+    return [
+        f"{shown(name)} has {bits}-bit samples up to {loudest}, which {fewer} bits would hold; "
+        f"taken as it says, {2 ** (bits - 1)} is full scale, so that it is {6 * (bits - fewer)} dB "
+        f"quieter than if {2 ** (fewer - 1)} were. If that is meant, give samples / "
+        f"{2 ** (fewer - 1)}.0"
+    ]
 
 
 _FULL_SCALE = {
@@ -209,25 +288,46 @@ def _from_array(samples: object, rate: int, name: str) -> FloatArray:
             f"the samples of {name} have shape {samples.shape}; accepted: (T,) or (T, channels). "
             "Give one recording"
         )
+    if isinstance(samples, np.ma.MaskedArray) and np.ma.is_masked(samples):
+        raise InputError(
+            f"the samples of {name} have masked values; accepted: an array in which every value "
+            "counts. Fill them first, with array.filled(0)"
+        )
+    samples = np.asarray(samples)
     channels = samples[:, None] if samples.ndim == 1 else samples
-    if channels.shape[1] > MAX_CHANNELS or (channels.size and channels.shape[1] == 0):
+    count = channels.shape[1]
+    if count > MAX_CHANNELS or count > len(channels) > 0:
         raise InputError(
             f"the samples of {name} have shape {samples.shape}; accepted: (T,) or (T, channels) "
-            f"with up to {MAX_CHANNELS} channels. Transpose them: samples.T"
+            f"with up to {MAX_CHANNELS} channels, fewer than samples. Transpose them: samples.T"
         )
     _check_length(len(channels) if channels.size else 0, rate, name)
-    if np.issubdtype(channels.dtype, np.floating):
-        scaled = channels
-    elif channels.dtype.name in _FULL_SCALE:
+    return _mixed(channels, name)
+
+
+def _mixed(channels: npt.NDArray[Any], name: str) -> FloatArray:
+    """``(T,)`` float32 of ``(T, channels)`` of a type whose full scale is known."""
+    notes: list[str] = []
+    zero, scale = 0, 1
+    if channels.dtype.name in _FULL_SCALE:
         zero, scale = _FULL_SCALE[channels.dtype.name]
-        scaled = (channels.astype(np.float64) - zero) / scale
-    else:
+    elif not np.issubdtype(channels.dtype, np.floating):
         raise InputError(
-            f"the samples of {name} are {channels.dtype}; accepted: floats in [-1, 1], int8, "
-            "uint8, int16 or int32. Scale them to floats first"
+            f"the samples of {name} are {channels.dtype}, which does not say what full scale is; "
+            "accepted: floats in [-1, 1], int8, uint8, int16 or int32. Divide them by it first: "
+            "32768.0 for 16-bit values, 8388608.0 for 24-bit ones"
         )
-    mono: FloatArray = scaled.mean(axis=1, dtype=np.float64).astype(np.float32)
-    _check_samples(scaled, mono, name)
+    peak = _peak(channels, zero)
+    _check_finite(peak, name)
+    if peak > LOUD_PEAK * scale:
+        _check_peak(peak, np.zeros(1, dtype=np.float32), FULL_PEAK, name)
+    mixed = channels.mean(axis=1, dtype=np.float64)
+    mono: FloatArray = ((mixed - zero) / scale).astype(np.float32)
+    notes = _check_peak(peak / scale, mono, FULL_PEAK, name)
+    if channels.dtype.name in ("int16", "int32"):
+        deep = _check_depth(round(peak), 8 * channels.dtype.itemsize, name)
+        notes = deep or notes
+    note(notes)
     return mono
 
 
@@ -236,28 +336,39 @@ def resample(raw: RawAudio, rate: int) -> RawAudio:
 
     torchaudio's windowed sinc, whose kernel has as many elements as the two rates, reduced,
     multiplied. Rates without a common divisor (44,101 to 16,000 Hz) would need gigabytes: beyond
-    :data:`MAX_KERNEL` the recording is resampled in the frequency domain instead.
+    :data:`MAX_KERNEL` the recording is brought near the rate by a simple ratio, oversampled, and
+    interpolated at the exact times. Time and memory are proportional to the samples in and out.
 
     Args:
         raw: the recording.
         rate: the rate wanted, in Hz.
 
     Raises:
-        OptionError: ``rate`` is not a positive whole number.
+        OptionError: ``rate`` is not a whole number from 1 to :data:`MAX_RATE`.
+        InputError: the recording has no samples, a rate out of range, or is too long before or
+            after.
     """
-    if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
-        raise OptionError(f"the sample rate must be a positive whole number of Hz, got {rate!r}")
-    if rate == raw.sample_rate:
+    if isinstance(rate, bool) or not isinstance(rate, int) or not 1 <= rate <= MAX_RATE:
+        raise OptionError(
+            f"the sample rate must be a positive whole number of Hz, up to {MAX_RATE:,}, "
+            f"got {shown(rate)}"
+        )
+    old = _checked_rate(raw.sample_rate, raw.name)
+    _check_length(len(raw.samples), old, raw.name)
+    if rate == old:
         return raw
-    ratio = Fraction(raw.sample_rate, rate)
-    direct = ratio.numerator * ratio.denominator <= MAX_KERNEL
-    samples = (_by_kernel if direct else _by_spectrum)(raw.samples, ratio)
-    length = max(1, round(len(raw.samples) * rate / raw.sample_rate))
+    length = max(1, round(len(raw.samples) * rate / old))
+    _check_length(length, rate, raw.name)
+    ratio = Fraction(old, rate)
+    if ratio.numerator * ratio.denominator <= MAX_KERNEL:
+        samples = _by_kernel(raw.samples, ratio)
+    else:
+        samples = _by_interpolation(raw.samples, ratio, length)
     samples = np.pad(samples[:length], (0, max(0, length - len(samples))))
     return RawAudio(samples.astype(np.float32), rate, raw.name)
 
 
-def _by_kernel(samples: FloatArray, ratio: Fraction) -> npt.NDArray[np.floating[Any]]:
+def _by_kernel(samples: FloatArray, ratio: Fraction) -> FloatArray:
     import torch
     from torchaudio.functional import resample as sinc_resample
 
@@ -266,10 +377,41 @@ def _by_kernel(samples: FloatArray, ratio: Fraction) -> npt.NDArray[np.floating[
     return resampled
 
 
-def _by_spectrum(samples: FloatArray, ratio: Fraction) -> npt.NDArray[np.floating[Any]]:
-    """Cut or pad the spectrum; zeros at the end keep the recording from wrapping into itself."""
-    periods = len(samples) // ratio.numerator + 2
-    padded = np.pad(samples, (0, periods * ratio.numerator - len(samples)))
-    length = periods * ratio.denominator
-    spectrum = np.fft.rfft(padded.astype(np.float64))[: length // 2 + 1]
-    return np.fft.irfft(spectrum, length) * (length / len(padded))
+_OVER, _BLOCK, _MARGIN = 8, 1 << 17, 16
+
+
+def _by_interpolation(samples: FloatArray, ratio: Fraction, length: int) -> FloatArray:
+    """``(length,)`` samples at the times ``n * ratio``, for any ratio.
+
+    A low-pass by a simple ratio near it, where the rate falls; then, block by block, eightfold
+    oversampling and Lagrange's cubic through the four samples around each time. What is left of
+    its error, at most (pi / 8)^4 * 3 / 128 at the highest frequency, is below 0.06 %.
+    """
+    if ratio > 1:
+        simple = ratio.limit_denominator(32)
+        samples, ratio = _by_kernel(samples, simple), ratio / simple
+    step = float(ratio)
+    padded = np.pad(samples, (_MARGIN, _MARGIN + 2))
+    out = np.zeros(length, dtype=np.float32)
+    for first in range(0, len(samples), _BLOCK):
+        low = int(np.ceil(first / step))
+        high = min(length, int(np.ceil((first + _BLOCK) / step)))
+        if low >= high:
+            continue
+        dense = _by_kernel(padded[first : first + _BLOCK + 2 * _MARGIN + 2], Fraction(1, _OVER))
+        at = (np.arange(low, high) * step - first + _MARGIN) * _OVER
+        whole = np.floor(at).astype(np.int64)
+        out[low:high] = _cubic(dense, np.minimum(whole, len(dense) - 3), at - whole)
+    return out
+
+
+def _cubic(dense: FloatArray, whole: npt.NDArray[np.int64], t: npt.NDArray[Any]) -> FloatArray:
+    """Lagrange's polynomial through ``dense[whole - 1 : whole + 3]`` at ``whole + t``."""
+    before, here, after, last = (dense[whole + shift] for shift in (-1, 0, 1, 2))
+    value: FloatArray = (
+        here * (t + 1) * (t - 1) * (t - 2) / 2
+        - before * t * (t - 1) * (t - 2) / 6
+        - after * t * (t + 1) * (t - 2) / 2
+        + last * t * (t + 1) * (t - 1) / 6
+    ).astype(np.float32)
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError
-from mmattrib.io._files import existing_file, is_path, one_line, shown, unreadable
+from mmattrib.io._files import (
+    existing_file,
+    is_path,
+    note,
+    one_line,
+    shown,
+    unreadable,
+    without_warnings,
+)
+from mmattrib.io._pixels import Pixels, how_stored, rgb_of_array, rgb_of_pil
 from mmattrib.types import RawImage
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ so that this bound is the one a user meets; a small file may unpack to any size.
 ACCEPTED = "a file in any format that pillow reads (PNG, JPEG, WebP, GIF, TIFF, BMP, ...)"
 _SOURCES = (
     f"{ACCEPTED}, a PIL image, a RawImage, or a numpy array (H, W), (H, W, 3) or (H, W, 4), "
-    "uint8 or float in [0, 1]"
+    "uint8, bool, or float in [0, 1]"
 )
 
 
@@ -31,19 +39,40 @@ def load_image(source: object) -> RawImage:
     """Decode a picture to 8-bit RGB, upright.
 
     EXIF orientation is applied; of an animation the first frame is taken; transparent parts are
-    laid over white; 16-bit greyscale is scaled from its full range, without stretching. Colour
-    profiles are not applied, since the preprocessing that models were trained with ignores them.
+    laid over white. Colour profiles are not applied, since the preprocessing that models were
+    trained with ignores them. EPS is not read, since pillow runs another program for it.
+
+    What is black and what is white follows from the type alone, never from the values:
+
+    ======================================  =====  ==============================================
+    source                                  black  white
+    ======================================  =====  ==============================================
+    uint8 array, 8-bit file                 0      255
+    bool array, 1-bit file                  False  True
+    float array, float file (PIL ``F``)     0.0    1.0; values beyond are refused
+    16-bit PNG, TIFF, JPEG 2000, ``I;16``   0      65535
+    TIFF of 9 to 15 bits                    0      the most that its bits hold
+    PGM and PPM                             0      the maximum that the file states
+    TIFF with white as its lowest value     most   0
+    other whole numbers (PIL ``I``, uint16  refused: the type does not say what is white; divide
+    and wider arrays, signed numbers)       by it and give floats
+    DICOM                                   see :func:`mmattrib.io.dicom.load_dicom`
+    ======================================  =====  ==============================================
+
+    An :class:`~mmattrib.errors.InputWarning` comes where the values suggest another white: a 16-bit
+    picture without a value above 14 bits, or an 8-bit one without a value above 1.
 
     Args:
-        source: a path, a PIL image, a numpy array ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)``,
-            uint8 or float in [0, 1], or a :class:`RawImage`. A path that ends in ``.dcm`` goes to
-            :func:`mmattrib.io.dicom.load_dicom`.
+        source: a path, a PIL image, a numpy array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
+            ``(H, W, 4)``, or a :class:`RawImage`. A path that ends in ``.dcm`` or ``.dicom`` goes
+            to :func:`mmattrib.io.dicom.load_dicom`.
 
     Returns:
         ``(H, W, 3)`` uint8 pixels, named after the file.
 
     Raises:
-        InputError: no such file, not a picture, truncated, empty, or over :data:`MAX_PIXELS`.
+        InputError: no such file, not a picture, truncated, empty, over :data:`MAX_PIXELS`, or of
+            values whose range is not known.
     """
     if isinstance(source, RawImage):
         return _checked(source)
@@ -55,11 +84,11 @@ def load_image(source: object) -> RawImage:
             from mmattrib.io.dicom import load_dicom
 
             return load_dicom(path)
-        return RawImage(_decode_file(path), name=path.name)
+        return RawImage(_decode_file(path), name=shown(path.name))
     from PIL import Image
 
     if isinstance(source, Image.Image):
-        name = Path(str(getattr(source, "filename", "") or "image")).name
+        name = shown(Path(str(getattr(source, "filename", "") or "image")).name)
         return RawImage(_decode(source, name), name=name)
     raise InputError(
         f"cannot use {type(source).__name__} as an image; accepted: {_SOURCES}. "
@@ -79,11 +108,16 @@ def _checked(raw: RawImage) -> RawImage:
             f"the pixels of {shown(raw.name)} have shape {pixels.shape}; accepted: (H, W, 3). "
             "Let load_image make the RawImage from your array"
         )
-    _check_size(pixels.shape[1], pixels.shape[0], raw.name)
+    check_size(pixels.shape[1], pixels.shape[0], raw.name)
     return raw
 
 
-def _check_size(width: int, height: int, name: object) -> None:
+def check_size(width: int, height: int, name: object) -> None:
+    """Refuse a picture without pixels, or with more than :data:`MAX_PIXELS`.
+
+    Raises:
+        InputError: either.
+    """
     if width < 1 or height < 1:
         raise InputError(
             f"{shown(name)} is {width} x {height} pixels, so there is nothing to see; accepted: "
@@ -97,15 +131,14 @@ def _check_size(width: int, height: int, name: object) -> None:
         )
 
 
-def _decode_file(path: Path) -> npt.NDArray[np.uint8]:
+def _decode_file(path: Path) -> Pixels:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with path.open("rb") as stream, warnings.catch_warnings():
-            # Pillow's warning about size is answered by our own bound, with a remedy.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with path.open("rb") as stream:
             try:
-                image = Image.open(stream)
+                with without_warnings():  # pillow's about size is answered by our own bound
+                    image = Image.open(stream, formats=_formats())
             except Image.DecompressionBombError as error:
                 raise InputError(
                     f"{shown(path)} unpacks to too many pixels ({one_line(error)}); accepted: up "
@@ -133,20 +166,28 @@ def _damaged(name: object, error: Exception) -> InputError:
     )
 
 
-def _decode(image: Image.Image, name: object) -> npt.NDArray[np.uint8]:
+def _formats() -> list[str]:
+    from PIL import Image
+
+    Image.init()
+    return [name for name in Image.OPEN if name != "EPS"]  # for EPS, pillow runs Ghostscript
+
+
+def _decode(image: Image.Image, name: object) -> Pixels:
     """``(H, W, 3)`` uint8 of a PIL image, which is left as it was."""
-    _check_size(image.width, image.height, name)
+    check_size(image.width, image.height, name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata does not matter to the pixels
+        with without_warnings():  # odd metadata does not matter to the pixels
+            stored = how_stored(image, name)
             image.load()
-            if image.width < 1 or image.height < 1:
-                _check_size(image.width, image.height, name)
-            return _to_rgb(_upright(image), name)
+            check_size(image.width, image.height, name)  # an icon may hold a larger picture
+            pixels = rgb_of_pil(_upright(image), stored)
     except InputError:
         raise
     except Exception as error:  # damaged data: each of pillow's decoders raises its own
         raise _damaged(name, error) from error
+    note(stored.notes)
+    return pixels
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -158,48 +199,15 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image, name: object) -> npt.NDArray[np.uint8]:
-    from PIL import Image
-
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > 65535:
-            raise InputError(
-                f"{shown(name)} holds whole numbers from {low} to {high}; accepted: 8 bits, or 16 "
-                "bits without sign (0 to 65535). Rescale it first"
-            )
-        return _three((values * 255 + 32767) // 65535)
-    if image.mode == "F":
-        return _from_array(np.asarray(image), name)
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    elif image.mode == "LAB":
-        image = _lab_to_rgb(image)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms
-
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted: Any = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    return converted if converted is not None else image
-
-
-def _three(grey: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
-
-
-def _from_array(array: npt.NDArray[Any], name: object = "the image array") -> npt.NDArray[np.uint8]:
-    """``(H, W, 3)`` uint8 of ``(H, W[, 1 | 3 | 4])``, uint8 or float in [0, 1]."""
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+def _from_array(given: npt.NDArray[Any], name: object = "the image array") -> Pixels:
+    """``(H, W, 3)`` uint8 of ``(H, W[, 1 | 3 | 4])``."""
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
+        raise InputError(
+            f"{shown(name)} has masked values; accepted: an array in which every value counts. "
+            "Fill them first, with array.filled(value)"
+        )
+    array = np.asarray(given)
+    if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (1, 3, 4)):
         hint = "give one picture of (H, W), (H, W, 3) or (H, W, 4)"
         if array.ndim == 3 and array.shape[0] in (1, 3, 4):
             hint = "put the channels last: array.transpose(1, 2, 0)"
@@ -207,30 +215,8 @@ def _from_array(array: npt.NDArray[Any], name: object = "the image array") -> np
             f"{shown(name)} has shape {array.shape}; accepted: (H, W), (H, W, 3) or (H, W, 4). "
             f"Please {hint}"
         )
-    _check_size(array.shape[1], array.shape[0], name)
-    if np.issubdtype(array.dtype, np.floating):
-        values = array.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise InputError(
-                f"{shown(name)} holds NaN or infinite values; accepted: floats in [0, 1]. "
-                "Replace them first, e.g. with numpy.nan_to_num"
-            )
-        low, high = float(values.min()), float(values.max())
-        if low < -1e-6 or high > 1 + 1e-6:
-            raise InputError(
-                f"{shown(name)} holds floats from {low:.4g} to {high:.4g}; accepted: [0, 1]. "
-                "Rescale them, or give 0 to 255 as uint8"
-            )
-        array = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise InputError(
-            f"{shown(name)} holds {array.dtype}; accepted: uint8, or float in [0, 1]. "
-            "Convert it first, e.g. with array.astype(numpy.uint8)"
-        )
-    if array.shape[2] == 1:
-        return _three(array[:, :, 0])
-    if array.shape[2] == 3:
-        return np.array(array)
-    alpha = array[:, :, 3:].astype(np.uint16)
-    blended = array[:, :, :3] * alpha + 255 * (255 - alpha)
-    return ((blended + 127) // 255).astype(np.uint8)
+    check_size(array.shape[1], array.shape[0], name)
+    notes: list[str] = []
+    pixels = rgb_of_array(array, name, notes)
+    note(notes)
+    return pixels

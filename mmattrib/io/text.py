@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 
 from mmattrib.errors import InputError
 from mmattrib.io._files import existing_file, is_path, shown, unreadable
@@ -15,10 +16,17 @@ _ACCEPTED = f"a caption of 1 to {MAX_CHARACTERS:,} characters"
 
 
 def load_text(source: object) -> RawText:
-    """Check a caption; it is kept as given, since character spans refer to it.
+    """Check a caption and compose its characters; nothing else of it is changed.
+
+    Unicode writes ``ï`` as one character or as ``i`` and an accent, and both are the same text.
+    Here, the one place that every caption passes, it is brought to the composed form (NFC), so that
+    both give the same tokens, noise, words and scores; character spans refer to that form.
 
     Args:
         source: the caption, or a :class:`RawText`.
+
+    Returns:
+        The caption in NFC; a :class:`RawText` that is in it already is given back as it is.
 
     Raises:
         InputError: not a string, empty, without a visible character, with control characters
@@ -32,11 +40,16 @@ def load_text(source: object) -> RawText:
             f"cannot use {type(text).__name__} as a caption; accepted: {_ACCEPTED}. {hint}"
         )
     _check(text, raw.name if raw is not None else "the caption")
-    return raw if raw is not None else RawText(text)
+    composed = unicodedata.normalize("NFC", text)
+    if raw is None:
+        return RawText(composed)
+    return raw if composed == text else replace(raw, text=composed)
 
 
 def load_text_file(path: object) -> RawText:
-    """Read a caption from a UTF-8 file; a line break at its end is not part of the caption.
+    """Read a caption from a UTF-8 file and compose its characters, as :func:`load_text` does.
+
+    A line break at the end of the file is not part of the caption.
 
     Args:
         path: a string or path object.
@@ -70,7 +83,7 @@ def load_text_file(path: object) -> RawText:
         ) from error
     text = text.rstrip("\r\n")
     _check(text, file)
-    return RawText(text, name=file.name)
+    return RawText(unicodedata.normalize("NFC", text), name=shown(file.name))
 
 
 def _check(text: str, name: object) -> None:

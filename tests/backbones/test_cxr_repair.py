@@ -18,7 +18,7 @@ from torch.nn import functional as nnf
 
 import mmattrib as mm
 from mmattrib.backbones.cxr_repair import load
-from mmattrib.errors import InputError, MissingExtraError, OptionError, WeightsError
+from mmattrib.errors import InputWarning, OptionError, WeightsError
 from mmattrib.io import load_image
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawImage
@@ -144,57 +144,10 @@ def test_radiographs_of_sixteen_bits(path: Path, tmp_path: Path) -> None:
     first, second = load_image(tmp_path / "wide.png"), load_image(tmp_path / "grey.png")
     np.testing.assert_array_equal(first.pixels, second.pixels)
     Image.fromarray((wide // 16).copy()).save(tmp_path / "dark.png")
+    with pytest.warns(InputWarning, match="which 12 bits would hold"):
+        dark = load_image(tmp_path / "dark.png")
     with pytest.warns(UserWarning, match="brightest pixel is 16 of 255"):
-        load(str(path))["image"].preprocess([load_image(tmp_path / "dark.png")])
-
-
-def _dicom(path: Path, **more: Any) -> Path:
-    """A small radiograph of 12 bits in a DICOM file."""
-    pydicom = pytest.importorskip("pydicom")
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-
-    values = np.linspace(0, 4095, 20 * 24).reshape(20, 24).astype(np.uint16)
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data = pydicom.Dataset()
-    data.file_meta = meta
-    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, generate_uid()
-    data.Rows, data.Columns = values.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
-    for name, value in more.items():
-        setattr(data, name, value)
-    data.PixelData = values.tobytes()
-    data.save_as(path, enforce_file_format=True)
-    return path
-
-
-def test_dicom(tmp_path: Path) -> None:
-    plain = load_image(_dicom(tmp_path / "a.dcm")).pixels[:, :, 0]
-    assert plain.shape == (20, 24)
-    assert (int(plain[0, 0]), int(plain[-1, -1])) == (0, 255)
-    inverted = _dicom(tmp_path / "b.dcm", PhotometricInterpretation="MONOCHROME1")
-    np.testing.assert_array_equal(load_image(inverted).pixels[:, :, 0], 255 - plain)
-    window = _dicom(tmp_path / "c.dcm", WindowCenter=1024, WindowWidth=512)
-    windowed = load_image(window).pixels[:, :, 0].ravel()
-    values = np.linspace(0, 4095, 480)
-    assert set(windowed[values < 760]) == {0}
-    assert set(windowed[values > 1290]) == {255}
-    assert abs(int(windowed[np.abs(values - 1024).argmin()]) - 128) <= 3
-
-
-def test_dicom_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = tmp_path / "x.dcm"
-    broken.write_bytes(b"nothing of the kind")
-    with pytest.raises(InputError, match="cannot be decoded as DICOM"):
-        load_image(broken)
-    path = _dicom(tmp_path / "a.dcm")
-    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'mmattrib\[dicom\]'"):
-        load_image(path)
+        load(str(path))["image"].preprocess([dark])
 
 
 def _missing(state: dict[str, torch.Tensor]) -> None:

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import tempfile
+import unicodedata
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -455,8 +456,8 @@ def test_both_ways_of_resampling_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     smooth = np.convolve(noise, np.hanning(41) / 20, "same").astype(np.float32)
     by_kernel = resample(RawAudio(smooth, 22050), 16000).samples
     monkeypatch.setattr(audio, "MAX_KERNEL", 0)
-    by_spectrum = resample(RawAudio(smooth, 22050), 16000).samples
-    np.testing.assert_allclose(by_kernel[500:-500], by_spectrum[500:-500], atol=0.01)
+    by_interpolation = resample(RawAudio(smooth, 22050), 16000).samples
+    np.testing.assert_allclose(by_kernel[500:-500], by_interpolation[500:-500], atol=0.01)
     assert np.abs(by_kernel).max() > 0.3
 
 
@@ -486,6 +487,21 @@ def test_captions_are_kept_as_given(tmp_path: Path, caption: str) -> None:
         read = load_text_file(path)
         assert read.text == caption
         assert read.name == "caption.txt"
+
+
+@pytest.mark.parametrize("caption", ["nai\u0308ve", "\u1112\u1161\u11ab", "A\u030a", "\u212b"])
+def test_captions_are_composed_and_keep_their_name(tmp_path: Path, caption: str) -> None:
+    composed = unicodedata.normalize("NFC", caption)
+    assert composed != caption
+    assert load_text(caption).text == composed
+    named = load_text(RawText(caption, name="mine"))
+    assert (named.text, named.name) == (composed, "mine")
+    assert load_text_file(write(tmp_path / "c.txt", caption.encode())).text == composed
+
+
+def test_composing_changes_no_letter_that_only_looks_alike() -> None:
+    for caption in ("ﬁne ① ½", "Ａ ｶ", "a\u200bb", "👩\u200d👧"):
+        assert load_text(caption).text == caption
 
 
 BAD_TEXT = {

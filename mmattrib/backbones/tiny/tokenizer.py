@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import regex
+
+from mmattrib.models.words import UNSPACED
 
 #: At most so many tokens, `<cls>` included.
 MAX_TOKENS: Final = 24
@@ -13,7 +16,12 @@ PAD_ID: Final = 0
 CLS_ID: Final = 1
 UNK_ID: Final = 2
 
-_TOKEN: Final = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
+# Letters and decimal digits with the marks that they carry, signs, and one character at a time of
+# the scripts without spaces: the vocabulary is English, so that nothing known is cut.
+_LETTER: Final = rf"(?!{UNSPACED})[\p{{L}}\p{{Nl}}\p{{No}}]\p{{M}}*"
+_TOKEN: Final = regex.compile(
+    rf"(?={UNSPACED})\X|(?:{_LETTER})+(?:'(?:{_LETTER})+)?|\d+|(?=[^\p{{L}}\p{{N}}\s_])\X"
+)
 
 
 def tokenise(text: str) -> list[tuple[str, tuple[int, int]]]:

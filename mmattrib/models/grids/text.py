@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from mmattrib.errors import EncoderError
 from mmattrib.models.grids.base import TokenGrid
+from mmattrib.models.words import words_of_tokens
 from mmattrib.placement import WordPlacement
 from mmattrib.types import FloatArray, Word
 
@@ -49,35 +49,28 @@ class TextGrid(TokenGrid):
     ) -> TextGrid:
         """Group tokens into words by their character spans.
 
-        Words are the runs of non-space characters; leading and trailing punctuation is a word of
-        its own only where the tokens say so (a token that starts at a word's end starts a new one).
-        Tokens that overlap, such as the bytes of one character, are one word.
+        The rules are those of :func:`mmattrib.models.words.words_of_tokens`: grapheme clusters
+        are whole, letters that touch are one word, and where a script has no spaces a word is one
+        piece of the tokenizer.
 
         Args:
             texts: the captions.
             spans: per caption and token, ``text[start:end]`` or None for special tokens.
             valid: ``(B, N)`` bool.
+
+        Raises:
+            EncoderError: more spans than tokens, or a span outside of its caption.
         """
         words: list[list[Word]] = []
         index = torch.full(valid.shape, -1, dtype=torch.long)
         for row, (text, row_spans) in enumerate(zip(texts, spans, strict=True)):
-            found: list[Word] = []
             if len(row_spans) > valid.shape[1]:
                 raise EncoderError(
                     f"caption {row} has {len(row_spans)} spans for {valid.shape[1]} tokens"
                 )
-            for column, span in enumerate(row_spans):
-                if span is None:
-                    continue
-                start, end = _trimmed(text, *span)
-                if start >= end:
-                    continue
-                if found and _continues(text, found[-1], start, end):
-                    previous = found.pop()
-                    start, end = previous.start, max(previous.end, end)
-                found.append(Word(text[start:end], start, end))
-                index[row, column] = len(found) - 1
+            found, places = words_of_tokens(text, row_spans)
             words.append(found)
+            index[row, : len(places)] = torch.tensor(places, dtype=torch.long)
         return cls(words, index, valid)
 
     def placement(self, index: int) -> WordPlacement:
@@ -93,23 +86,3 @@ class TextGrid(TokenGrid):
                 self._word_of_token[row, content]
             ]
         return out
-
-
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """The span without the spaces at its ends, which some tokenizers count in."""
-    if not 0 <= start <= end <= len(text):
-        raise EncoderError(f"span ({start}, {end}) lies outside of {text!r}")
-    part = text[start:end]
-    return start + len(part) - len(part.lstrip()), end - (len(part) - len(part.rstrip()))
-
-
-def _continues(text: str, word: Word, start: int, end: int) -> bool:
-    """Whether a token belongs to the word before it: they overlap, or letters go on."""
-    if start < word.end:
-        return True
-    return start == word.end and all(map(_in_word, text[word.start : end]))
-
-
-def _in_word(char: str) -> bool:
-    """Letters, digits and the marks that combine with them, apostrophes and hyphens."""
-    return char.isalnum() or char in "'’-" or unicodedata.category(char).startswith("M")
