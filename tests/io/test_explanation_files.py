@@ -409,7 +409,7 @@ except InputError:
 
 def bomb(name: str, tmp_path: Path) -> Path:
     zeros = io.BytesIO()
-    np.save(zeros, np.zeros(400_000_000, np.uint8))
+    np.save(zeros, np.zeros(200_000_000, np.uint8))
     good = save(pair(image_side(4, 5), text_side()), tmp_path / "good.json").read_text()
     if name == "zeros":
         return npz_with(zeros.getvalue(), "image.token_scores.npy", tmp_path)
