@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmattrib as mm
+from mmattrib.backbones.tiny.tokenizer import tokenise
 from mmattrib.errors import EncoderError
 from mmattrib.io import load_text
 from mmattrib.models.words import words_of_tokens
@@ -173,3 +174,16 @@ def test_a_caption_without_spaces_has_several_words() -> None:
         found = mm.attribute(TINY, image=picture, text=caption, method="random")["text"].words
         assert len(found) > 2
         assert "".join(word.text for word in found) == load_text(caption).text
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("The dog's 2 cats, re-done!", ["the", "dog's", "2", "cats", ",", "re", "-", "done", "!"]),
+        ("犬がABC", ["犬", "が", "abc"]),
+        ("हिन्दी שָׁלוֹם", ["हिन्दी", "שָׁלוֹם"]),
+        (f"{FAMILY}👍🏽", [FAMILY, "👍🏽"]),
+    ],
+)
+def test_tokens_of_tiny_are_words_or_whole_characters(text: str, tokens: list[str]) -> None:
+    assert [word for word, _ in tokenise(text)] == tokens
