@@ -112,7 +112,8 @@ def attribute(
             asks which parts make two pictures alike.
         method: a registered name, or a :class:`mmattrib.methods.Method`.
         layer: the layer whose output is explained, for both sides or per side or modality; each
-            encoder's own default if None. -1 is the embedding output.
+            encoder's own default if None. -1 is the embedding output, -2 the preprocessed input:
+            pixels or cells of a spectrogram, for encoders and methods that offer it.
         seed: of the noise. The same seed gives the same map, alone or in any batch.
         **options: the method's own, e.g. ``beta=0.1``.
 

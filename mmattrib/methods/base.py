@@ -89,8 +89,20 @@ class Side:
         return self._tokens
 
     def token_embeddings(self) -> Tensor:
-        """The explained inputs' own tokens in the joint space, ``(B, N, D)``, one by one."""
-        return self._token_embeddings
+        """The explained inputs' own tokens in the joint space, ``(B, N, D)``, one by one.
+
+        Raises:
+            OptionError: the layer has other tokens: it is the preprocessed input.
+        """
+        found = self._token_embeddings
+        if found.shape[1] != self.grid().valid.shape[1]:
+            raise OptionError(
+                f"layer {self.layer} has {self.grid().valid.shape[1]} cells of the "
+                f"{self.encoder.modality}, and the joint space has {found.shape[1]} tokens; this "
+                "method compares them one by one. Explain a layer from -1 on, or take another "
+                "method"
+            )
+        return found
 
     # Kept: a method may ask for them several times, and each costs a pass through the tower.
 

@@ -16,7 +16,7 @@ from mmattrib.errors import EncoderError
 from mmattrib.models.attention import AttentionPass, one_each, recording
 from mmattrib.models.capabilities import ATTENTION, INPUT_LAYER, require
 from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings, agrees
-from mmattrib.models.turns import compiled_part, turn
+from mmattrib.models.turns import turn, uncompiled
 
 
 class _ReachedError(Exception):
@@ -70,11 +70,6 @@ class BlockEncoder(Encoder):
                 self.forward(inputs)
         except _ReachedError:
             pass
-        if len(captured) != 1:
-            raise EncoderError(
-                f"block {max(layer, 0)} of the {self.modality} encoder did not run during "
-                f"forward(); {self._why_not()}"
-            )
         return captured[0]
 
     def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
@@ -101,7 +96,7 @@ class BlockEncoder(Encoder):
                 given if not isinstance(given, dict) else given[_tokens_name(given)]
             )
 
-        with turn():
+        with turn(), uncompiled(self.module):
             with torch.inference_mode(False), torch.enable_grad():
                 with recording(self.blocks, tokens_of) as found:
                     embedding = self.embed(inputs)
@@ -144,25 +139,34 @@ class BlockEncoder(Encoder):
 
     @contextmanager
     def _at(self, layer: int, change: Callable[[Any], Any]) -> Iterator[None]:
-        """Let ``change`` replace the tokens at a layer, in this thread, for a while."""
+        """Let ``change`` replace the tokens at a layer, in this thread, for a while.
+
+        Raises:
+            EncoderError: the block did not run.
+        """
         me = threading.get_ident()
+        ran = False
 
         def after(_module: nn.Module, _args: Any, output: Any) -> Any:
+            nonlocal ran
             if threading.get_ident() != me:
                 return None
+            ran = True
             return with_first(output, change(first_of(output)))
 
         def before(
             _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            nonlocal ran
             if threading.get_ident() != me:
                 return None
+            ran = True
             if args:
                 return (change(args[0]), *args[1:]), kwargs
             name = _tokens_name(kwargs)
             return args, {**kwargs, name: change(kwargs.get(name))}
 
-        with turn():
+        with turn(), uncompiled(self.module):
             if layer < 0:
                 handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
             else:
@@ -171,16 +175,11 @@ class BlockEncoder(Encoder):
                 yield
             finally:
                 handle.remove()
-
-    def _why_not(self) -> str:
-        """Why a block did not run, for a message."""
-        compiled = compiled_part(self.module)
-        if compiled is not None:
-            return (
-                f"{compiled} is compiled by torch.compile, whose code calls no hooks; call it "
-                "inside encoder.frozen(), or give the model as it was before"
+        if not ran:
+            raise EncoderError(
+                f"block {max(layer, 0)} of the {self.modality} encoder did not run during "
+                "forward(); blocks must be the modules that the tower really calls, in order"
             )
-        return "blocks must be the modules that the tower really calls, in order"
 
 
 def first_of(output: Any) -> Any:

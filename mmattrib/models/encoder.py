@@ -257,9 +257,11 @@ class Encoder(ABC):
             require(self, [INPUT_GRADIENT], f"layer {INPUT_LAYER}, the preprocessed input,")
             return layer
         if not -1 <= layer < self.num_layers:
+            input_too = INPUT_GRADIENT in self.capabilities
             raise OptionError(
                 f"the {self.modality} encoder has no layer {layer}; accepted: -1 (the embedding "
                 f"output) to {self.num_layers - 1} (the output of its last block)"
+                f"{f', and {INPUT_LAYER} (the preprocessed input)' if input_too else ''}"
             )
         return layer
 

@@ -37,7 +37,7 @@ from mmattrib.models.captions import CaptionTokenizer
 from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings, expect
 from mmattrib.models.grids import TextGrid, TokenGrid
 from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
-from mmattrib.models.turns import turn
+from mmattrib.models.turns import turn, uncompiled
 from mmattrib.types import RawImage, RawInput, RawText
 
 PUBLISHED_LAYER = 9
@@ -203,7 +203,7 @@ class TowerEncoder(BlockEncoder):
                 caught.append((args, kwargs))
                 raise _CaughtError
 
-        with turn():
+        with turn(), uncompiled(self.module):
             handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
             try:
                 with torch.no_grad():

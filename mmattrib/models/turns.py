@@ -60,15 +60,24 @@ def normal_mode(module: nn.Module) -> Iterator[None]:
         for place in {value.device.type for value in module.parameters()} - {"meta"}:
             if torch.is_autocast_enabled(place):
                 stack.enter_context(torch.autocast(place, enabled=False))
-        if compiled_part(module) is not None:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(uncompiled(module))
         yield
 
 
-def compiled_part(module: nn.Module) -> str | None:
-    """The name of a part that ``torch.compile`` or ``Module.compile`` has compiled, or None."""
-    for name, part in module.named_modules():
-        in_place = getattr(part, "_compiled_call_impl", None) is not None
-        if in_place or type(part).__name__ == "OptimizedModule":
-            return name or type(part).__name__
-    return None
+@contextmanager
+def uncompiled(module: nn.Module) -> Iterator[None]:
+    """Run what ``torch.compile`` has compiled of a module as it was written: hooks run there."""
+    if not is_compiled(module):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether ``torch.compile`` or ``Module.compile`` has compiled a part of it."""
+    return any(
+        getattr(part, "_compiled_call_impl", None) is not None
+        or type(part).__name__ == "OptimizedModule"
+        for part in module.modules()
+    )

@@ -103,8 +103,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("no layer 99", "-1"),
     ),
     "layer below the first": (
-        (*SMALL, "--image", "{f}/good.png", *TEXT, "--layer", "-2"),
-        ("no layer -2", "-1"),
+        (*SMALL, "--image", "{f}/good.png", *TEXT, "--layer", "-3"),
+        ("no layer -3", "-1", "-2 (the preprocessed input)"),
     ),
     "layer that is no number": (
         ("--image", "{f}/good.png", *TEXT, "--layer", "image=last"),

@@ -211,6 +211,12 @@ def test_a_map_at_the_input_is_as_fine_as_the_input(untrained: mm.Backbone) -> N
     assert found["image"].layer == INPUT_LAYER
 
 
+def test_a_method_that_needs_the_joint_tokens_refuses_the_input(untrained: mm.Backbone) -> None:
+    image = np.zeros((96, 96, 3), np.uint8)
+    with pytest.raises(OptionError, match="layer -2 has 9216 cells of the image"):
+        mm.attribute(untrained, image=image, text="a dog", layer={"image": INPUT_LAYER})
+
+
 @pytest.mark.parametrize("modality", ["image", "audio"])
 def test_cells_of_the_input_lie_where_they_were(untrained: mm.Backbone, modality: str) -> None:
     generator = np.random.default_rng(1)

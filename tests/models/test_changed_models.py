@@ -18,7 +18,7 @@ import mmattrib as mm
 from mmattrib.backbones.tiny.encoders import wrap
 from mmattrib.errors import EncoderError, TrustWarning
 from mmattrib.models import EncoderInputs, expect
-from mmattrib.models.turns import compiled_part
+from mmattrib.models.turns import is_compiled
 from mmattrib.types import RawImage
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
@@ -105,7 +105,7 @@ def test_a_model_that_no_way_reproduces_is_refused() -> None:
 def test_the_general_way_holds_for_clips_of_sound(untrained: mm.Backbone) -> None:
     encoder = untrained["audio"]
     wave = np.random.default_rng(0).normal(0, 0.1, 16000 * 6).astype(np.float32)
-    inputs = encoder.preprocess([mm.types.RawAudio(wave, 16000, "s")])  # type: ignore[attr-defined]
+    inputs = encoder.preprocess([mm.types.RawAudio(wave, 16000, "s")])
     with encoder.frozen(), torch.no_grad():
         for layer in (-1, 2):
             tokens = encoder.prefix(inputs, layer)
@@ -142,7 +142,7 @@ def test_threads_get_the_maps_that_one_alone_gets(untrained: mm.Backbone, sharin
         towers = {name: encoder.module for name, encoder in untrained.items()}
         other = wrap(
             FromTowers(towers, untrained["image"].config), untrained["text"].tokenizer.vocabulary
-        )  # type: ignore[attr-defined,arg-type]
+        )
     for number, part in enumerate(untrained["image"].module.modules()):
         part.training = number % 2 == 0
     before = state(untrained)
@@ -158,7 +158,7 @@ def test_threads_get_the_maps_that_one_alone_gets(untrained: mm.Backbone, sharin
         for backbone, text in zip((untrained, other), texts, strict=True)
     ]
     for number, found in enumerate(at_once(calls)):
-        np.testing.assert_array_equal(found, alone[number % 2])  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found, alone[number % 2])
     assert state(untrained) == before
 
 
@@ -176,28 +176,26 @@ class FromTowers(nn.Module):
 def test_a_hook_acts_in_its_own_thread_alone() -> None:
     """The user runs the model in a thread while another thread has it cut."""
     encoder = ToyImage()
-    inputs = encoder.preprocess(pictures())
-    with encoder.frozen():
-        expected = encoder.forward(inputs)
-        entered, leave = threading.Event(), threading.Event()
-
-        def cut() -> None:
-            # Not through the turn: what hooks do by themselves is tried.
-            def change(value: Any) -> Any:
-                return value * 0
-
-            with encoder._at(0, change):
-                entered.set()
-                leave.wait(30)
-
-    thread = threading.Thread(target=cut)
-    thread.start()
-    assert entered.wait(30)
     encoder.module.eval()
-    found = encoder.forward(inputs)
+    inputs = encoder.preprocess(pictures())
+    expected, tokens = encoder.forward(inputs), encoder.prefix(inputs, 0)
+    entered, leave, found = threading.Event(), threading.Event(), []
+
+    def pause(_module: nn.Module, _args: object) -> None:
+        if threading.current_thread() is thread:
+            entered.set()
+            leave.wait(30)
+
+    handle = encoder.module.first.register_forward_pre_hook(pause)
+    thread = threading.Thread(target=lambda: found.append(encoder.prefix(inputs, 0)))
+    thread.start()
+    assert entered.wait(30)  # the hook on block 0 is in place, and the tower is under way
+    meanwhile = encoder.forward(inputs)
     leave.set()
     thread.join(30)
-    assert torch.equal(found, expected)
+    handle.remove()
+    assert torch.equal(meanwhile, expected)
+    assert torch.equal(found[0], tokens)
 
 
 # -------------------------------------------------------------------------------------- modes
@@ -258,7 +256,7 @@ def test_another_default_dtype_changes_no_embedding(untrained: mm.Backbone, moda
     encoder = untrained[modality]
     wave = np.random.default_rng(0).normal(0, 0.1, 16000 * 3).astype(np.float32)
     raws = {"image": PICTURE, "audio": (wave, 16000), "text": "a dog"}
-    raw = mm.io.load(modality, raws[modality])  # type: ignore[attr-defined]
+    raw = mm.io.load(modality, raws[modality])
     with encoder.frozen(), torch.no_grad():
         expected = encoder.embed(encoder.preprocess([raw]))
         with float64():
@@ -272,9 +270,16 @@ def test_another_default_dtype_changes_no_embedding(untrained: mm.Backbone, moda
 
 def test_a_tower_compiled_in_place_is_explained_uncompiled(untrained: mm.Backbone) -> None:
     expected = mm.attribute(untrained, image=PICTURE, text="a dog", **QUICK)
-    tower = untrained["image"].module
+    encoder = untrained["image"]
+    tower: Any = encoder.module
+    inputs = encoder.preprocess([RawImage(PICTURE, "p")])
+    tokens = encoder.prefix(inputs, 1)
     tower.compile(backend="eager")
-    assert compiled_part(tower) is not None
+    torch.testing.assert_close(encoder.prefix(inputs, 1), tokens)
+    torch.testing.assert_close(encoder.replayed_suffix(tokens, 1, inputs), encoder.embed(inputs))
+    with pytest.raises(RuntimeError):  # other tokens are really put in
+        encoder.replayed_suffix(tokens[..., :3], 1, inputs)
+    assert is_compiled(tower)
     compiled = tower._compiled_call_impl
     found = mm.attribute(untrained, image=PICTURE, text="a dog", **QUICK)
     assert tower._compiled_call_impl is compiled
