@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mmattrib.evaluation.benchmark import raw_input
 
 import mmattrib as mm
 from mmattrib.datasets.scenes import SceneOptions
@@ -49,7 +48,7 @@ def test_ca_m2ib_follows_the_guide_more_than_m2ib_does(tiny: mm.Backbone) -> Non
     scenes = mm.scenes(6, seed=32)
     for method in agreement:
         for scene, other in zip(scenes, scenes[1:] + scenes[:1], strict=True):
-            image = raw_input(scene, "image")
+            image = scene.input("image")
             right, wrong = (
                 mm.attribute(tiny, image=image, text=caption, method=method)
                 for caption in (scene.caption, other.caption)
@@ -62,7 +61,7 @@ def _bits(tiny: mm.Backbone, scenes: list[mm.Scene]) -> dict[str, float]:
     """What ``ca-m2ib`` spends on each side, summed over scenes."""
     total = {"image": 0.0, "text": 0.0}
     for scene in scenes:
-        found = mm.attribute(tiny, image=raw_input(scene, "image"), text=scene.caption)
+        found = mm.attribute(tiny, image=scene.input("image"), text=scene.caption)
         for side in total:
             bits = float(np.nansum(found[side].token_scores))
             assert bits == pytest.approx(found[side].diagnostics["capacity_bits"], rel=1e-4)
@@ -79,9 +78,9 @@ def test_nothing_shared_buys_next_to_no_information(tiny: mm.Backbone) -> None:
 def test_the_guide_as_the_input_attends_to_it_is_nearer_to_the_input(tiny: mm.Backbone) -> None:
     nearer = {"image": 0, "text": 0}
     for scene in mm.scenes(4, seed=35):
-        found = mm.attribute(tiny, image=raw_input(scene, "image"), text=scene.caption)
+        found = mm.attribute(tiny, image=scene.input("image"), text=scene.caption)
         plain = mm.attribute(
-            tiny, image=raw_input(scene, "image"), text=scene.caption, guidance="none", points=2
+            tiny, image=scene.input("image"), text=scene.caption, guidance="none", points=2
         )
         for side in nearer:
             told = found[side].diagnostics

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmattrib.errors import InputError
-from mmattrib.metrics import Metric, Truth, auc, iou, pointing_game, rectified_energy, specificity
-from mmattrib.metrics.builtin import register_metrics
+from mmattrib.metrics import auc, iou, object_top1, pointing_game, rectified_energy
 
 
 def _case(seed: int, shape: tuple[int, ...] = (8, 6)) -> tuple[np.ndarray, np.ndarray]:
@@ -83,24 +81,18 @@ def test_auc_without_both_kinds_is_nan() -> None:
     assert np.isnan(auc(scores, np.zeros(3, dtype=bool)))
 
 
-def test_specificity_compares_means_not_sums() -> None:
+def test_object_top1_compares_means_not_sums() -> None:
     scores = np.array([[4.0, 1.0, 1.0, 1.0, 1.0, 1.0]], dtype=np.float32)
     small = np.array([[True, False, False, False, False, False]])
     large = ~small
-    assert specificity(scores, [small, large], [True, False]) == 1
-    assert specificity(scores, [small, large], [False, True]) == 0
-    assert specificity(scores * 0, [small, large], [True, False]) == 0.5
-    assert np.isnan(specificity(scores, [small, large], [True, True]))
-    assert np.isnan(specificity(scores, [small, large], [False, False]))
+    assert object_top1(scores, [small, large], [True, False]) == 1
+    assert object_top1(scores, [small, large], [False, True]) == 0
+    assert object_top1(scores * 0, [small, large], [True, False]) == 0.5
+    assert np.isnan(object_top1(scores, [small, large], [True, True]))
+    assert np.isnan(object_top1(scores, [small, large], [False, False]))
 
 
-def test_a_metric_refuses_what_does_not_fit() -> None:
-    made: dict[str, Metric] = {}
-    register_metrics(lambda name, factory, **_: made.update({name: factory()}))
-    assert set(made) == {"specificity", "pointing", "iou", "auc", "energy"}
-    mask = np.zeros((2, 2), dtype=bool)
-    truth = Truth(mask, (), ())
-    with pytest.raises(InputError, match="shape"):
-        made["auc"](np.zeros((3, 2), dtype=np.float32), truth)
-    with pytest.raises(InputError, match="not finite"):
-        made["auc"](np.full((2, 2), np.nan, dtype=np.float32), truth)
+def test_a_part_of_no_place_is_never_the_highest() -> None:
+    scores, mask = _case(0)
+    nowhere = np.zeros_like(mask)
+    assert object_top1(-np.abs(scores), [mask, nowhere], [True, False]) == 1
