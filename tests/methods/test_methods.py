@@ -26,7 +26,8 @@ from mmattrib.methods.random import Random
 from mmattrib.models.blocks import BlockEncoder
 from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.grids import TokenGrid
-from mmattrib.types import Axis, FloatArray, RawInput, RawText
+from mmattrib.placement import WordPlacement
+from mmattrib.types import FloatArray, RawInput, RawText, Word
 
 WIDTH, LENGTH, DIM = 12, 6, 10
 METHODS = [CAM2IB, CAM2IBLiteral, M2IB, NIB, GradientTimesInput, GradCAM, Random]
@@ -63,14 +64,13 @@ class FlatGrid(TokenGrid):
         self.valid, self.content = valid, valid.clone()
         self.content[:, 0] = False
 
-    def to_input(self, scores: Tensor) -> list[FloatArray]:
-        return [row.numpy() for row in scores]
+    def placement(self, index: int) -> WordPlacement:
+        count = self.valid.shape[1]
+        words = tuple(Word(str(number), number, number + 1) for number in range(count))
+        return WordPlacement(words, np.arange(count, dtype=np.int32))
 
     def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
         return torch.from_numpy(np.stack(maps))
-
-    def axes(self, index: int) -> tuple[Axis, ...]:
-        return ()
 
 
 class WordEncoder(BlockEncoder):
