@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from mmattrib.datasets import Dataset, load_dataset
     from mmattrib.datasets.scenes import Scene, scenes
     from mmattrib.evaluation import Results, Variant, evaluate
-    from mmattrib.explain import Failure, attribute, attribute_many, load_backbone, load_method
+    from mmattrib.explain import Failure, attribute, attribute_many
     from mmattrib.io.explanations import load
+    from mmattrib.loading import load_backbone, load_method
     from mmattrib.models.backbone import Backbone
     from mmattrib.models.blocks import BlockEncoder
     from mmattrib.models.encoder import Encoder
@@ -50,9 +51,9 @@ _HOME = {
     "evaluate": "evaluation",
     "hookimpl": "plugins.hookspecs",
     "load": "io.explanations",
-    "load_backbone": "explain",
+    "load_backbone": "loading",
     "load_dataset": "datasets",
-    "load_method": "explain",
+    "load_method": "loading",
     "scenes": "datasets.scenes",
     "wrap": "backbones.clip",
 }

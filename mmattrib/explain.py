@@ -21,12 +21,12 @@ from mmattrib.engine import Guide
 from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
 from mmattrib.io import content_hash
 from mmattrib.io import load as load_raw
+from mmattrib.loading import load_method
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.turns import turn
 from mmattrib.placement import with_unseen_warning
-from mmattrib.plugins import default_plugins
 from mmattrib.samples import Sample
 from mmattrib.types import (
     SECOND,
@@ -38,54 +38,6 @@ from mmattrib.types import (
 
 Layers: TypeAlias = int | Mapping[str, int] | None
 OnError: TypeAlias = Literal["raise", "warn", "return"]
-
-
-def load_backbone(name: str, **options: Any) -> Backbone:
-    """Load a registered backbone.
-
-    Args:
-        name: as ``mmattrib backbones`` lists it.
-        **options: the backbone's own, e.g. ``checkpoint=``, ``device=``.
-
-    Raises:
-        UnknownNameError: no such name; the message gives the nearest ones.
-        MissingExtraError: what it needs is not installed; the message names the extra.
-        PluginError: its plugin is broken.
-        WeightsError: its checkpoint cannot be loaded.
-    """
-    with torch.inference_mode(False):  # weights made inside it could never be differentiated
-        backbone = default_plugins().registry.create("backbone", name, **options)
-    if not isinstance(backbone, Backbone):
-        raise OptionError(
-            f"backbone {name!r} gave {type(backbone).__name__}; its factory must return "
-            "mmattrib.Backbone"
-        )
-    return backbone
-
-
-def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
-    """Make a registered method, or pass a live one through.
-
-    Args:
-        method: a name that ``mmattrib methods`` lists, or a :class:`Method`.
-        seed: of the noise, where the method draws any; nothing else depends on it.
-        **options: the method's own.
-
-    Raises:
-        UnknownNameError: no such name.
-        OptionError: an unknown option, or options beside a live method.
-    """
-    if isinstance(method, Method):
-        if options:
-            raise OptionError(
-                f"method {method.name!r} was given as an object together with options "
-                f"{sorted(options)}; set them where it is made"
-            )
-        return method
-    made = default_plugins().registry.create("method", method, **options)
-    if not isinstance(made, Method):
-        raise OptionError(f"method {method!r} gave {type(made).__name__}, not mmattrib.Method")
-    return made.seeded(seed)
 
 
 def attribute(
@@ -370,19 +322,7 @@ def explain(
             stack.enter_context(encoder.frozen())
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
         guides = {side: guide_of(encoders[side], inputs[side]) for side in both}
-        given = {
-            side: Side(
-                encoder=encoders[side],
-                inputs=EncoderInputs.cat(inputs[side]),
-                layer=layers[side],
-                guide=guides[other],
-                keys=tuple(
-                    f"{key}:{_side_key(pair.raw, side)}"
-                    for key, pair in zip(keys, pairs, strict=True)
-                ),
-            )
-            for side, other in (both, both[::-1])
-        }
+        given = _sides(encoders, pairs, layers, guides, keys)
         for side in wanted:
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
@@ -417,6 +357,27 @@ def _checked(side: Side, own: Guide) -> Side:
         side.inputs, side.layer, tokens=side.tokens(), embedding=own.embedding
     )
     return side if encoder is side.encoder else replace(side, encoder=encoder)
+
+
+def _sides(
+    encoders: Mapping[str, Encoder],
+    pairs: Sequence[Prepared],
+    layers: Mapping[str, int],
+    guides: Mapping[str, Guide],
+    keys: Sequence[str],
+) -> dict[str, Side]:
+    """Each side of a batch of pairs, guided by the other."""
+    found = {}
+    for side, encoder in encoders.items():
+        own = [f"{key}:{_side_key(p.raw, side)}" for key, p in zip(keys, pairs, strict=True)]
+        found[side] = Side(
+            encoder=encoder,
+            inputs=EncoderInputs.cat([pair.inputs[side] for pair in pairs]),
+            layer=layers[side],
+            guide=guides[_other(tuple(encoders), side)],
+            keys=tuple(own),
+        )
+    return found
 
 
 def _other(both: Sequence[str], side: str) -> str:
