@@ -24,7 +24,7 @@ from mmattrib.io import load as load_raw
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
-from mmattrib.models.turns import turn
+from mmattrib.models.turns import ordinary_tensors, turn
 from mmattrib.placement import with_unseen_warning
 from mmattrib.plugins import default_plugins
 from mmattrib.samples import Sample
@@ -53,7 +53,9 @@ def load_backbone(name: str, **options: Any) -> Backbone:
         PluginError: its plugin is broken.
         WeightsError: its checkpoint cannot be loaded.
     """
-    with torch.inference_mode(False):  # weights made inside it could never be differentiated
+    # Weights made inside inference mode could never be differentiated, and those made on another
+    # device by default would not be where the backbone's own option puts them.
+    with torch.inference_mode(False), torch.device("cpu"):
         backbone = default_plugins().registry.create("backbone", name, **options)
     if not isinstance(backbone, Backbone):
         raise OptionError(
@@ -325,9 +327,14 @@ def prepare(
         raise InputError(f"exactly two inputs make a pair, got {len(given)} ({named}); {todo}")
     encoders = {side: side_encoder(backbone, side) for side in given}  # before any file is read
     raw = {side: load_raw(encoders[side].modality, value) for side, value in given.items()}
-    with turn():  # tokenizers and feature extractors have a state of their own
-        inputs = {side: encoders[side].preprocess([raw[side]]) for side in raw}
+    inputs = {side: _preprocess(encoders[side], raw[side]) for side in raw}
     return Prepared(raw, inputs, sample, index)
+
+
+def _preprocess(encoder: Encoder, raw: RawInput) -> EncoderInputs:
+    # Tokenizers and feature extractors have a state of their own, and make tensors.
+    with turn(), ordinary_tensors(encoder.module):
+        return encoder.preprocess([raw])
 
 
 def side_encoder(backbone: Backbone, side: str) -> Encoder:

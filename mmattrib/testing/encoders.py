@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmattrib.engine.noise import normal
 from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.models.encoder import Encoder, EncoderInputs
@@ -212,7 +213,7 @@ class _EncoderCheck:
 
     def __init__(self, encoder: Encoder, raws: list[RawInput], rtol: float, atol: float) -> None:
         self.encoder, self.raws, self.rtol, self.atol = encoder, raws, rtol, atol
-        self.generator = torch.Generator().manual_seed(0)
+        self.generator = torch.Generator("cpu").manual_seed(0)
 
     def fail(self, message: str, cause: BaseException | None = None) -> None:
         raise EncoderError(
@@ -375,7 +376,7 @@ class _EncoderCheck:
         grid = self.check_layout(inputs, tokens, layer)
         padding = ~grid.valid.to(tokens.device)
         if bool(padding.any()):
-            noise = torch.randn(tokens.shape, generator=self.generator).to(tokens)
+            noise = normal(tokens.shape, self.generator).to(tokens)
             other = torch.where(padding[..., None], tokens + noise, tokens)
             unmoved = self.call(f"suffix {at}", encoder.suffix, other, layer, inputs)
             self.close(unmoved, embedding, f"suffix {at} reads tokens that the grid calls padding")
@@ -388,7 +389,7 @@ class _EncoderCheck:
         leaf = tokens.clone().requires_grad_(True)
         with torch.enable_grad():
             out = self.call(f"suffix {at}", self.encoder.suffix, leaf, layer, inputs)
-            direction = torch.randn(out.shape[1], generator=self.generator).to(out)
+            direction = normal([out.shape[1]], self.generator).to(out)
             if not out.requires_grad:
                 self.fail(f"suffix {at} is not differentiable in its tokens")
             gradient = torch.autograd.grad((out[0] * direction).sum(), leaf, allow_unused=True)[0]
@@ -408,7 +409,7 @@ class _EncoderCheck:
         tokens = self.encoder.prefix(inputs, layer)[:1].detach().requires_grad_(True)
         with torch.enable_grad():
             out = self.encoder.suffix(tokens, layer, inputs.select([0]))
-            direction = torch.randn(out.shape[1], generator=self.generator).to(out)
+            direction = normal([out.shape[1]], self.generator).to(out)
             gradient = torch.autograd.grad((out[0] * direction).sum(), tokens)[0]
         content = self.encoder.grid(inputs, layer).content[:1].to(tokens.device)
         if not bool(gradient[content].any()):

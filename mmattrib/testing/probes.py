@@ -154,7 +154,7 @@ class _PlaneProbe(Probe):
         self.plane = (axes[0], axes[1])
         content = np.flatnonzero(grid.content[0].numpy())
         for token in self.random.permutation(content)[: 4 * self.count]:
-            scores = torch.zeros(grid.valid.shape)
+            scores = torch.zeros(grid.valid.shape, dtype=torch.float32, device="cpu")
             scores[0, int(token)] = 1.0
             claimed = grid.to_input(scores)[0]
             if claimed.max() <= 0:

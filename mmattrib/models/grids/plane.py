@@ -49,6 +49,12 @@ class Layout:
         """Number of content tokens."""
         return int(np.prod(list(self.sizes.values())))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the plane's axes."""
+        flat = np.empty(self.count, dtype=bool)
+        return einops.rearrange(flat, f"({self._flat}) -> {self.plane}", **self.sizes).shape
+
     def unfold(self, scores: Tensor) -> Tensor:
         """``(B, count)`` to ``(B, rows, columns)``."""
         pattern = f"{_BATCH} ({self._flat}) -> {_BATCH} {self.plane}"
@@ -151,7 +157,7 @@ class PlaneGrid(TokenGrid):
         return PlanePlacement(self._axes[index], (down, across), order)
 
     def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
-        rows, columns = self.layout.unfold(torch.zeros(1, self.layout.count)).shape[1:]
+        rows, columns = self.layout.shape
         planes = []
         for values, box, shape in zip(maps, self._boxes, self._shapes, strict=True):
             seen = np.zeros((box.bottom - box.top, box.right - box.left), dtype=np.float32)
@@ -164,7 +170,7 @@ class PlaneGrid(TokenGrid):
                 torch.from_numpy(seen)[None, None], (rows, columns), mode="area"
             )
             planes.append(cells[0, 0])
-        out = torch.zeros(self.content.shape)
+        out = torch.zeros(self.content.shape, dtype=torch.float32, device="cpu")
         out[self._laid] = self.layout.fold(torch.stack(planes)).reshape(-1)
         return out * self.content
 
