@@ -84,8 +84,10 @@ def check_grid(
     Mistakes of order (rows against columns, time against frequency, a CLS offset, the folding of
     clips) do not show in shapes. Here a region of the raw input is changed: pixels are painted
     over, a tone burst is added at a time and in a band, a word is replaced. The change of each
-    token at an early layer is laid on the input with ``grid.to_input``; its peak must lie in the
-    region.
+    token at an early layer is laid on the input with ``grid.to_input``; the centre of mass of what is
+    above half of its peak must lie in the region. A token that sees its own patch alone puts it
+    there exactly. Overlapping receptive fields spread a change over their neighbours, at the
+    border inwards alone; ``slack`` says how far its centre may then lie outside.
 
     Args:
         encoder: the encoder.
@@ -97,7 +99,10 @@ def check_grid(
             claims for ``count`` tokens drawn at random (of pictures, two corners of each), so
             that an offset by a single token shows; for text, ``count`` words spread evenly.
         count: how many regions to draw.
-        slack: how far outside its region a peak may lie, in tokens.
+        slack: how far outside its region a change may lie, in tokens: 0.25 for tokens that see a
+            patch each, up to 0.5 for convolutional towers. Drawn regions of pictures lie in two
+            corners of a cell, a third of it from its edge, so that an offset by one token shows up
+            to 0.6.
         misses: how many regions may come back elsewhere; 0 fits the embedding output, later
             layers mix tokens and may need one or two.
         seed: of the draw.
