@@ -25,7 +25,7 @@ from mmattrib.loading import load_method
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
-from mmattrib.models.turns import turn
+from mmattrib.models.turns import ordinary_tensors, turn
 from mmattrib.placement import with_unseen_warning
 from mmattrib.samples import Sample
 from mmattrib.types import (
@@ -277,9 +277,14 @@ def prepare(
         raise InputError(f"exactly two inputs make a pair, got {len(given)} ({named}); {todo}")
     encoders = {side: side_encoder(backbone, side) for side in given}  # before any file is read
     raw = {side: load_raw(encoders[side].modality, value) for side, value in given.items()}
-    with turn():  # tokenizers and feature extractors have a state of their own
-        inputs = {side: encoders[side].preprocess([raw[side]]) for side in raw}
+    inputs = {side: _preprocess(encoders[side], raw[side]) for side in raw}
     return Prepared(raw, inputs, sample, index)
+
+
+def _preprocess(encoder: Encoder, raw: RawInput) -> EncoderInputs:
+    # Tokenizers and feature extractors have a state of their own, and make tensors.
+    with turn(), ordinary_tensors(encoder.module):
+        return encoder.preprocess([raw])
 
 
 def side_encoder(backbone: Backbone, side: str) -> Encoder:

@@ -25,7 +25,9 @@ def load_backbone(name: str, **options: Any) -> Backbone:
         PluginError: its plugin is broken.
         WeightsError: its checkpoint cannot be loaded.
     """
-    with torch.inference_mode(False):  # weights made inside it could never be differentiated
+    # Weights made inside inference mode could never be differentiated, and those made on another
+    # device by default would not be where the backbone's own option puts them.
+    with torch.inference_mode(False), torch.device("cpu"):
         backbone = default_plugins().registry.create("backbone", name, **options)
     if not isinstance(backbone, Backbone):
         raise OptionError(

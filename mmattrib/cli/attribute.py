@@ -215,7 +215,7 @@ def checked_device(device: str) -> str:
     import torch
 
     try:
-        torch.zeros(1, device=device).add(1).cpu()
+        torch.zeros(1, dtype=torch.float32, device=device).add(1).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         here = ["cpu"]
         if torch.cuda.is_available():

@@ -30,7 +30,7 @@ def channel_rates(points: int, *, central: bool = False) -> Tensor:
             pure noise, where a slope is mostly noise, and near the clean tokens, where the fit is
             saturated.
     """
-    share = (torch.arange(points) + 0.5) / points
+    share = (torch.arange(points, dtype=torch.float32, device="cpu") + 0.5) / points
     # The distribution function 3 t² − 2 t³ of that density, turned round.
     return 0.5 - (torch.asin(1 - 2 * share) / 3).sin() if central else share
 
@@ -87,7 +87,7 @@ def channel_slopes(
     drawn_for = valid.new_ones(len(valid), 1) if shared_noise else valid
     drawn = PairNoise(keys, drawn_for, tokens.shape[-1], points, seed=seed, antithetic=True,
                       purpose="slopes").draw()  # fmt: skip
-    order = torch.arange(points)
+    order = torch.arange(points, device="cpu")
     rates = channel_rates(points, central=central)
     rates = torch.cat([rates[0::2], rates[1::2]])  # a draw and its negative, side by side
     slopes = []
@@ -95,7 +95,7 @@ def channel_slopes(
         # One pair a call: its rows then have the same shapes in any batch.
         signal = tokens[pair].detach().float()
         goal = target[pair].to(signal.device)
-        total = torch.zeros(signal.shape[0], device=signal.device)
+        total = signal.new_zeros(signal.shape[0])
         for some in torch.split(order, max_rows):
             rate = rates[some].to(signal)[:, None, None]
             scaled = drawn[pair, some].to(signal) * spread[pair]
@@ -104,7 +104,8 @@ def channel_slopes(
             direction = signal - scaled if noise_too else signal
             total += (gradient * direction).sum(-1).sum(0)
         slopes.append(total / points)
-    return torch.stack(slopes).where(valid.to(tokens.device), torch.zeros((), device=tokens.device))
+    found = torch.stack(slopes)
+    return found.where(valid.to(found.device), found.new_zeros(()))
 
 
 def closed_mask(slopes: Tensor, power: Tensor, valid: Tensor, price: Tensor | float) -> Tensor:
@@ -140,7 +141,8 @@ def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperatur
 
     softmax(temperature · cos(x_n, x_k)) over content tokens k, with token embeddings x less their
     mean; as affinity refines class activation maps in CLIP-ES (Lin et al., CVPR 2023). Rows sum to
-    one. An infinite temperature changes nothing; other tokens keep their scores.
+    one. An infinite temperature changes nothing; other tokens keep their scores. Each pair's
+    products are taken by themselves, so that no other pair rounds them.
 
     Args:
         scores: ``(B, N)``.
@@ -151,7 +153,13 @@ def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperatur
     content = content.to(scores.device)
     own = token_embeddings.to(scores.device, torch.float32)
     own = nnf.normalize(own - mean_token(own, content), dim=-1)
-    spread = attend(own, own, scores.float()[..., None], content, temperature)[..., 0]
+    values = scores.float()[..., None]
+    spread = torch.cat(
+        [
+            attend(own[row], own[row], values[row], content[row], temperature)[..., 0]
+            for row in (slice(pair, pair + 1) for pair in range(len(own)))
+        ]
+    )
     return spread.where(content, scores.float())
 
 
@@ -211,6 +219,6 @@ def expected_embedding(
             share = kept[pair, :, None].to(tokens.device, torch.float32)
             noise = drawn[pair].to(tokens.device) * spread[pair]
             z = share * tokens[pair].float() + (1 - share) * noise
-            rows = torch.full((samples,), pair, dtype=torch.long)
+            rows = torch.full((samples,), pair, dtype=torch.long, device="cpu")
             embeddings.append(suffix(z.to(tokens.dtype), rows).float().mean(0))
     return torch.stack(embeddings)

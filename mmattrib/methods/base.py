@@ -134,7 +134,10 @@ class Side:
 
         with torch.no_grad():
             embeddings = torch.cat(
-                [self.suffix(tokens[i : i + 1], torch.tensor([i])) for i in range(len(self))]
+                [
+                    self.suffix(tokens[i : i + 1], torch.tensor([i], device="cpu"))
+                    for i in range(len(self))
+                ]
             )
             target = self.guide.embedding.to(embeddings.device)
             return fit(embeddings.float()[:, None], target[:, None])[:, 0]
@@ -317,7 +320,7 @@ def refuse_dead_layer(side: Side) -> None:
 
     tokens = side.tokens()[:1].detach().requires_grad_()
     with torch.enable_grad():
-        embedding = side.suffix(tokens, torch.zeros(1, dtype=torch.long)).float()
+        embedding = side.suffix(tokens, torch.zeros(1, dtype=torch.long, device="cpu")).float()
         cosine = (embedding * side.guide.embedding[:1].to(embedding)).sum()
         (gradient,) = torch.autograd.grad(cosine, tokens, allow_unused=True)
     content = side.grid().content[:1].to(tokens.device)

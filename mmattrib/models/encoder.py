@@ -81,7 +81,7 @@ class EncoderInputs:
         Args:
             rows: ``(R,)`` row numbers.
         """
-        index = torch.as_tensor(rows, dtype=torch.long)
+        index = torch.as_tensor(rows, dtype=torch.long, device="cpu")
         return EncoderInputs(
             _Rows(self.tensors, index), tuple(self.raw[row] for row in index.tolist())
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick_methods import NAMES, quick
 from toy_encoders import RAWS, ToyAudio, ToyEncoder, ToyImage, ToyText
 
 import mmattrib as mm
@@ -19,11 +20,10 @@ from mmattrib.errors import OptionError
 from mmattrib.methods import Side, SideScores, guide_of
 from mmattrib.methods.options import limits_of
 from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
-from mmattrib.plugins import default_plugins, load_plugins
+from mmattrib.plugins import load_plugins
 from mmattrib.testing import check_method
 from mmattrib.types import RawAudio, RawImage, RawInput, RawText
 
-NAMES = default_plugins().registry.names("method")
 TOYS: dict[str, Callable[[], ToyEncoder]] = {"image": ToyImage, "audio": ToyAudio, "text": ToyText}
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugins" / "method.py"
 
@@ -49,13 +49,6 @@ def test_every_method_keeps_its_contract_on_tiny(name: str, three_scenes: list[m
     check_method(method, tiny["text"], captions, tiny["image"], pictures)
     if name in ("ca-m2ib", "m2ib"):
         check_method(method, tiny["audio"], sounds, tiny["text"], captions)
-
-
-def quick(name: str) -> dict[str, int]:
-    """A small budget, of whatever options the method has."""
-    small = {"points": 4, "guide_points": 2, "draws_behind": 2, "steps": 3, "samples": 2}
-    given = {each.name for each in fields(mm.load_method(name).options)}
-    return {option: value for option, value in small.items() if option in given}
 
 
 def paired(explained: str, guide: str) -> Side:

@@ -235,13 +235,13 @@ class TinyAudioEncoder(_TinyEncoder):
             waves.append(wave)
         counts = [max(1, math.ceil(len(wave) / self.clip_samples)) for wave in waves]
         shape = (len(waves), max(counts), self.config.mel_bins, self.config.frames)
-        x = torch.zeros(shape, dtype=torch.float32)
+        x = torch.zeros(shape, dtype=torch.float32, device="cpu")
         for row, (wave, count) in enumerate(zip(waves, counts, strict=True)):
             padded = np.zeros(count * self.clip_samples, dtype=np.float32)
             padded[: len(wave)] = wave
             power = self.spec.power(torch.from_numpy(padded).view(count, -1))
             x[row, :count] = normalise_log_mel(self.spec.log_mel(power))
-        clips = torch.tensor(counts)
+        clips = torch.tensor(counts, device="cpu")
         return EncoderInputs({"x": x.to(self.device), "clips": clips.to(self.device)}, tuple(raws))
 
     def embed(self, inputs: EncoderInputs) -> Tensor:
@@ -274,12 +274,12 @@ class TinyAudioEncoder(_TinyEncoder):
         frames = [self.frames(expect(raw, RawAudio)) for raw in inputs.raw]
         if layer == INPUT_LAYER:
             rows, columns = self.config.mel_bins, self.config.frames
-            laid = torch.ones(batch, clips, rows * columns, dtype=torch.bool)
+            laid = torch.ones(batch, clips, rows * columns, dtype=torch.bool, device="cpu")
         else:
             rows, columns = self.config.audio_grid
-            laid = torch.ones(batch, clips, self._per_clip, dtype=torch.bool)
+            laid = torch.ones(batch, clips, self._per_clip, dtype=torch.bool, device="cpu")
             laid[:, :, 0] = False
-        used = torch.arange(clips)[None] < inputs["clips"].cpu()[:, None]
+        used = torch.arange(clips, device="cpu")[None] < inputs["clips"].cpu()[:, None]
         return SpectrogramGrid(
             Layout("clip f t", "f (clip t)", {"clip": clips, "f": rows, "t": columns}),
             np.asarray(self.spec.hz(), dtype=np.float32),
