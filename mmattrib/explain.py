@@ -18,12 +18,13 @@ import torch
 from tqdm.auto import tqdm
 
 from mmattrib.engine import Guide
-from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
+from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError, TrustWarning
 from mmattrib.io import content_hash
 from mmattrib.io import load as load_raw
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
+from mmattrib.models.guard import guarded
 from mmattrib.models.turns import turn
 from mmattrib.placement import with_unseen_warning
 from mmattrib.plugins import default_plugins
@@ -333,10 +334,13 @@ def prepare(
 def side_encoder(backbone: Backbone, side: str) -> Encoder:
     """The encoder of a side: named by its modality, plus ``_2`` for the second of one modality.
 
+    Its methods are checked: it may be anyone's.
+
     Raises:
         InputError: the backbone does not embed it.
+        EncoderError: it lacks an attribute of the contract.
     """
-    return backbone[side if side in backbone else str(side).removesuffix(SECOND)]
+    return guarded(backbone[side if side in backbone else str(side).removesuffix(SECOND)])
 
 
 def explain(
@@ -370,6 +374,7 @@ def explain(
             stack.enter_context(encoder.frozen())
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
         guides = {side: guide_of(encoders[side], inputs[side]) for side in both}
+        _check_joint(encoders, guides)
         given = {
             side: Side(
                 encoder=encoders[side],
@@ -413,10 +418,30 @@ def explain(
 
 def _checked(side: Side, own: Guide) -> Side:
     """The side with an encoder whose suffix is the model's, on this very input."""
+    tokens, valid = side.tokens(), side.grid().valid
+    if tokens.shape[:2] != valid.shape:
+        raise EncoderError(
+            f"the {side.encoder.modality} encoder ({type(side.encoder).__name__}) gives "
+            f"{tokens.shape[1]} tokens at layer {side.layer}, and its grid places "
+            f"{valid.shape[1]}; accepted: equal numbers"
+        )
     encoder = side.encoder.checked(
         side.inputs, side.layer, tokens=side.tokens(), embedding=own.embedding
     )
     return side if encoder is side.encoder else replace(side, encoder=encoder)
+
+
+def _check_joint(encoders: Mapping[str, Encoder], guides: Mapping[str, Guide]) -> None:
+    sizes = {side: guide.embedding.shape[-1] for side, guide in guides.items()}
+    if len(set(sizes.values())) > 1:
+        told = " and ".join(
+            f"{encoders[side].modality} ({type(encoders[side]).__name__}) into {size}"
+            for side, size in sizes.items()
+        )
+        raise EncoderError(
+            f"the encoders embed into spaces of different sizes: {told} dimensions; a backbone's "
+            "encoders share one joint space"
+        )
 
 
 def _other(both: Sequence[str], side: str) -> str:

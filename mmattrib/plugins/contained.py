@@ -18,6 +18,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGPIPE", "SIGALRM", "SIGCHLD")
@@ -73,7 +74,7 @@ def _descriptor_turned(number: int, to: int) -> Iterator[None]:
 
 def _folder() -> Callable[[], None]:
     try:
-        before = os.getcwd()
+        before = Path.cwd()
     except OSError:  # it was removed
         return _nothing
 
@@ -122,13 +123,13 @@ def _locale() -> Callable[[], None]:
 
 
 def _torch() -> Callable[[], None]:
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     found = None
     if torch is not None:
         found = torch.get_default_dtype(), torch.is_grad_enabled()
 
     def put_back() -> None:
-        torch = sys.modules.get("torch")
+        torch: Any = sys.modules.get("torch")
         if not hasattr(torch, "set_default_dtype"):  # not imported, or only in part
             return
         dtype, gradients = found or (torch.float32, True)

@@ -86,25 +86,34 @@ def test_a_factory_that_exits_is_named_and_ends_nothing(tmp_path: Path) -> None:
     assert found.stdout == ""
 
 
+def disturb() -> None:
+    os.chdir("/")
+    warnings.simplefilter("ignore")
+    warnings.showwarning = print  # type: ignore[assignment]
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    locale.setlocale(locale.LC_ALL, "C")
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    raise ZeroDivisionError
+
+
+def shared() -> tuple[object, ...]:
+    return (
+        Path.cwd(),
+        list(warnings.filters),
+        warnings.showwarning,
+        signal.getsignal(signal.SIGTERM),
+        locale.setlocale(locale.LC_ALL),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+    )
+
+
 def test_what_the_process_shares_is_put_back() -> None:
-    usual = warnings.filters[:], warnings.showwarning
-    handler, folder, place = signal.getsignal(signal.SIGTERM), os.getcwd(), os.environ.get("HOME")
-    told, dtype = locale.setlocale(locale.LC_ALL), torch.get_default_dtype()
+    before = shared()
     with pytest.raises(ZeroDivisionError), contained():
-        os.chdir("/")
-        warnings.simplefilter("ignore")
-        warnings.showwarning = print  # type: ignore[assignment]
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        locale.setlocale(locale.LC_ALL, "C")
-        torch.set_default_dtype(torch.float64)
-        torch.set_grad_enabled(False)
-        raise ZeroDivisionError
-    assert (warnings.filters[:], warnings.showwarning) == usual
-    assert signal.getsignal(signal.SIGTERM) == handler
-    assert (os.getcwd(), os.environ.get("HOME")) == (folder, place)
-    assert locale.setlocale(locale.LC_ALL) == told
-    assert torch.get_default_dtype() == dtype
-    assert torch.is_grad_enabled()
+        disturb()
+    assert shared() == before
 
 
 def test_standard_output_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,10 @@ BROKEN = {
     "syntax": ("def register_methods(:", "", "import", "SyntaxError"),
     "exits": ("raise SystemExit(3)", "", "import", "SystemExit: 3"),
     "raises no exception": (
-        "class Odd(BaseException): ...\nraise Odd('out')", "", "import", "Odd: out"
+        "class Odd(BaseException): ...\nraise Odd('out')",
+        "",
+        "import",
+        "Odd: out",
     ),
     "mute": (
         "class Mute(Exception):\n    def __str__(self): raise KeyError\nraise Mute",

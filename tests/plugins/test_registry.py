@@ -71,7 +71,9 @@ def test_good_names(name: str) -> None:
     assert Registry().register("metric", name, made).name == name
 
 
-@pytest.mark.parametrize("name", ["", " a", "a b", "-a", "_a", "a/b", "ä", "a\n", "all", "All", "x" * 101, 3])
+@pytest.mark.parametrize(
+    "name", ["", " a", "a b", "-a", "_a", "a/b", "ä", "a\n", "all", "All", "x" * 101, 3]
+)
 def test_bad_names(name: Any) -> None:
     with pytest.raises(PluginError, match="cannot name a metric"):
         Registry().register("metric", name, made)
@@ -285,11 +287,11 @@ def test_an_error_becomes_one_line() -> None:
 
 
 def test_an_error_that_cannot_say_what_it_is_becomes_one_line_too() -> None:
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self) -> str:
             raise ZeroDivisionError
 
-    assert one_line(Mute()) == "Mute"
+    assert one_line(MuteError()) == "MuteError"
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit(), ZeroDivisionError("x"), Odd()])
