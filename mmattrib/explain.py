@@ -130,6 +130,11 @@ def attribute(
     """
     named = {"image": image, "audio": audio, "text": text}
     pair = {side: value for side, value in named.items() if value is not None}
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise InputError(
+            "inputs= is a mapping from modality to input, such as {'depth': path}, got "
+            f"{type(inputs).__name__}"
+        )
     for side, value in (inputs or {}).items():
         if side in pair:
             raise InputError(

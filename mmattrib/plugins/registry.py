@@ -267,6 +267,11 @@ class Registry:
             UnknownNameError: nothing is registered under it; the message gives the nearest names.
             PluginError: two plugins claim it; the message names both distributions.
         """
+        if not isinstance(name, str):
+            raise UnknownNameError(
+                f"a {kind} is asked for by its name, got {type(name).__name__}; registered: "
+                f"{', '.join(self.names(kind)) or 'none'}"
+            )
         claims = self._claims.get((kind, name))
         if not claims:
             raise UnknownNameError(self._unknown(kind, name))
