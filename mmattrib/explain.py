@@ -18,13 +18,14 @@ import torch
 from tqdm.auto import tqdm
 
 from mmattrib.engine import Guide
-from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
+from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError, TrustWarning
 from mmattrib.io import content_hash
 from mmattrib.io import load as load_raw
 from mmattrib.loading import load_method
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
+from mmattrib.models.guard import guarded
 from mmattrib.models.turns import ordinary_tensors, turn
 from mmattrib.placement import with_unseen_warning
 from mmattrib.samples import Sample
@@ -81,6 +82,11 @@ def attribute(
     """
     named = {"image": image, "audio": audio, "text": text}
     pair = {side: value for side, value in named.items() if value is not None}
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise InputError(
+            "inputs= is a mapping from modality to input, such as {'depth': path}, got "
+            f"{type(inputs).__name__}"
+        )
     for side, value in (inputs or {}).items():
         if side in pair:
             raise InputError(
@@ -290,10 +296,13 @@ def _preprocess(encoder: Encoder, raw: RawInput) -> EncoderInputs:
 def side_encoder(backbone: Backbone, side: str) -> Encoder:
     """The encoder of a side: named by its modality, plus ``_2`` for the second of one modality.
 
+    Its methods are checked: it may be anyone's.
+
     Raises:
         InputError: the backbone does not embed it.
+        EncoderError: it lacks an attribute of the contract.
     """
-    return backbone[side if side in backbone else str(side).removesuffix(SECOND)]
+    return guarded(backbone[side if side in backbone else str(side).removesuffix(SECOND)])
 
 
 def explain(
@@ -327,6 +336,7 @@ def explain(
             stack.enter_context(encoder.frozen())
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
         guides = {side: guide_of(encoders[side], inputs[side]) for side in both}
+        _check_joint(encoders, guides)
         given = _sides(encoders, pairs, layers, guides, keys)
         for side in wanted:
             if side not in both:
@@ -358,6 +368,13 @@ def explain(
 
 def _checked(side: Side, own: Guide) -> Side:
     """The side with an encoder whose suffix is the model's, on this very input."""
+    tokens, valid = side.tokens(), side.grid().valid
+    if tokens.shape[:2] != valid.shape:
+        raise EncoderError(
+            f"the {side.encoder.modality} encoder ({type(side.encoder).__name__}) gives "
+            f"{tokens.shape[1]} tokens at layer {side.layer}, and its grid places "
+            f"{valid.shape[1]}; accepted: equal numbers"
+        )
     encoder = side.encoder.checked(
         side.inputs, side.layer, tokens=side.tokens(), embedding=own.embedding
     )
@@ -383,6 +400,19 @@ def _sides(
             keys=tuple(own),
         )
     return found
+
+
+def _check_joint(encoders: Mapping[str, Encoder], guides: Mapping[str, Guide]) -> None:
+    sizes = {side: guide.embedding.shape[-1] for side, guide in guides.items()}
+    if len(set(sizes.values())) > 1:
+        told = " and ".join(
+            f"{encoders[side].modality} ({type(encoders[side]).__name__}) into {size}"
+            for side, size in sizes.items()
+        )
+        raise EncoderError(
+            f"the encoders embed into spaces of different sizes: {told} dimensions; a backbone's "
+            "encoders share one joint space"
+        )
 
 
 def _other(both: Sequence[str], side: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mmattrib as mm
-from mmattrib.errors import InputError, OptionError, TrustWarning, UnknownNameError
+from mmattrib.errors import InputError, MethodError, OptionError, TrustWarning, UnknownNameError
 from mmattrib.methods import Method, Side, SideScores
 
 SMALL = {"points": 4, "guide_points": 2, "draws_behind": 2}
@@ -157,7 +157,7 @@ def test_the_model_is_left_as_it_was_after_an_exception(
     untrained: mm.Backbone, three_scenes: list[mm.Scene]
 ) -> None:
     before = _state(untrained)
-    with pytest.raises(RuntimeError, match="in the middle"):
+    with pytest.raises(MethodError, match="in the middle"):
         mm.attribute(untrained, **_pair(three_scenes[0], "image", "text"), method=_Broken())
     assert _state(untrained) == before
 

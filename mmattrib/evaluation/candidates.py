@@ -150,8 +150,12 @@ def candidates(methods: Methods, layer: Layers = None) -> tuple[Candidate, ...]:
             Variant(entry.name, entry.name, {}, layer)
             for entry in default_plugins().registry.usable("method")
         ]
-    else:
+    elif isinstance(methods, Iterable) and not isinstance(methods, bytes):
         given = [_one(method, layer) for method in methods]
+    else:
+        raise OptionError(
+            f"methods must be 'all' or a sequence of methods, got {type(methods).__name__}"
+        )
     if not given:
         raise OptionError("an evaluation needs at least one method, got none")
     return _told_apart(given)

@@ -132,7 +132,7 @@ class SeededOptions(MethodOptions):
         seed: of the noise; the same seed gives the same map.
     """
 
-    seed: int = option(0)
+    seed: int = option(0, least=-(2**63), most=2**63 - 1)
 
 
 def acting_options(options: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from mmattrib.backbones.tiny.model import (
     normalise_log_mel,
 )
 from mmattrib.backbones.tiny.tokenizer import UNK_ID, Tokens, WordTokenizer
-from mmattrib.errors import EncoderError, InputError, TrustWarning
+from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
 from mmattrib.io.audio import resample
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.blocks import BlockEncoder
@@ -313,6 +313,8 @@ class TinyAudioEncoder(_TinyEncoder):
 def load(checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
     """Load `tiny`; see :func:`mmattrib.backbones.tiny.load`."""
     place = parse_device(device)
+    if not isinstance(checkpoint, str | Path | None):
+        raise OptionError(f"checkpoint must be a path or None, got {type(checkpoint).__name__}")
     path = WEIGHTS if checkpoint is None else Path(checkpoint)
     model, info = load_tiny(path)
     provenance: dict[str, JSONValue] = {"checkpoint": path.name, "training": info.training}
