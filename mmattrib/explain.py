@@ -1,4 +1,4 @@
-"""The verbs: `attribute` explains both sides of a pair; `attribute_many` a stream of pairs."""
+"""`attribute` explains both inputs of a pair, `attribute_many` those of many pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine: a per-input information bottleneck, guided by the other modality.
+"""The information bottleneck of one input, guided by the other: formulas in pure torch.
 
 Pure torch. It knows tokens ``(B, N, C)``, a suffix that turns them into embeddings, and a guide;
 it knows no modality, no encoder and no registry. A bottleneck is fitted by descent

@@ -34,7 +34,9 @@ _T = TypeVar("_T")
 class CaseModel(Protocol):
     """The model behind a case, as an evaluation gives it."""
 
-    backbone: Backbone
+    @property
+    def backbone(self) -> Backbone:
+        """The model that made the map."""
 
     @property
     def seed(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Models: encoders and backbones, and the toolkit for those who adapt one.
+"""Encoders, backbones and token grids, and the toolkit for those who adapt a model of their own.
 
 What an adapter needs is here, by its public name; docs/plugins.md shows it in use. Names are
 imported when they are first used, so that importing this package imports no torch.

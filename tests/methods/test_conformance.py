@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,12 +19,10 @@ from mmattrib.errors import OptionError
 from mmattrib.methods import Side, SideScores, guide_of
 from mmattrib.methods.options import limits_of
 from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
-from mmattrib.plugins import load_plugins
 from mmattrib.testing import check_method
 from mmattrib.types import RawAudio, RawImage, RawInput, RawText
 
 TOYS: dict[str, Callable[[], ToyEncoder]] = {"image": ToyImage, "audio": ToyAudio, "text": ToyText}
-EXAMPLE = Path(__file__).parents[2] / "examples" / "plugins" / "method.py"
 
 pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
 
@@ -152,25 +149,6 @@ def test_the_guides_tokens_are_embedded_for_methods_that_read_them(name: str, re
     guide = guide_of(encoder, [inputs.select([row]) for row in range(3)])
     mm.load_method(name)(replace(SIDES[0], guide=guide))
     assert calls == [1] * reads
-
-
-def test_the_example_of_a_method_is_short_registers_and_keeps_the_contract() -> None:
-    assert sum(bool(line.strip()) for line in EXAMPLE.read_text().splitlines()) <= 15
-    plugins = load_plugins(builtins=(), entry_points=())
-    namespace: dict[str, Any] = {"__name__": "occlusion"}
-    exec(compile(EXAMPLE.read_text(), str(EXAMPLE), "exec"), namespace)
-    module = type(sys)("occlusion")
-    vars(module).update(namespace)
-    plugins.add(module, name="occlusion", distribution="example")
-    assert not plugins.problems
-    method = plugins.registry.create("method", "occlusion")
-    check_method(method, ToyText(), RAWS["text"](), ToyImage(), RAWS["image"]())
-    found = method(SIDES[0])
-    side = SIDES[0]
-    silent = side.tokens().clone()
-    silent[1, 2] = 0
-    fall = side.cosines(side.tokens())[1] - side.cosines(silent)[1]
-    assert float(found.scores[1, 2]) == pytest.approx(float(fall), abs=1e-6)
 
 
 def test_importing_the_methods_imports_no_torch() -> None:
