@@ -338,7 +338,9 @@ def verdict(explanation: Explanation, calibration: Calibration | None = None) ->
         "no match": "These two do not match",
     }[level]
     sentence = f"{opening}: cosine {_shown(cosine, digits)}; {below}."
-    return Verdict(level, sentence, cosine, known, _maps(explanation, scores_of(explanation, entry)))
+    return Verdict(
+        level, sentence, cosine, known, _maps(explanation, scores_of(explanation, entry))
+    )
 
 
 def scores_of(
@@ -398,9 +400,7 @@ def _entry(explanation: Explanation, calibration: Calibration | None) -> Mapping
     modalities = {side: raw.modality for side, raw in explanation.inputs.items()}
     options = provenance.get("options") or {}
     method = str(provenance.get("method"))
-    settings = {
-        side: setting_of(method, options, each.layer) for side, each in explanation.items()
-    }
+    settings = {side: setting_of(method, options, each.layer) for side, each in explanation.items()}
     return calibration.entry(modalities, method, settings)
 
 

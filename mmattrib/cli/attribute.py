@@ -50,6 +50,13 @@ from mmattrib.types import RawInput
     "--device", help="Where to compute, e.g. cpu or cuda. Default: the backbone's choice."
 )
 @click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What `mmattrib calibrate` wrote for this backbone; it says whether the two inputs match "
+    "at all. Default: the backbone's own, if it ships one.",
+)
+@click.option(
     "--out",
     multiple=True,
     type=click.Path(path_type=Path),
@@ -70,6 +77,7 @@ def attribute(
     option: tuple[str, ...],
     backbone_option: tuple[str, ...],
     device: str | None,
+    calibration: Path | None,
     out: tuple[Path, ...],
     as_json: bool,
 ) -> None:
@@ -78,7 +86,8 @@ def attribute(
     Give exactly two of --image, --audio and --text (or --text-file). Both sides are explained.
     """
     given = chosen_pair(image=image, audio=audio, text=text, text_file=text_file)
-    files = [Path(path) for path in (image, audio, text_file) if path is not None]
+    given_files = (image, audio, text_file, calibration)
+    files = [Path(path) for path in given_files if path is not None]
     check_outputs(out, inputs=files)
     options = parse_options(option, "--option")
     backbone_options = parse_options(backbone_option, "--backbone-option")
@@ -91,9 +100,12 @@ def attribute(
     import mmattrib
 
     _refuse_own_keywords(options, mmattrib.attribute)
+    known = None if calibration is None else mmattrib.load_calibration(calibration)
     if device is not None:
         backbone_options["device"] = checked_device(device)
     model = mmattrib.load_backbone(backbone, **backbone_options)
+    if known is not None:
+        model.calibration = known
     explanation = mmattrib.attribute(
         model, inputs=inputs, method=method, seed=seed, layer=layers, **options
     )
