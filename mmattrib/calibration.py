@@ -165,10 +165,9 @@ class ScoreEntry:
         tree = _mapping(value, "an entry of scores")
         words = ("kind", "modality", "method", "setting", "unit")
         parts = ("unrelated_total", "unrelated_top", "paired_top")
-        return cls(
-            **{name: _text(tree.get(name), name) for name in words},
-            **{name: Distribution.from_json(tree.get(name)) for name in parts},
-        )
+        found: dict[str, Any] = {name: _text(tree.get(name), name) for name in words}
+        found |= {name: Distribution.from_json(tree.get(name)) for name in parts}
+        return cls(**found)
 
 
 @dataclass(frozen=True)
@@ -326,7 +325,7 @@ def verdict(explanation: Explanation, calibration: Calibration | None = None) ->
         )
         return Verdict("unknown", sentence, cosine, None, {})
     low, high = known.at(NO_MATCH), known.at(WEAK)
-    level: Level = "no match" if cosine <= low else "weak" if cosine <= high else "match"
+    level = level_of(cosine, known)
     digits = _digits(cosine, low, high)
     below = (
         f"{NO_MATCH} % of {known.n} unrelated {names} stay at or below {_shown(low, digits)}"
@@ -341,6 +340,13 @@ def verdict(explanation: Explanation, calibration: Calibration | None = None) ->
     return Verdict(
         level, sentence, cosine, known, _maps(explanation, scores_of(explanation, entry))
     )
+
+
+def level_of(cosine: float, unrelated: Distribution) -> Level:
+    """The rule of :func:`verdict` on a cosine and those of unrelated pairs."""
+    if cosine <= unrelated.at(NO_MATCH):
+        return "no match"
+    return "weak" if cosine <= unrelated.at(WEAK) else "match"
 
 
 def scores_of(

@@ -87,8 +87,9 @@ def calibrate(
     data_options = parse_options(data_option, "--data-option")
     method_options = parse_options(option, "--option")
     registry = default_plugins().registry
-    for kind, name in (("backbone", backbone), ("dataset", data), ("method", method)):
-        registry.require(kind, name)
+    registry.require("backbone", backbone)
+    registry.require("dataset", data)
+    registry.require("method", method)
     layers = parse_layers(layer, registry.get("dataset", data).modalities)
 
     import mmattrib

@@ -72,7 +72,7 @@ def calibrate(
     dataset = as_dataset(data)
     dataset = dataset if limit is None else dataset.head(limit)
     made = load_method(method, seed, **options)
-    cosines, count = _cosines(backbone, dataset)
+    cosines, count = pair_cosines(backbone, dataset)
     known = {kind: found for kind, found in cosines.items() if len(found) >= LEAST_PAIRS}
     if not known:
         most = max(map(len, cosines.values()), default=0)
@@ -94,8 +94,20 @@ def calibrate(
     )
 
 
-def _cosines(backbone: Backbone, dataset: Dataset) -> tuple[dict[str, list[float]], int]:
-    """Kind of pair -> cosines of unrelated pairs; and how many samples there were."""
+def pair_cosines(
+    backbone: Backbone, dataset: Dataset, unrelated: bool = True
+) -> tuple[dict[str, list[float]], int]:
+    """Cosines of pairs, one for each kind of pair in each sample.
+
+    Args:
+        backbone: embeds both sides.
+        dataset: of inputs that belong together; says which are unrelated.
+        unrelated: pair each input with an unrelated one, of its own kind too; otherwise with the
+            others of its sample.
+
+    Returns:
+        Kind of pair -> cosines; and how many samples there were.
+    """
     found: dict[str, list[float]] = {}
     count = 0
     for number, sample in enumerate(dataset, dataset.first):
@@ -105,7 +117,10 @@ def _cosines(backbone: Backbone, dataset: Dataset) -> tuple[dict[str, list[float
             try:
                 if explained not in known:
                     known[explained] = _embedding(backbone, explained, sample.inputs[explained])
-                other = dataset.unrelated(number, sample, explained, guide)
+                if unrelated:
+                    other = dataset.unrelated(number, sample, explained, guide)
+                else:
+                    other = None if explained == guide else sample.inputs[guide]
                 if other is None:
                     continue
                 cosine = float((known[explained] * _embedding(backbone, guide, other)).sum())
