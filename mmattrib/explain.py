@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from mmattrib.calibration import setting_of
 from mmattrib.engine import Guide
 from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError, TrustWarning
 from mmattrib.io import content_hash
@@ -349,6 +350,8 @@ def explain(
     cosines = (embeddings[both[0]] * embeddings[both[1]]).sum(-1).tolist()
     seconds = (time.perf_counter() - start) / len(pairs)
     provenance = _provenance(backbone, method, layers)
+    modalities = {side: encoder.modality for side, encoder in encoders.items()}
+    provenance["calibration"] = _calibration(backbone, method, modalities, layers)
     return [
         Explained(
             Explanation(
@@ -501,6 +504,18 @@ def _provenance(
             "python": platform.python_version(),
         },
     }
+
+
+def _calibration(
+    backbone: Backbone, method: Method, modalities: Mapping[str, str], layers: Mapping[str, int]
+) -> JSONValue:
+    """What is known of unrelated pairs of this kind; None where nothing, or of other weights."""
+    known = backbone.calibration
+    if known is None or known.weights_sha256 != backbone.weights_hash():
+        return None
+    options = method.describe()
+    settings = {side: setting_of(method.name, options, layers[side]) for side in layers}
+    return known.entry(modalities, method.name, settings)
 
 
 def _version(name: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from mmattrib.backbones.tiny.checkpoint import WEIGHTS, load_tiny
+from mmattrib.backbones.tiny.checkpoint import CALIBRATION, WEIGHTS, load_tiny
 from mmattrib.backbones.tiny.model import (
     Block,
     TinyConfig,
@@ -26,6 +26,7 @@ from mmattrib.backbones.tiny.model import (
 from mmattrib.backbones.tiny.tokenizer import UNK_ID, Tokens, WordTokenizer
 from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
 from mmattrib.io.audio import resample
+from mmattrib.io.calibrations import load_calibration
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.blocks import BlockEncoder
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
@@ -320,7 +321,10 @@ def load(checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
     provenance: dict[str, JSONValue] = {"checkpoint": path.name, "training": info.training}
     if checkpoint is None:  # what others trained is theirs to license
         provenance["licence"] = "Apache-2.0"
-    return wrap(model.to(place), info.vocabulary, provenance)
+    backbone = wrap(model.to(place), info.vocabulary, provenance)
+    if checkpoint is None and CALIBRATION.exists():
+        backbone.calibration = load_calibration(CALIBRATION)
+    return backbone
 
 
 DEFAULT_LAYERS: Final = {"image": 0, "audio": 0, "text": -1}
