@@ -89,8 +89,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     made = measure(args.n, args.maps, args.seed)
     made.save(args.out)
-    for kind, found in made.similarities.items():
-        sys.stdout.write(f"{kind}: 95 % at or below {found.at(95):.3f}, {found.n} pairs\n")
+    for kind, similarities in made.similarities.items():
+        sys.stdout.write(
+            f"{kind}: 95 % at or below {similarities.at(95):.3f}, {similarities.n} pairs\n"
+        )
     return 0
 
 

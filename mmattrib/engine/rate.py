@@ -150,17 +150,15 @@ def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperatur
         content: ``(B, N)`` bool.
         temperature: above 0.
     """
-    content = content.to(scores.device)
+    content, scores = content.to(scores.device), scores.float()
     own = token_embeddings.to(scores.device, torch.float32)
-    own = nnf.normalize(own - mean_token(own, content), dim=-1)
-    values = scores.float()[..., None]
-    spread = torch.cat(
-        [
-            attend(own[row], own[row], values[row], content[row], temperature)[..., 0]
-            for row in (slice(pair, pair + 1) for pair in range(len(own)))
-        ]
-    )
-    return spread.where(content, scores.float())
+    spread = []
+    for pair in range(len(scores)):
+        # One pair at a time: products of matrices round differently in another batch.
+        one = slice(pair, pair + 1)
+        alike = nnf.normalize(own[one] - mean_token(own[one], content[one]), dim=-1)
+        spread.append(attend(alike, alike, scores[one, :, None], content[one], temperature))
+    return torch.cat(spread)[..., 0].where(content, scores)
 
 
 def rectified_attention(slopes: Tensor, content: Tensor) -> Tensor:
@@ -182,6 +180,46 @@ def rectified_attention(slopes: Tensor, content: Tensor) -> Tensor:
     top = raised.amax(-1, keepdim=True)
     weights = raised / top.clamp_min(torch.finfo(raised.dtype).tiny)
     return torch.where(content & (top > 0), weights, torch.ones_like(weights))
+
+
+def channel_noise(
+    tokens: Tensor, valid: Tensor, keys: Sequence[str], *, samples: int, sigma: float, seed: int
+) -> Tensor:
+    """The noise that stands behind a mask, σ s ⊙ ε, ``(B, S, N, C)`` on the CPU.
+
+    The same for any mask, so that what is kept behind one mask can be compared with another.
+
+    Args:
+        tokens: ``(B, N, C)``.
+        valid: ``(B, N)`` bool.
+        keys: one name per pair.
+        samples: S, draws of ε in antithetic pairs.
+        sigma: σ_m.
+        seed: the user's.
+    """
+    spread = sigma * TokenStatistics.of_inputs(tokens, valid).std
+    drawn = PairNoise(keys, valid, tokens.shape[-1], samples, seed=seed, antithetic=True,
+                      purpose="embedding").draw()  # fmt: skip
+    return drawn * spread.to(drawn.device)[:, None]
+
+
+def embedding_behind_noise(
+    tokens: Tensor, noise: Tensor, suffix: Suffix, kept: Tensor, pair: int
+) -> Tensor:
+    """The mean embedding of one pair behind a mask, ``(D,)`` float32; S rows of the suffix.
+
+    Args:
+        tokens: of all pairs, ``(B, N, C)``.
+        noise: of all pairs, from :func:`channel_noise`.
+        suffix: as in :func:`channel_slopes`.
+        kept: λ of this pair, ``(N,)``.
+        pair: which of the B.
+    """
+    share = kept[:, None].to(tokens.device, torch.float32)
+    with torch.no_grad():
+        z = share * tokens[pair].float() + (1 - share) * noise[pair].to(tokens.device)
+        rows = torch.full((len(z),), pair, dtype=torch.long, device="cpu")
+        return suffix(z.to(tokens.dtype), rows).float().mean(0)
 
 
 def expected_embedding(
@@ -210,15 +248,10 @@ def expected_embedding(
         sigma: σ_m.
         seed: the user's.
     """
-    spread = sigma * TokenStatistics.of_inputs(tokens, valid).std
-    drawn = PairNoise(keys, valid, tokens.shape[-1], samples, seed=seed, antithetic=True,
-                      purpose="embedding").draw()  # fmt: skip
-    embeddings = []
-    with torch.no_grad():
-        for pair in range(len(tokens)):
-            share = kept[pair, :, None].to(tokens.device, torch.float32)
-            noise = drawn[pair].to(tokens.device) * spread[pair]
-            z = share * tokens[pair].float() + (1 - share) * noise
-            rows = torch.full((samples,), pair, dtype=torch.long, device="cpu")
-            embeddings.append(suffix(z.to(tokens.dtype), rows).float().mean(0))
-    return torch.stack(embeddings)
+    noise = channel_noise(tokens, valid, keys, samples=samples, sigma=sigma, seed=seed)
+    return torch.stack(
+        [
+            embedding_behind_noise(tokens, noise, suffix, share, pair)
+            for pair, share in enumerate(kept)
+        ]
+    )
