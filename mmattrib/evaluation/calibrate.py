@@ -20,9 +20,10 @@ from mmattrib.calibration import (
 )
 from mmattrib.datasets.base import as_dataset
 from mmattrib.errors import InputError, OptionError, TrustWarning
-from mmattrib.explain import Layers, attribute_many, side_encoder
+from mmattrib.explain import Layers, attribute_many
 from mmattrib.io import load as load_raw
 from mmattrib.loading import load_method
+from mmattrib.preparing import side_encoder
 from mmattrib.samples import Sample
 from mmattrib.types import SECOND, Attribution
 

@@ -14,10 +14,11 @@ from mmattrib.datasets.base import Dataset
 from mmattrib.errors import InputError, OptionError
 from mmattrib.evaluation.candidates import Candidate, Variant
 from mmattrib.evaluation.models import ModelSource
-from mmattrib.explain import Explained, Failure, Prepared, explain, explain_some, prepare
+from mmattrib.explain import Explained, Failure, explain, explain_some
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
+from mmattrib.preparing import Prepared, prepare
 from mmattrib.samples import Sample
 from mmattrib.types import Attribution
 

@@ -11,10 +11,10 @@ import torch
 
 from mmattrib.evaluation.candidates import Candidate
 from mmattrib.evaluation.measure import SampleRow
-from mmattrib.explain import side_encoder
 from mmattrib.io import load
 from mmattrib.metrics.localisation import ObjectTop1
 from mmattrib.models.backbone import Backbone
+from mmattrib.preparing import side_encoder
 from mmattrib.types import SECOND, JSONValue, RawInput
 
 if TYPE_CHECKING:
