@@ -64,7 +64,7 @@ def load_backbone(name: str, **options: Any) -> Backbone:
 
 
 def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
-    """Make a registered method, or pass a live one through.
+    """Make a registered method from its name, or return a :class:`Method` as given.
 
     Args:
         method: a name that ``mmattrib methods`` lists, or a :class:`Method`.
@@ -100,7 +100,7 @@ def attribute(
     seed: int = 0,
     **options: Any,
 ) -> Explanation:
-    """Explain what in two inputs made the model match them.
+    """Explain which parts of two inputs made a model match them.
 
     Args:
         backbone: from :func:`load_backbone`, or a :class:`Backbone` around your own encoders.
@@ -476,7 +476,7 @@ def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
 
 
 def pair_key(pair: Mapping[str, RawInput]) -> str:
-    """What a pair's noise belongs to: SHA-256 of both decoded inputs, in no particular order."""
+    """The key of a pair's noise: SHA-256 of both decoded inputs, independent of their order."""
     parts = sorted(f"{raw.modality}:{content_hash(raw)}" for raw in pair.values())
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 

@@ -73,7 +73,7 @@ def attribute(
     out: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Explain what in two inputs made a model match them.
+    """Explain which parts of two inputs made a model match them.
 
     Give exactly two of --image, --audio and --text (or --text-file). Both sides are explained.
     """

@@ -1,4 +1,4 @@
-"""``mmattrib backbones``, ``methods``, ``metrics`` and ``plugins``: what there is."""
+"""``mmattrib backbones``, ``methods``, ``metrics``, ...: list what is registered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def listing(kind: Kind) -> click.Command:
     """The command that lists what is registered of a kind."""
 
     @click.command(f"{kind}s", help=f"List the {kind}s{_TELLS.get(kind, '')}.")
-    @click.option("--all", "research", is_flag=True, help="With those kept for comparison only.")
+    @click.option(
+        "--all", "research", is_flag=True, help="Also list those kept for comparison only."
+    )
     @json_option
     def command(research: bool, as_json: bool) -> None:
         _list(kind, as_json, research)
@@ -52,7 +54,7 @@ def dump(value: JSONValue) -> str:
 
 
 def describe_entries(registry: Registry, kind: Kind, research: bool) -> list[JSONValue]:
-    """What stands under each name of a kind, for JSON; with ``research``, of all names.
+    """The entry of each registered name of a kind, for JSON; ``research`` adds research names.
 
     ``state`` is ``"ready"``, ``"missing"`` or ``"conflict"``; ``todo`` says how to change that.
     """
