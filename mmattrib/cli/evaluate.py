@@ -109,10 +109,11 @@ def evaluate(
     jobs: int,
     out: tuple[Path, ...],
 ) -> None:
-    """Score methods on samples whose truth is known, or by asking the model.
+    """Measure attribution methods on a data set.
 
-    Prints a table per direction: "image|text" explains the image, guided by the text. Mean and
-    standard error in percent.
+    A metric compares each map with a known truth, or asks the model. Prints a table per direction:
+    "image|text" explains the image, given the text. Mean and standard error, in percent where the
+    metric is a share.
     """
     files = [resume] if resume is not None else []
     check_outputs(out, suffixes=SUFFIXES, inputs=files)

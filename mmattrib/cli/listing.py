@@ -21,7 +21,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def listing(kind: Kind) -> click.Command:
     """The command that lists what is registered of a kind."""
 
-    @click.command(f"{kind}s", help=f"List the {kind}s{_TELLS.get(kind, '')}.")
+    @click.command(f"{kind}s", help=f"List the {_SAID.get(kind, kind)}s{_TELLS.get(kind, '')}.")
     @click.option(
         "--all", "research", is_flag=True, help="Also list those kept for comparison only."
     )
@@ -32,7 +32,14 @@ def listing(kind: Kind) -> click.Command:
     return command
 
 
-_TELLS: dict[Kind, str] = {"backbone": ", what they embed and what they need"}
+_SAID: dict[Kind, str] = {"dataset": "data set"}
+_TELLS: dict[Kind, str] = {
+    "backbone": " (models that embed two or more kinds of input), what they embed and need",
+    "method": ": what can make the maps",
+    "metric": ": what `mmattrib evaluate` can measure",
+    "dataset": ": what `mmattrib evaluate` can measure on",
+    "writer": ": the file suffixes that --out takes",
+}
 backbones, methods, metrics, datasets, writers = (
     listing(kind) for kind in ("backbone", "method", "metric", "dataset", "writer")
 )

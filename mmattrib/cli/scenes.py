@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "heldout"]),
     default="heldout",
     show_default=True,
-    help="Sprites and sounds that the embedded model was trained on, or never saw.",
+    help="Drawings and sounds that `tiny` was trained on, or that it never saw.",
 )
 @click.option(
     "--bank",
