@@ -49,7 +49,7 @@ def attribute(
     seed: int = 0,
     **options: Any,
 ) -> Explanation:
-    """Explain what in two inputs made the model match them.
+    """Explain which parts of two inputs made a model match them.
 
     Args:
         backbone: from :func:`load_backbone`, or a :class:`Backbone` around your own encoders.

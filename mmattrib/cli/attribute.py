@@ -95,7 +95,7 @@ def attribute(
     out: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Explain what in two inputs made a model match them.
+    """Explain which parts of two inputs made a model match them.
 
     Give exactly two inputs, by --image, --audio, --text (or --text-file) and --input. Both sides
     are explained.

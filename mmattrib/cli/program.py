@@ -1,4 +1,4 @@
-"""The program ``mmattrib``: where its commands are found, and how it speaks of errors."""
+"""The program ``mmattrib``: how its commands are found, and how errors become one line."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class BottleneckOptions:
             order in the noise, in one row per step whatever ``samples`` says. The compression is
             that of the noisy bottleneck all the same.
         target: ``"embedding"``, the guidance's own, or ``"capped"``: a pair's mean fit counts up to
-            that of its clean embedding, so that steering above it earns nothing.
+            that of its clean embedding, so that exceeding it brings no gain.
         contrast: weight of cos(g(Z), ē), subtracted from the fit; ē is the embedding of a guide
             that says nothing (:attr:`mmattrib.engine.guidance.Guide.neutral`).
     """

@@ -1,4 +1,4 @@
-"""The bottleneck solved in closed form: slopes of the fit along the channel, and the mask they buy.
+"""The bottleneck in closed form: slopes of the fit along the channel, and the best mask for them.
 
 Eq. (11) asks for the mask that maximises γ · fit(λ) − β · KL(λ). Descending it from one start sees
 the fit's slope where the descent happens to be. Here the slope of each token is averaged over every
@@ -50,7 +50,7 @@ def channel_slopes(
     central: bool = False,
     max_rows: int = 64,
 ) -> Tensor:
-    """How fast the fit rises with each token's λ, averaged over all rates of the channel.
+    """The slope of the fit in each token's λ, averaged over the rates of the channel.
 
     At rate t every token is Z_n = t r_n + σ (1 − t) s ⊙ ε_n, eq. (5) with one λ = t for all, where
     s is the root mean square of each channel (:meth:`TokenStatistics.of_inputs`). The slope is
@@ -58,8 +58,8 @@ def channel_slopes(
     or r_n − σ s ⊙ ε_n, which also counts the noise that goes: the fit's own slope in λ_n.
 
     With ``shared_noise`` every token gets the same ε. Each token's channel is then still that of
-    eq. (5), but attention is not scrambled: what all keys have in common cancels in a softmax. The
-    slopes vary less from draw to draw, and maps locate better.
+    eq. (5), but the noise does not change which tokens attend to which: what all keys have in
+    common cancels in a softmax. The slopes vary less from draw to draw, and maps locate better.
 
     With ``noise_too`` and evenly spread rates the slopes of all valid tokens sum to fit(clean) −
     fit(noise) as ``points`` grows: integrated gradients (Sundararajan et al. 2017) along the
@@ -137,7 +137,7 @@ def closed_mask(slopes: Tensor, power: Tensor, valid: Tensor, price: Tensor | fl
 
 
 def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperature: float) -> Tensor:
-    """Scores averaged over look-alike tokens: attention of one side's tokens among themselves.
+    """Scores averaged over similar tokens, weighted by attention among one side's own tokens.
 
     softmax(temperature · cos(x_n, x_k)) over content tokens k, with token embeddings x less their
     mean; as affinity refines class activation maps in CLIP-ES (Lin et al., CVPR 2023). Rows sum to
@@ -164,9 +164,9 @@ def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperatur
 def rectified_attention(slopes: Tensor, content: Tensor) -> Tensor:
     """Weights in [0, 1] with which an embedding attends to the other side's tokens.
 
-    The positive part of the slopes over their largest: what raises the match counts by how much,
-    what lowers it not at all. 1 for tokens that stand for no part of the input (CLS, end of text),
-    and 1 everywhere where no token raises the match: nothing is then told apart.
+    The positive part of the slopes, divided by the largest: tokens that raise the match are
+    weighted by how much they do, tokens that lower it get 0. 1 for tokens that stand for no part of
+    the input (CLS, end of text), and 1 for all tokens of an input where none raises the match.
 
     Args:
         slopes: ``(B, M)``, units of the cosine.

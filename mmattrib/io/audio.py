@@ -1,4 +1,4 @@
-"""Sounds: decoding to mono, and resampling."""
+"""Decode recordings to mono, and resample them."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def _reason(error: Exception) -> str:
 
 
 def _read_mono(sound: Any, rate: int, path: Path) -> FloatArray:
-    """Read in blocks and mix as we go: many channels never stand in memory at once."""
+    """Read and mix block by block, so that the channels are never all in memory."""
     blocks: list[FloatArray] = []
     loudest, frames = 0.0, 0
     size = max(1, (1 << 20) // sound.channels)

@@ -1,7 +1,8 @@
-"""What a method is: scores for the tokens of one side of some pairs.
+"""The base class of attribution methods: it scores every token of one side of a batch of pairs.
 
 A subclass gives ``name``, ``unit``, ``summary`` and ``explain``, and ``Options`` if it has any.
-Calling the method does the rest: it checks the encoder and the layer before and the scores after.
+Calling the method does the rest: it checks the encoder and the layer first, and the scores
+afterwards.
 Importing this module imports no torch, and so must the methods' own modules: what is registered
 is listed without it.
 """
@@ -332,7 +333,7 @@ def require(encoder: Encoder, names: frozenset[str], who: str) -> None:
 
 
 def refuse_dead_layer(side: Side) -> None:
-    """Refuse a layer behind which the embedding hears none of the content tokens.
+    """Refuse a layer whose content tokens do not reach the embedding.
 
     Behind the last block a CLS-pooled tower reads CLS alone: a map would be the same for any
     guide.

@@ -1,5 +1,5 @@
 """``ca-m2ib``: after Bourigault, Bourigault and Mandic, "Multi-Modal Information Bottleneck
-Attribution with Cross-Attention Guidance", solved in closed form so that it cannot degenerate.
+Attribution with Cross-Attention Guidance", solved in closed form towards a fixed target.
 
 ``literal`` has the paper's equations as written, ``descent`` this one fitted by descent.
 """
@@ -39,8 +39,8 @@ class CAM2IBOptions(SeededOptions):
             of a map are those that suffice for this share of the match.
         sigma: standard deviation of the noise, eq. (5). At 1.5 rather than the published 1, maps
             vary less with the seed.
-        guidance: ``"attended"``: the target is e′ and the guide's embedding with what does not
-            match attended away; ``"none"``: e′ alone.
+        guidance: ``"attended"``: the target is e′ plus the guide's embedding with its tokens
+            weighted by how much each raises the match; ``"none"``: e′ alone.
         guide_points: as ``points``, for the guide's tokens.
         evidence: rise of the cosine along the guide's channel from which on the attended guide
             counts in full; below, in proportion.
@@ -51,7 +51,7 @@ class CAM2IBOptions(SeededOptions):
             :func:`mmattrib.engine.rate.channel_rates`.
         shared_noise: at each rate, one draw of noise for all tokens instead of one for each.
         pooling: inverse temperature of the attention of the explained tokens among themselves
-            that averages slopes over look-alike tokens; 0 for none.
+            that averages slopes over similar tokens; 0 for none.
         depth: layers, from the explained one on, whose slopes are averaged.
         draws_behind: noise draws for an embedding behind a mask.
         max_rows: most rows in one call of the model; bounds memory.
@@ -74,17 +74,17 @@ class CAM2IBOptions(SeededOptions):
 
 
 class CAM2IB(Method):
-    """Slopes along the channel, cross-attention, and a mask in closed form.
+    """CA-M2IB with a fixed target and a mask in closed form: the default method.
 
     1. The explained embedding e attends to the guide's tokens: weights are the positive part of
        the slopes of cos(e, g_m′) along the guide's own channel
        (:func:`mmattrib.engine.rate.rectified_attention`). The guide is embedded once more with its
        tokens so weighted, to e″, and Ẽ = normalise(e′ + w e″): eq. (4) with a residual. w in
-       [0, 1] is the share of the cosine that the guide's tokens earn (``evidence``), so that a
-       guide that has nothing to do with the input is not bent towards it. Nothing is fitted, so
-       that Ẽ cannot move towards g(Z).
+       [0, 1] grows with how much the guide's tokens raise the cosine (``evidence``): the target of
+       a guide that has nothing to do with the input does not move towards the input. Nothing is
+       fitted, so Ẽ cannot move towards g(Z).
     2. Slopes of cos(Ẽ, g_m) along the explained side's channel, one per token
-       (:func:`mmattrib.engine.rate.channel_slopes`), averaged over look-alike tokens
+       (:func:`mmattrib.engine.rate.channel_slopes`), averaged over similar tokens
        (:func:`mmattrib.engine.rate.pooled`).
     3. The mask that solves eq. (11) with the fit linear in λ at those slopes, in closed form
        (:func:`mmattrib.engine.rate.closed_mask`), and its capacity in bits. The price is ``beta``,
@@ -108,7 +108,7 @@ class CAM2IB(Method):
     name = "ca-m2ib"
     unit = "bits"
     summary = (
-        "information bottleneck in closed form: bits worth keeping in each token for the match"
+        "CA-M2IB in closed form: information bottleneck guided by cross-attention (the default)"
     )
     Options: ClassVar[type[Any]] = CAM2IBOptions
     options: CAM2IBOptions
@@ -158,7 +158,7 @@ class CAM2IB(Method):
         self, side: Side, target: Tensor, slopes: Tensor, prices: Tensor, alpha: Tensor,
         bits: Tensor,
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """Diagnostics: what the solved mask lets the embedding keep, against noise and clean."""
+        """Diagnostics: the cosine behind the solved mask, behind noise alone, and unmasked."""
         import torch
 
         grid, tokens = side.grid(), side.tokens()
@@ -222,7 +222,7 @@ def attended_target(side: Side, options: CAM2IBOptions) -> Tensor:
         return side.guide.embedding
     slopes = token_slopes(other, other.guide.embedding, options.guide_points, options)
     attended = embedding_behind(other, rectified_attention(slopes, other.grid().content), options)
-    # As much as the guide speaks of the input at all; a wrong guide must not be bent to fit.
+    # Grows with how much the guide's tokens raise the match; a wrong guide's target stays e′.
     weight = (slopes.sum(-1, keepdim=True) / options.evidence).clamp(0.0, 1.0)
     added = weight * nnf.normalize(attended, dim=-1)
     return nnf.normalize(side.guide.embedding.to(attended) + added, dim=-1)
@@ -293,7 +293,7 @@ def layers_from(side: Side, depth: int) -> list[Side]:
 
 
 def _warnings(numbers: dict[str, Any], keep: float | None) -> list[str]:
-    """Reasons not to trust a map, whose target cannot move."""
+    """Sentences that say why a map should not be trusted; empty if nothing is wrong."""
     from mmattrib.engine.diagnostics import steering_warnings
 
     found, kept = steering_warnings(numbers), numbers["kept"]
@@ -305,8 +305,7 @@ def _warnings(numbers: dict[str, Any], keep: float | None) -> list[str]:
         )
     elif numbers["capacity_bits"] == 0:
         found.append(
-            "no part of the input raises its match with the guide, so that the map is 0 bits "
-            "everywhere"
+            "no part of the input raises its match with the guide, so the map is 0 bits everywhere"
         )
     elif keep is not None and kept < keep - ROUNDING:
         found.append(

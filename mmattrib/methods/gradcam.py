@@ -39,7 +39,7 @@ class GradCAM(Method):
 
     name = "grad-cam"
     unit = "cosine"
-    summary = "Grad-CAM (ICCV 2017): channels of the tokens weighted by their mean gradient"
+    summary = "Grad-CAM (ICCV 2017) on tokens: channels weighted by their mean gradient"
     Options: ClassVar[type[Any]] = GradCAMOptions
     options: GradCAMOptions
 

@@ -1,4 +1,4 @@
-"""Random scores: the floor that every method must beat."""
+"""Random scores: the baseline that every method must beat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Random(Method):
 
     name = "random"
     unit = "none"
-    summary = "random scores, which every method must beat"
+    summary = "random scores, the baseline that every method must beat"
     Options: ClassVar[type[Any]] = SeededOptions
     options: SeededOptions
 

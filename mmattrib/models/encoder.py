@@ -147,7 +147,7 @@ def agrees(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 
 class Encoder(ABC):
-    """What an adapter gives for one modality. Subclass :class:`BlockEncoder` for less work.
+    """The interface of one modality's tower. Most adapters subclass :class:`BlockEncoder` instead.
 
     Attributes:
         modality: ``"image"``, ``"text"``, ``"audio"`` or any other name.

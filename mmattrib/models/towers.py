@@ -1,4 +1,4 @@
-"""What transformer towers of pretrained models share: a true suffix and the value path.
+"""Base classes for pretrained transformer towers: a true suffix, and token embeddings.
 
 A suffix calls the tower's own blocks with what the tower itself gives them beside the tokens
 (masks, flags), recorded from the tower, so that nothing about a library's masks is written twice.
@@ -104,7 +104,7 @@ def pick(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 class Parts(nn.Module):
-    """Some modules and parameters of a model under one roof; they stay the model's own.
+    """A module that holds some modules and parameters of another model without copying them.
 
     Gives an encoder a ``module`` that holds its tower and nothing of the other one.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints: reading them without running their code, and saying what is wrong with one."""
+"""Read checkpoints without running code in them, with errors that say what is wrong."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Heatmap:
 
     @property
     def weights(self) -> FloatArray:
-        """The non-negative part in [0, 1]: how strongly each cell speaks for the match."""
+        """The non-negative part in [0, 1]: how strongly each cell supports the match."""
         if not self.signed:
             return self.values
         positive: FloatArray = np.clip(2.0 * self.values - 1.0, 0.0, 1.0).astype(np.float32)

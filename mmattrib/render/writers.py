@@ -62,6 +62,6 @@ def notebook(scale: Scale = "absolute") -> Callable[[Explanation], bytes]:
 @hookimpl
 def register_writers(register: Register) -> None:
     """Register ``.png`` and ``.html``, and what notebooks show."""
-    register("png", png, summary="a figure")
-    register("html", html, summary="a self-contained page, with sound")
-    register("notebook", notebook, summary="a part of a page, for notebooks", research=True)
+    register("png", png, summary="a figure of both maps")
+    register("html", html, summary="a page of both maps in one file, with sound")
+    register("notebook", notebook, summary="a page without its frame, for notebooks", research=True)

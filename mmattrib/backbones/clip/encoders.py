@@ -1,4 +1,4 @@
-"""The encoders of CLIP-like transformers models: their towers as the engine sees them."""
+"""The encoders of CLIP-like transformers models: their towers, cut at any layer."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class ClipTextEncoder(_TextEncoder):
         self.last = pre_norm(self.blocks[-1])
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
-        """As the model has it: the highest id where its configuration says 2, else the id."""
+        """Where the text ends, as the model finds it: the highest id if its configuration has 2."""
         ids, end = inputs["ids"].int(), self.model.config.text_config.eos_token_id
         if end == 2 and self.model.config.model_type == "clip":
             return ids.argmax(dim=-1)

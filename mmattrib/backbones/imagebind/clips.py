@@ -1,4 +1,4 @@
-"""ImageBind's encoders of what lasts: recordings and videos, each as several views."""
+"""ImageBind's encoders of recordings and videos, which it sees as several clips or crops."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from mmattrib.types import Axis, Modality, RawArray, RawAudio, RawInput
 class AudioEncoder(ImageBindEncoder):
     """Recordings of any length, as clips of two seconds whose embeddings are averaged.
 
-    The clips are explained together. Each is put back where it was in the recording; what several
-    clips hear takes their mean, and what none hears has score zero.
+    The clips are explained together. Each is put back where it was in the recording; where clips
+    overlap, their scores are averaged; where there is no clip, the score is zero.
     """
 
     modality = "audio"

@@ -1,4 +1,4 @@
-"""ImageBind's towers as the engine sees them."""
+"""The encoders of ImageBind: its towers, cut at any layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoders of open_clip models: their towers as the engine sees them."""
+"""The encoders of open_clip models: their towers, cut at any layer."""
 
 from __future__ import annotations
 

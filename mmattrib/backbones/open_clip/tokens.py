@@ -10,7 +10,7 @@ from mmattrib.types import RawText
 
 
 class OpenClipTokenizer:
-    """One of open_clip's tokenizers, which alone would cut captions without a word.
+    """One of open_clip's tokenizers, refusing captions that it would silently cut.
 
     They do not say where tokens lie either. Taken are its BPE tokenizer, and its wrapper around a
     fast tokenizer of transformers.

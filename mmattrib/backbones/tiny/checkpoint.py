@@ -23,7 +23,7 @@ CALIBRATION: Final = WEIGHTS.with_name("calibration.json")
 
 @dataclass(frozen=True)
 class TinyInfo:
-    """What a checkpoint says of itself: sizes, words, classes and how it was trained."""
+    """The description stored in a checkpoint: sizes, words, classes and how it was trained."""
 
     config: TinyConfig
     vocabulary: tuple[str, ...]
@@ -89,5 +89,5 @@ def _check_words(path: Path, info: TinyInfo) -> None:
 
 
 def count_parameters(model: torch.nn.Module) -> int:
-    """Number of trained numbers."""
+    """Number of trainable parameters."""
     return sum(p.numel() for p in model.parameters())

@@ -1,4 +1,4 @@
-"""The three encoders of `tiny`: its towers as the engine sees them."""
+"""The three encoders of `tiny`: its towers, cut at any layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a grid is: which tokens are real, which stand for the input, and where they lie."""
+"""The base class of grids: which tokens are valid, which stand for the input, and where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PlacedGrid: tokens laid on an input by weights, for what a plane with one box cannot say."""
+"""PlacedGrid: tokens placed on an input by weights, where cells overlap, leave gaps or repeat."""
 
 from __future__ import annotations
 
