@@ -132,7 +132,7 @@ def attribute_many(
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"batch_size must be a whole number, 1 or more, got {batch_size!r}")
-    if on_error not in get_args(OnError):
+    if not isinstance(on_error, str) or on_error not in get_args(OnError):
         raise OptionError(
             f"on_error must be one of {', '.join(map(repr, get_args(OnError)))}, got {on_error!r}"
         )

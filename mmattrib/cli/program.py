@@ -127,6 +127,9 @@ class Program(click.Group):
                 forget_output()
             self._fail(_os_message(error))
             return BAD_INPUT
+        except UnicodeEncodeError as error:  # a name that is no text, from a program as a caller
+            self._fail(f"{error.object[error.start : error.end]!a} in an argument is no text")
+            return BAD_INPUT
         except MmattribError as error:
             self._fail(str(error))
             return BAD_INPUT

@@ -125,7 +125,13 @@ class Samples(Dataset):
         Raises:
             OptionError: something in it is no sample, or two have one id.
         """
-        self.samples: Sequence[Sample] = tuple(samples)
+        try:
+            self.samples: Sequence[Sample] = tuple(samples)
+        except TypeError:
+            raise OptionError(
+                f"a data set is made of mmattrib.Sample, got {type(samples).__name__}; "
+                "mm.load_dataset('scenes', n=50) makes scenes"
+            ) from None
         self.label = label
         seen: set[str] = set()
         for number, sample in enumerate(self.samples):

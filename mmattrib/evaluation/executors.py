@@ -74,13 +74,17 @@ class Processes(Executor):
 
     def run(self, context: Context, tasks: Iterable[Task]) -> Iterator[Done]:
         spawn = multiprocessing.get_context("spawn")
-        stop, waiting = spawn.Event(), iter(tasks)
+        others = multiprocessing.active_children()
+        with _without_ctrl_c():
+            stop = spawn.Event()
+        waiting = iter(tasks)
         pool = ProcessPoolExecutor(self.jobs, spawn, _start_worker, (context, stop))
         pending: dict[Future[list[SampleRow] | Exception], Task] = {}
         try:
             while True:
                 for task in islice(waiting, 2 * self.jobs - len(pending)):
-                    pending[pool.submit(_work_here, task)] = task
+                    with _without_ctrl_c():
+                        pending[pool.submit(_work_here, task)] = task
                 if not pending:
                     return
                 for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -91,9 +95,35 @@ class Processes(Executor):
                 "kept where a file keeps it: run the same command again, with fewer jobs"
             ) from error
         finally:
-            if pending:
-                stop.set()  # the rest is not wanted; a worker may be minutes into its task
+            if pending:  # the rest is not wanted
+                stop.set()  # a worker may be minutes into its task
+                for worker in multiprocessing.active_children():
+                    if worker not in others:
+                        worker.kill()  # or still at its imports, where it hears nothing
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, without being interrupted halfway.
+
+    The terminal sends it to every process; the parent is told, and ends its workers. Here it waits
+    until the block is left.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is None or os.name != "posix":
+        yield
+        return
+    came: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # children inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, usual)
+        if came:  # another thread let it through
+            signal.raise_signal(signal.SIGINT)
 
 
 def _work(context: Context, task: Task) -> list[SampleRow] | Exception:

@@ -92,6 +92,8 @@ def evaluate(
         backbones, data, methods=methods, metrics=metrics, pairs=pairs, layer=layer, seed=seed,
         limit=limit,
     )  # fmt: skip
+    if not isinstance(resume, str | Path | None):
+        raise OptionError(f"resume must be the path of a file, got {type(resume).__name__}")
     store = None if resume is None else Store(resume, plan.describe())
     outcome = run(plan, store, executor_for(jobs), progress=progress)
     return outcome.results
@@ -170,7 +172,9 @@ def make_plan(
     """
     sources = model_sources(backbones)
     datasets = _datasets(data, limit)
-    seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+    if not isinstance(seed, Iterable):
+        seed = (seed,)
+    seeds = tuple(seed)
     if not seeds or any(isinstance(s, bool) or not isinstance(s, int) for s in seeds):
         raise OptionError(f"seed must be a whole number or several, got {seed!r}")
     compared = candidates(methods, layer)

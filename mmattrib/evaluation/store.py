@@ -67,7 +67,7 @@ class Store:
                 f"{self.path} is being written by another process; wait for it, or name another "
                 "file"
             ) from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # or no file can have this name
             raise OptionError(f"{self.path} cannot be used: {_reason(error)}") from error
         try:
             self._read()
@@ -263,5 +263,5 @@ def _check_regular(path: Path) -> None:
         raise OptionError(f"{path} is no regular file; name a file")
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -255,6 +255,8 @@ def _from_tree(tree: Any, leaf: FromLeaf) -> Explanation:
         f"version {tree['version']!r:.80}, this release of mmattrib reads version {_VERSION}",
     )
     sample, index = tree["sample"], tree["index"]
+    alone = sorted(set(tree["attributions"]) - set(tree["inputs"]))
+    expect(not alone, f"no input belongs to the side {alone[:1]}")
     return Explanation(
         attributions={
             side: _attribution_from(entry, leaf) for side, entry in tree["attributions"].items()

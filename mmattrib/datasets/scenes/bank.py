@@ -156,7 +156,10 @@ class Bank:
         Args:
             folder: where it lies; None for the one in the package, as :meth:`shipped`.
         """
-        self.folder = None if folder is None else Path(folder).expanduser().resolve()
+        try:
+            self.folder = None if folder is None else Path(folder).expanduser().resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # also a circle of links
+            raise InputError(f"{str(folder)!r} can be no folder: {error}") from error
         self._remembered: dict[object, Callable[..., Any]] = {}
         if self.folder is not None and not (self.folder / "catalog.json").is_file():
             raise InputError(
