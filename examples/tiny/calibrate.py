@@ -89,10 +89,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     made = measure(args.n, args.maps, args.seed)
     made.save(args.out)
-    for kind, similarities in made.similarities.items():
-        sys.stdout.write(
-            f"{kind}: 95 % at or below {similarities.at(95):.3f}, {similarities.n} pairs\n"
-        )
+    for kind, known in made.similarities.items():
+        sys.stdout.write(f"{kind}: 95 % at or below {known.at(95):.3f}, {known.n} pairs\n")
     return 0
 
 
