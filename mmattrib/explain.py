@@ -377,10 +377,20 @@ def explain(
             stack.enter_context(encoder.frozen())
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
         guides = {side: guide_of(encoders[side], inputs[side]) for side in both}
+        batch = {side: EncoderInputs.cat(inputs[side]) for side in both}
+        checked = {
+            side: encoders[side].checked(
+                batch[side], layers[side], embedding=guides[side].embedding
+            )
+            for side in both
+        }
+        for side in both:
+            if checked[side] is not encoders[side]:  # the guide's tokens are the model's too
+                guides[side] = guide_of(checked[side], inputs[side])
         given = {
             side: Side(
-                encoder=encoders[side],
-                inputs=EncoderInputs.cat(inputs[side]),
+                encoder=checked[side],
+                inputs=batch[side],
                 layer=layers[side],
                 guide=guides[other],
                 keys=tuple(
@@ -393,9 +403,7 @@ def explain(
         for side in wanted:
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
-            explained = _checked(
-                replace(given[side], other=given[_other(both, side)]), guides[side]
-            )
+            explained = replace(given[side], other=given[_other(both, side)])
             columns[side] = _attributions(explained, method(explained))
     embeddings = {side: guides[side].embedding for side in both}
     cosines = (embeddings[both[0]] * embeddings[both[1]]).sum(-1).tolist()
@@ -416,14 +424,6 @@ def explain(
         )
         for row, pair in enumerate(pairs)
     ]
-
-
-def _checked(side: Side, own: Guide) -> Side:
-    """The side with an encoder whose suffix is the model's, on this very input."""
-    encoder = side.encoder.checked(
-        side.inputs, side.layer, tokens=side.tokens(), embedding=own.embedding
-    )
-    return side if encoder is side.encoder else replace(side, encoder=encoder)
 
 
 def _other(both: Sequence[str], side: str) -> str:
