@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from mmattrib.engine import Guide
 from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
 from mmattrib.io import content_hash
 from mmattrib.io import load as load_raw
@@ -116,7 +115,8 @@ def attribute(
         layer: the layer whose output is explained, for both sides or per side or modality; each
             encoder's own default if None. -1 is the embedding output, -2 the preprocessed input:
             pixels or cells of a spectrogram, for encoders and methods that offer it.
-        seed: of the noise. The same seed gives the same map, alone or in any batch.
+        seed: of the noise. The same seed gives the same map bit for bit, alone or in any batch, on
+            the same machine and number of threads.
         **options: the method's own, e.g. ``beta=0.1``.
 
     Returns:

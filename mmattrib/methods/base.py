@@ -135,7 +135,10 @@ class Side:
 
         with torch.no_grad():
             embeddings = torch.cat(
-                [self.suffix(tokens[i : i + 1], torch.tensor([i], device="cpu")) for i in range(len(self))]
+                [
+                    self.suffix(tokens[i : i + 1], torch.tensor([i], device="cpu"))
+                    for i in range(len(self))
+                ]
             )
             target = self.guide.embedding.to(embeddings.device)
             return fit(embeddings.float()[:, None], target[:, None])[:, 0]

@@ -119,7 +119,10 @@ class CAM2IB(Method):
         kept = torch.sigmoid(alpha[..., 0]).float()
         with torch.no_grad():
             clean = torch.cat(
-                [side.suffix(tokens[i : i + 1], torch.tensor([i], device="cpu")) for i in range(len(side))]
+                [
+                    side.suffix(tokens[i : i + 1], torch.tensor([i], device="cpu"))
+                    for i in range(len(side))
+                ]
             )
         embeddings = {"clean": clean.float()}
         for name, share in (("start", torch.zeros_like(kept)), ("end", kept)):

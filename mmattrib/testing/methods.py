@@ -15,8 +15,8 @@ from torch import Tensor
 from mmattrib.errors import InputError, MethodError, MmattribError
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.encoder import Encoder, EncoderInputs
-from mmattrib.testing.encoders import _State
 from mmattrib.models.turns import ordinary_tensors
+from mmattrib.testing.encoders import _State
 from mmattrib.types import RawInput
 
 _PADDING = 1e4

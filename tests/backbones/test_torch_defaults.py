@@ -16,8 +16,8 @@ from quick_methods import NAMES, quick
 from toy_encoders import RAWS, ToyAudio, ToyEncoder, ToyImage, ToyText
 
 import mmattrib as mm
-from mmattrib.models import Backbone
 from mmattrib.evaluation.measure import SECONDS
+from mmattrib.models import Backbone
 from mmattrib.plugins import default_plugins
 from mmattrib.testing import check_encoder, check_grid, check_method
 from mmattrib.types import RawAudio

@@ -252,7 +252,10 @@ class PatchEncoder(ImageBindEncoder):
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         seen = [self.see(raw) for raw in raws]
         places = [(b.top, b.left, b.bottom, b.right, *size) for _, b, size in seen]
-        tensors = {"x": torch.stack([x for x, _, _ in seen]), "places": torch.tensor(places, device="cpu")}
+        tensors = {
+            "x": torch.stack([x for x, _, _ in seen]),
+            "places": torch.tensor(places, device="cpu"),
+        }
         return EncoderInputs(
             {name: value.to(self.device) for name, value in tensors.items()}, tuple(raws)
         )

@@ -161,7 +161,9 @@ class PlaneGrid(TokenGrid):
         rows, columns = self.layout.shape
         planes = []
         for values, box, shape in zip(maps, self._boxes, self._shapes, strict=True):
-            planes.append(_averaged(np.asarray(values, dtype=np.float32), box, shape, (rows, columns)))
+            planes.append(
+                _averaged(np.asarray(values, dtype=np.float32), box, shape, (rows, columns))
+            )
         out = torch.zeros(self.content.shape, dtype=torch.float32, device="cpu")
         out[self._laid] = self.layout.fold(torch.stack(planes)).reshape(-1)
         return out * self.content
@@ -170,7 +172,9 @@ class PlaneGrid(TokenGrid):
         return self._axes[index]
 
 
-def _averaged(values: FloatArray, box: Box, shape: tuple[int, int], cells: tuple[int, int]) -> Tensor:
+def _averaged(
+    values: FloatArray, box: Box, shape: tuple[int, int], cells: tuple[int, int]
+) -> Tensor:
     """``cells`` means of a plane over the parts of a box; zero is taken for what is outside."""
     ends = (box.top, box.left, box.bottom, box.right)
     if not all(float(end).is_integer() for end in ends):
