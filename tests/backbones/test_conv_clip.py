@@ -37,7 +37,9 @@ def test_a_small_resnet_clip_conforms() -> None:
     for layer in (-1, 0, 1, 2):
         check_grid(encoder, raws[0], layer=layer, slack=0.5)
     backbone = mm.Backbone({"image": encoder, "text": ToyText()})
-    found = mm.attribute(backbone, image=raws[0], text="a dog", method="grad-cam", layer=3)
+    found = mm.attribute(
+        backbone, image=raws[0], text="a dog", method="grad-cam", layer={"image": 3}
+    )
     assert found["image"].token_scores.shape == (64,)
 
 
