@@ -63,7 +63,8 @@ def attribute(
         layer: the layer whose output is explained, for both sides or per side or modality; each
             encoder's own default if None. -1 is the embedding output, -2 the preprocessed input:
             pixels or cells of a spectrogram, for encoders and methods that offer it.
-        seed: of the noise. The same seed gives the same map, alone or in any batch.
+        seed: of the noise. The same seed gives the same map bit for bit, alone or in any batch, on
+            the same machine and number of threads.
         **options: the method's own, e.g. ``beta=0.1``.
 
     Returns:
@@ -256,13 +257,16 @@ def explain(
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
         guides = {side: guide_of(encoders[side], inputs[side]) for side in both}
         _check_joint(encoders, guides)
+        for side in both:
+            encoders[side], guides[side] = _checked(
+                encoders[side], inputs[side], layers[side], guides[side]
+            )
         given = _sides(encoders, pairs, layers, guides, keys)
         for side in wanted:
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
-            explained = _checked(
-                replace(given[side], other=given[_other(both, side)]), guides[side]
-            )
+            _check_tokens(given[side])
+            explained = replace(given[side], other=given[_other(both, side)])
             columns[side] = _attributions(explained, method(explained))
     embeddings = {side: guides[side].embedding for side in both}
     cosines = (embeddings[both[0]] * embeddings[both[1]]).sum(-1).tolist()
@@ -287,8 +291,17 @@ def explain(
     ]
 
 
-def _checked(side: Side, own: Guide) -> Side:
-    """The side with an encoder whose suffix is the model's, on this very input."""
+def _checked(
+    encoder: Encoder, inputs: Sequence[EncoderInputs], layer: int, own: Guide
+) -> tuple[Encoder, Guide]:
+    """An encoder whose suffix is the model's, on these very inputs, and its inputs as guides."""
+    checked = encoder.checked(EncoderInputs.cat(inputs), layer, embedding=own.embedding)
+    if checked is encoder:
+        return encoder, own
+    return checked, guide_of(checked, inputs)  # a guide's tokens are the model's too
+
+
+def _check_tokens(side: Side) -> None:
     tokens, valid = side.tokens(), side.grid().valid
     if tokens.shape[:2] != valid.shape:
         raise EncoderError(
@@ -296,10 +309,6 @@ def _checked(side: Side, own: Guide) -> Side:
             f"{tokens.shape[1]} tokens at layer {side.layer}, and its grid places "
             f"{valid.shape[1]}; accepted: equal numbers"
         )
-    encoder = side.encoder.checked(
-        side.inputs, side.layer, tokens=side.tokens(), embedding=own.embedding
-    )
-    return side if encoder is side.encoder else replace(side, encoder=encoder)
 
 
 def _sides(

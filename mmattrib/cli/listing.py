@@ -36,8 +36,8 @@ def listing(kind: Kind) -> click.Command:
             _list(kind, as_json, research)
 
     command.help = (
-        f"List the {_SAID.get(kind, kind)}s{_TELLS.get(kind, '')}.\n\nWith NAME: the options of one, with their "
-        "types, defaults and what is accepted."
+        f"List the {_SAID.get(kind, kind)}s{_TELLS.get(kind, '')}.\n\nWith NAME: the options of "
+        "one, with their types, defaults and what is accepted."
     )
     return command
 

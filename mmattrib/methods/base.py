@@ -93,15 +93,16 @@ class Side:
         """The explained inputs' own tokens in the joint space, ``(B, N, D)``, one by one.
 
         Raises:
-            OptionError: the layer has other tokens: it is the preprocessed input.
+            OptionError: the layer has another number of tokens than the last.
         """
         found = self._token_embeddings
         if found.shape[1] != self.grid().valid.shape[1]:
             raise OptionError(
                 f"layer {self.layer} has {self.grid().valid.shape[1]} cells of the "
                 f"{self.encoder.modality}, and the joint space has {found.shape[1]} tokens; this "
-                "method compares them one by one. Explain a layer from -1 on, or take another "
-                "method"
+                "method compares them one by one. Explain a layer with as many (maps of a "
+                "convolutional tower grow smaller), switch it off (ca-m2ib: pooling=0), or take "
+                "another method"
             )
         return found
 

@@ -50,7 +50,7 @@ class ConvCells:
 
     size: tuple[int, int]
     count: tuple[int, int]
-    stride: int = 1
+    stride: float = 1
     centre: float = 0.5
 
     @classmethod

@@ -334,7 +334,7 @@ class TextTowerEncoder(TowerEncoder):
             default_layer: as for :class:`TowerEncoder`.
         """
         super().__init__(module, blocks, default_layer)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.pad_id = tokenizer, tokenizer.pad
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         captions = [self.tokenizer(expect(raw, RawText)) for raw in raws]

@@ -54,9 +54,9 @@ def normal_mode(module: nn.Module) -> Iterator[None]:
                 "be differentiated through it; load the model outside, or call "
                 "load_backbone, which takes care of it"
             )
-    with ordinary_tensors(module), uncompiled(module):
-        with torch.enable_grad() if torch.is_grad_enabled() else torch.no_grad():
-            yield
+    mode = torch.enable_grad if torch.is_grad_enabled() else torch.no_grad
+    with ordinary_tensors(module), uncompiled(module), mode():
+        yield
 
 
 @contextmanager

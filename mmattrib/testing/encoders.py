@@ -84,8 +84,8 @@ def check_grid(
     Mistakes of order (rows against columns, time against frequency, a CLS offset, the folding of
     clips) do not show in shapes. Here a region of the raw input is changed: pixels are painted
     over, a tone burst is added at a time and in a band, a word is replaced. The change of each
-    token at an early layer is laid on the input with ``grid.to_input``; the centre of mass of what is
-    above half of its peak must lie in the region. A token that sees its own patch alone puts it
+    token at an early layer is laid on the input with ``grid.to_input``; the centre of mass of what
+    is above half of its peak must lie in the region. A token that sees its own patch alone puts it
     there exactly. Overlapping receptive fields spread a change over their neighbours, at the
     border inwards alone; ``slack`` says how far its centre may then lie outside.
 

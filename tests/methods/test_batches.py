@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from quick_methods import NAMES, quick
 
 import mmattrib as mm
@@ -47,3 +48,22 @@ def test_a_map_is_the_same_alone_and_in_a_batch_bit_for_bit(
         alone = mm.attribute(tiny, inputs=one, method=method, **quick(method))
         same(batch[row], alone)
         same(turned[row], alone)
+
+
+@pytest.mark.parametrize("method", [name for name in NAMES if not name.startswith("descent-")])
+def test_another_number_of_threads_changes_a_map_by_rounding_alone(
+    tiny: mm.Backbone, samples: list[Any], method: str
+) -> None:
+    """docs/architecture.md states the bound: 1e-4 of the map's largest score."""
+    pair = {side: samples[0].input(side) for side in ("image", "text")}
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(mm.attribute(tiny, inputs=pair, method=method, **quick(method)))
+    finally:
+        torch.set_num_threads(before)
+    for side in pair:
+        one, two = (each[side].token_scores[each[side].content] for each in found)
+        assert np.abs(one - two).max() <= 1e-4 * np.abs(one).max()

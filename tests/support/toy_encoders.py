@@ -185,6 +185,7 @@ class ToyText(ToyEncoder):
     """Lower-case words cut into pieces of four letters; BOS, EOS and padding to 20 tokens."""
 
     modality = "text"
+    pad_id = 0
     shift = 0
 
     def __init__(self, **options: Any) -> None:

@@ -312,6 +312,7 @@ class TextEncoder(ImageBindEncoder):
 
     modality = "text"
     input_name = None
+    pad_id = 0
 
     def __init__(
         self, tower: Tower, library: Library, audio_clips: int | Literal["cover"] = 3

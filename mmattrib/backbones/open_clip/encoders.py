@@ -150,6 +150,7 @@ class OpenClipTextEncoder(TowerEncoder):
         self.stops_at_end = (
             self.causal and not masked and self.pool_type in ("argmax", "eos", "first")
         )
+        self.pad_id = tokenizer.pad
         last = pre_norm(blocks[-1])
         simple = self.stops_at_end or not (self.causal or masked)
         self.last = last if simple else replace(last, attend=None)

@@ -40,6 +40,11 @@ class OpenClipTokenizer:
                 "own, so that tokens cannot be found in the caption; accepted: fast tokenizers"
             )
 
+    @property
+    def pad(self) -> int | None:
+        """The id that captions are padded with: 0 of open_clip's own, the wrapped one's or none."""
+        return 0 if self.inner is None else getattr(self.inner, "pad_token_id", None)
+
     def __call__(self, raw: RawText) -> Caption:
         """Tokenize a caption and pad it to the full length.
 

@@ -23,7 +23,7 @@ from mmattrib.backbones.tiny.model import (
     normalise_image,
     normalise_log_mel,
 )
-from mmattrib.backbones.tiny.tokenizer import UNK_ID, Tokens, WordTokenizer
+from mmattrib.backbones.tiny.tokenizer import PAD_ID, UNK_ID, Tokens, WordTokenizer
 from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
 from mmattrib.io.audio import resample
 from mmattrib.io.calibrations import load_calibration
@@ -116,6 +116,8 @@ class TinyTextEncoder(_TinyEncoder):
     Words that training never saw all look alike to the model. A caption that has no other is
     refused; otherwise a :class:`~mmattrib.errors.TrustWarning` names them, each once per encoder.
     """
+
+    pad_id = PAD_ID
 
     def __init__(
         self, tower: Tower, config: TinyConfig, default_layer: int, tokenizer: WordTokenizer
