@@ -201,7 +201,7 @@ def test_every_backbone_gives_the_same_maps_bit_for_bit(
 
 
 @pytest.mark.parametrize("mode", ["default dtype float64", "default device meta"])
-@pytest.mark.parametrize("name", BACKBONES.keys() - {"toys"})
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "toys"])
 def test_a_backbone_loaded_in_a_mode_is_the_same_one(
     name: str, mode: str, request: pytest.FixtureRequest
 ) -> None:
@@ -255,7 +255,7 @@ def test_the_conformance_suite_runs_in_a_mode(toy: Callable[[], ToyEncoder], mod
 
 @pytest.mark.parametrize("mode", ["default dtype float64", "default device meta"])
 def test_an_evaluation_gives_the_same_numbers_in_a_mode(mode: str) -> None:
-    def run() -> mm.Evaluation:
+    def run() -> mm.Results:
         return mm.evaluate(
             tiny(),
             mm.load_dataset("scenes", n=2),
