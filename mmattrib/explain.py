@@ -17,16 +17,18 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from mmattrib.calibration import setting_of
 from mmattrib.engine import Guide
-from mmattrib.errors import InputError, MmattribError, OptionError, TrustWarning
+from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError, TrustWarning
 from mmattrib.io import content_hash
 from mmattrib.io import load as load_raw
+from mmattrib.loading import load_method
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
-from mmattrib.models.turns import turn
+from mmattrib.models.guard import guarded
+from mmattrib.models.turns import ordinary_tensors, turn
 from mmattrib.placement import with_unseen_warning
-from mmattrib.plugins import default_plugins
 from mmattrib.samples import Sample
 from mmattrib.types import (
     SECOND,
@@ -38,54 +40,6 @@ from mmattrib.types import (
 
 Layers: TypeAlias = int | Mapping[str, int] | None
 OnError: TypeAlias = Literal["raise", "warn", "return"]
-
-
-def load_backbone(name: str, **options: Any) -> Backbone:
-    """Load a registered backbone.
-
-    Args:
-        name: as ``mmattrib backbones`` lists it.
-        **options: the backbone's own, e.g. ``checkpoint=``, ``device=``.
-
-    Raises:
-        UnknownNameError: no such name; the message gives the nearest ones.
-        MissingExtraError: what it needs is not installed; the message names the extra.
-        PluginError: its plugin is broken.
-        WeightsError: its checkpoint cannot be loaded.
-    """
-    with torch.inference_mode(False):  # weights made inside it could never be differentiated
-        backbone = default_plugins().registry.create("backbone", name, **options)
-    if not isinstance(backbone, Backbone):
-        raise OptionError(
-            f"backbone {name!r} gave {type(backbone).__name__}; its factory must return "
-            "mmattrib.Backbone"
-        )
-    return backbone
-
-
-def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
-    """Make a registered method from its name, or return a :class:`Method` as given.
-
-    Args:
-        method: a name that ``mmattrib methods`` lists, or a :class:`Method`.
-        seed: of the noise, where the method draws any; nothing else depends on it.
-        **options: the method's own.
-
-    Raises:
-        UnknownNameError: no such name.
-        OptionError: an unknown option, or options beside a live method.
-    """
-    if isinstance(method, Method):
-        if options:
-            raise OptionError(
-                f"method {method.name!r} was given as an object together with options "
-                f"{sorted(options)}; set them where it is made"
-            )
-        return method
-    made = default_plugins().registry.create("method", method, **options)
-    if not isinstance(made, Method):
-        raise OptionError(f"method {method!r} gave {type(made).__name__}, not mmattrib.Method")
-    return made.seeded(seed)
 
 
 def attribute(
@@ -129,6 +83,11 @@ def attribute(
     """
     named = {"image": image, "audio": audio, "text": text}
     pair = {side: value for side, value in named.items() if value is not None}
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise InputError(
+            "inputs= is a mapping from modality to input, such as {'depth': path}, got "
+            f"{type(inputs).__name__}"
+        )
     for side, value in (inputs or {}).items():
         if side in pair:
             raise InputError(
@@ -325,18 +284,26 @@ def prepare(
         raise InputError(f"exactly two inputs make a pair, got {len(given)} ({named}); {todo}")
     encoders = {side: side_encoder(backbone, side) for side in given}  # before any file is read
     raw = {side: load_raw(encoders[side].modality, value) for side, value in given.items()}
-    with turn():  # tokenizers and feature extractors have a state of their own
-        inputs = {side: encoders[side].preprocess([raw[side]]) for side in raw}
+    inputs = {side: _preprocess(encoders[side], raw[side]) for side in raw}
     return Prepared(raw, inputs, sample, index)
+
+
+def _preprocess(encoder: Encoder, raw: RawInput) -> EncoderInputs:
+    # Tokenizers and feature extractors have a state of their own, and make tensors.
+    with turn(), ordinary_tensors(encoder.module):
+        return encoder.preprocess([raw])
 
 
 def side_encoder(backbone: Backbone, side: str) -> Encoder:
     """The encoder of a side: named by its modality, plus ``_2`` for the second of one modality.
 
+    Its methods are checked: it may be anyone's.
+
     Raises:
         InputError: the backbone does not embed it.
+        EncoderError: it lacks an attribute of the contract.
     """
-    return backbone[side if side in backbone else str(side).removesuffix(SECOND)]
+    return guarded(backbone[side if side in backbone else str(side).removesuffix(SECOND)])
 
 
 def explain(
@@ -370,19 +337,8 @@ def explain(
             stack.enter_context(encoder.frozen())
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
         guides = {side: guide_of(encoders[side], inputs[side]) for side in both}
-        given = {
-            side: Side(
-                encoder=encoders[side],
-                inputs=EncoderInputs.cat(inputs[side]),
-                layer=layers[side],
-                guide=guides[other],
-                keys=tuple(
-                    f"{key}:{_side_key(pair.raw, side)}"
-                    for key, pair in zip(keys, pairs, strict=True)
-                ),
-            )
-            for side, other in (both, both[::-1])
-        }
+        _check_joint(encoders, guides)
+        given = _sides(encoders, pairs, layers, guides, keys)
         for side in wanted:
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
@@ -394,6 +350,8 @@ def explain(
     cosines = (embeddings[both[0]] * embeddings[both[1]]).sum(-1).tolist()
     seconds = (time.perf_counter() - start) / len(pairs)
     provenance = _provenance(backbone, method, layers)
+    modalities = {side: encoder.modality for side, encoder in encoders.items()}
+    provenance["calibration"] = _calibration(backbone, method, modalities, layers)
     return [
         Explained(
             Explanation(
@@ -413,10 +371,51 @@ def explain(
 
 def _checked(side: Side, own: Guide) -> Side:
     """The side with an encoder whose suffix is the model's, on this very input."""
+    tokens, valid = side.tokens(), side.grid().valid
+    if tokens.shape[:2] != valid.shape:
+        raise EncoderError(
+            f"the {side.encoder.modality} encoder ({type(side.encoder).__name__}) gives "
+            f"{tokens.shape[1]} tokens at layer {side.layer}, and its grid places "
+            f"{valid.shape[1]}; accepted: equal numbers"
+        )
     encoder = side.encoder.checked(
         side.inputs, side.layer, tokens=side.tokens(), embedding=own.embedding
     )
     return side if encoder is side.encoder else replace(side, encoder=encoder)
+
+
+def _sides(
+    encoders: Mapping[str, Encoder],
+    pairs: Sequence[Prepared],
+    layers: Mapping[str, int],
+    guides: Mapping[str, Guide],
+    keys: Sequence[str],
+) -> dict[str, Side]:
+    """Each side of a batch of pairs, guided by the other."""
+    found = {}
+    for side, encoder in encoders.items():
+        own = [f"{key}:{_side_key(p.raw, side)}" for key, p in zip(keys, pairs, strict=True)]
+        found[side] = Side(
+            encoder=encoder,
+            inputs=EncoderInputs.cat([pair.inputs[side] for pair in pairs]),
+            layer=layers[side],
+            guide=guides[_other(tuple(encoders), side)],
+            keys=tuple(own),
+        )
+    return found
+
+
+def _check_joint(encoders: Mapping[str, Encoder], guides: Mapping[str, Guide]) -> None:
+    sizes = {side: guide.embedding.shape[-1] for side, guide in guides.items()}
+    if len(set(sizes.values())) > 1:
+        told = " and ".join(
+            f"{encoders[side].modality} ({type(encoders[side]).__name__}) into {size}"
+            for side, size in sizes.items()
+        )
+        raise EncoderError(
+            f"the encoders embed into spaces of different sizes: {told} dimensions; a backbone's "
+            "encoders share one joint space"
+        )
 
 
 def _other(both: Sequence[str], side: str) -> str:
@@ -505,6 +504,18 @@ def _provenance(
             "python": platform.python_version(),
         },
     }
+
+
+def _calibration(
+    backbone: Backbone, method: Method, modalities: Mapping[str, str], layers: Mapping[str, int]
+) -> JSONValue:
+    """What is known of unrelated pairs of this kind; None where nothing, or of other weights."""
+    known = backbone.calibration
+    if known is None or known.weights_sha256 != backbone.weights_hash():
+        return None
+    options = method.describe()
+    settings = {side: setting_of(method.name, options, layers[side]) for side in layers}
+    return known.entry(modalities, method.name, settings)
 
 
 def _version(name: str) -> str:

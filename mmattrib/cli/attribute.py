@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mmattrib.cli.listing import dump, json_option
+from mmattrib.cli.listing import json_option
 from mmattrib.cli.outputs import SUFFIXES, check_outputs
+from mmattrib.cli.speech import say, tell
 from mmattrib.cli.summary import describe, summarise
 from mmattrib.errors import InputError, OptionError
-from mmattrib.plugins import default_plugins
+from mmattrib.plugins import Entry, default_plugins
+from mmattrib.plugins.contained import contained
 from mmattrib.plugins.registry import did_you_mean
-from mmattrib.types import RawInput
+from mmattrib.types import SECOND, RawInput
+
+out_option = click.option(
+    "--out",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"A file to write; its suffix says what: {', '.join(SUFFIXES)}. May be repeated; a file "
+    "that exists is replaced.",
+)
 
 
 @click.command()
@@ -25,6 +36,15 @@ from mmattrib.types import RawInput
 @click.option("--audio", type=click.Path(), help="A recording, in any format libsndfile reads.")
 @click.option("--text", help="A caption.")
 @click.option("--text-file", type=click.Path(), help="A UTF-8 file that holds a caption.")
+@click.option(
+    "--input",
+    "more",
+    multiple=True,
+    metavar="SIDE=VALUE",
+    help="An input of any modality that the backbone embeds: a file, e.g. depth=map.npy, or a "
+    "caption, e.g. text='a cat'. A second input of one modality is its name with _2: "
+    "image_2=b.png. May be repeated.",
+)
 @click.option("--method", default="ca-m2ib", show_default=True, help="One of `mmattrib methods`.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the method's noise.")
 @click.option(
@@ -50,13 +70,13 @@ from mmattrib.types import RawInput
     "--device", help="Where to compute, e.g. cpu or cuda. Default: the backbone's choice."
 )
 @click.option(
-    "--out",
-    multiple=True,
+    "--calibration",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"A file to write; its suffix says what: {', '.join(SUFFIXES)}. May be repeated; a file "
-    "that exists is replaced.",
+    help="What `mmattrib calibrate` wrote for this backbone; it says whether the two inputs match "
+    "at all. Default: the backbone's own, if it ships one.",
 )
+@out_option
 @json_option
 def attribute(
     backbone: str,
@@ -64,74 +84,122 @@ def attribute(
     audio: str | None,
     text: str | None,
     text_file: str | None,
+    more: tuple[str, ...],
     method: str,
     seed: int,
     layer: tuple[str, ...],
     option: tuple[str, ...],
     backbone_option: tuple[str, ...],
     device: str | None,
+    calibration: Path | None,
     out: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Explain which parts of two inputs made a model match them.
 
-    Give exactly two of --image, --audio and --text (or --text-file). Both sides are explained.
+    Give exactly two inputs, by --image, --audio, --text (or --text-file) and --input. Both sides
+    are explained.
     """
-    given = chosen_pair(image=image, audio=audio, text=text, text_file=text_file)
-    files = [Path(path) for path in (image, audio, text_file) if path is not None]
+    given = chosen_pair(image=image, audio=audio, text=text, text_file=text_file, more=more)
+    registry = default_plugins().registry
+    entry = registry.require("backbone", backbone)
+    modalities = {side: modality_of(side, entry) for side in given}
+    files = [
+        Path(value)
+        for side, value in given.items()
+        if isinstance(value, Path) or modalities[side] != "text"
+    ]
+    files += [calibration] if calibration is not None else []
     check_outputs(out, inputs=files)
     options = parse_options(option, "--option")
     backbone_options = parse_options(backbone_option, "--backbone-option")
-    layers = parse_layers(layer, tuple(given))
-    registry = default_plugins().registry
-    registry.require("backbone", backbone)
+    layers = parse_layers(layer, tuple(dict.fromkeys([*given, *modalities.values()])))
     registry.require("method", method)
-    inputs = decode(given)
+    inputs = decode(given, modalities)
 
     import mmattrib
 
     _refuse_own_keywords(options, mmattrib.attribute)
+    known = None if calibration is None else mmattrib.load_calibration(calibration)
     if device is not None:
         backbone_options["device"] = checked_device(device)
-    model = mmattrib.load_backbone(backbone, **backbone_options)
-    explanation = mmattrib.attribute(
-        model, inputs=inputs, method=method, seed=seed, layer=layers, **options
-    )
-    written = [explanation.save(path) for path in out]
+    with contained():  # models and methods of others may print
+        model = mmattrib.load_backbone(backbone, **backbone_options)
+        if known is not None:
+            model.calibration = known
+        explanation = mmattrib.attribute(
+            model, inputs=inputs, method=method, seed=seed, layer=layers, **options
+        )
+        written = [explanation.save(path) for path in out]
     summary = summarise(explanation, written)
-    click.echo(dump(summary) if as_json else describe(summary))
+    if as_json:
+        tell(summary)
+    else:
+        say(describe(summary))
 
 
 def chosen_pair(
-    *, image: str | None, audio: str | None, text: str | None, text_file: str | None
+    *,
+    image: str | None,
+    audio: str | None,
+    text: str | None,
+    text_file: str | None,
+    more: Sequence[str] = (),
 ) -> dict[str, str | Path]:
-    """The two inputs by modality; a caption is a string, a file of one is a path.
+    """The two inputs by side; a caption is a string, a file of one is a path.
 
     Raises:
-        InputError: not exactly two inputs, or two captions.
+        InputError: not exactly two inputs, or two for one side.
+        OptionError: an ``--input`` is not ``SIDE=VALUE``.
     """
-    if text is not None and text_file is not None:
-        raise InputError(
-            f"both --text {text!r} and --text-file {text_file} were given; give one of them"
-        )
-    given: dict[str, str | Path] = {}
-    if image is not None:
-        given["image"] = image
-    if audio is not None:
-        given["audio"] = audio
-    if text is not None:
-        given["text"] = text
-    elif text_file is not None:
-        given["text"] = Path(text_file)
+    named = {"image": image, "audio": audio, "text": text}
+    given: dict[str, str | Path] = {k: value for k, value in named.items() if value is not None}
+    said = {side: f"--{side}" for side in given}
+    others: list[tuple[str, str, str | Path]] = []
+    if text_file is not None:
+        others.append(("--text-file", "text", Path(text_file)))
+    others += [(f"--input {side}", side, value) for side, value in map(_named_input, more)]
+    for flag, side, value in others:
+        if side in given:
+            second = "" if side.endswith(SECOND) else f", or name a second one {side}{SECOND}"
+            raise InputError(
+                f"both {said[side]} and {flag} were given, for one side; give one of them{second}"
+            )
+        given[side], said[side] = value, flag
     if len(given) != 2:
         raise InputError(
             f"exactly two inputs make a pair, got {len(given)} ({', '.join(given) or 'none'}); "
-            "give two of --image, --audio and --text (or --text-file)"
+            "give two of --image, --audio, --text (or --text-file) and --input SIDE=VALUE"
         )
     return given
 
 
-def decode(given: dict[str, str | Path]) -> dict[str, RawInput]:
+def _named_input(text: str) -> tuple[str, str]:
+    side, equals, value = text.partition("=")
+    if not equals or not side.isidentifier():
+        raise OptionError(
+            f"--input {text} is not SIDE=VALUE; write it like depth=map.npy, or image_2=b.png"
+        )
+    return side, value
+
+
+def modality_of(side: str, backbone: Entry) -> str:
+    """The modality of a side of a pair.
+
+    Raises:
+        InputError: the backbone does not embed it.
+    """
+    embedded = backbone.modalities
+    modality = side if side in embedded else side.removesuffix(SECOND)
+    if embedded and modality not in embedded:
+        raise InputError(
+            f"backbone {backbone.name!r} does not embed {modality}; it embeds "
+            f"{', '.join(embedded)}. `mmattrib backbones` lists others"
+        )
+    return modality
+
+
+def decode(given: Mapping[str, str | Path], modalities: Mapping[str, str]) -> dict[str, RawInput]:
     """Read both inputs, so that a bad one is named before a model is loaded.
 
     Raises:
@@ -139,7 +207,7 @@ def decode(given: dict[str, str | Path]) -> dict[str, RawInput]:
     """
     from mmattrib.io import load
 
-    return {modality: load(modality, source) for modality, source in given.items()}
+    return {side: load(modalities[side], source) for side, source in given.items()}
 
 
 def parse_layers(texts: Sequence[str], modalities: tuple[str, ...]) -> dict[str, int] | int | None:
@@ -215,7 +283,7 @@ def checked_device(device: str) -> str:
     import torch
 
     try:
-        torch.zeros(1, device=device).add(1).cpu()
+        torch.zeros(1, dtype=torch.float32, device=device).add(1).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         here = ["cpu"]
         if torch.cuda.is_available():

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mmattrib.cli.outputs import check_folder
+from mmattrib.cli.speech import say
 
 
 @click.command()
@@ -29,5 +30,5 @@ def demo(out: Path, seed: int) -> None:
     from mmattrib.cli.demo_pages import write_demo
 
     page = write_demo(out, seed)
-    click.echo(f"Wrote {page}")
-    click.echo(f"Open {page.resolve().as_uri()} in a browser.")
+    say(f"Wrote {page}")
+    say(f"Open {page.resolve().as_uri()} in a browser.")

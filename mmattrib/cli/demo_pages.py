@@ -8,8 +8,9 @@ from typing import Final
 
 from mmattrib.datasets.scenes import Scene, part_names, scenes
 from mmattrib.errors import OptionError
-from mmattrib.explain import attribute, load_backbone
+from mmattrib.explain import attribute
 from mmattrib.files import write_atomic
+from mmattrib.loading import load_backbone
 from mmattrib.render import index_html, report_html, thumbnail
 from mmattrib.render.figures import png_bytes
 from mmattrib.samples import Truth

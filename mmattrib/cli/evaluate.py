@@ -9,9 +9,12 @@ from typing import Any
 import click
 
 from mmattrib.cli.attribute import checked_device, parse_layers, parse_options
-from mmattrib.cli.outputs import check_outputs
+from mmattrib.cli.outputs import check_file, check_outputs
+from mmattrib.cli.speech import say
 from mmattrib.errors import OptionError
-from mmattrib.plugins import default_plugins
+from mmattrib.plugins import Entry, default_plugins
+from mmattrib.plugins.contained import contained
+from mmattrib.types import SECOND
 
 SUFFIXES = (".md", ".json")
 
@@ -115,8 +118,11 @@ def evaluate(
     "image|text" explains the image, given the text. Mean and standard error, in percent where the
     metric is a share.
     """
-    files = [resume] if resume is not None else []
-    check_outputs(out, suffixes=SUFFIXES, inputs=files)
+    if resume is not None:
+        check_file(resume, "--resume", read=True)
+    check_outputs(out, suffixes=SUFFIXES, inputs=[] if resume is None else [resume])
+    _refuse_twice("--seed", seed)
+    _refuse_twice("--pair", [tuple(sorted(_pair(text))) for text in pair])
     options = parse_options(backbone_option, "--backbone-option")
     data_options = parse_options(data_option, "--data-option")
     pairs = [_pair(text) for text in pair]
@@ -126,33 +132,38 @@ def evaluate(
     wanted = [_named(text) for text in method]
     for name, _ in wanted:
         registry.require("method", name)
+    if baseline is not None and wanted and not any(baseline.startswith(n) for n, _ in wanted):
+        raise OptionError(
+            f"--baseline {baseline} is none of the methods; accepted: "
+            f"{', '.join(dict.fromkeys(name for name, _ in wanted))}"
+        )
     metrics = _metrics(metric)
 
     import mmattrib
     from mmattrib.evaluation import Variant, View, evaluate
     from mmattrib.files import write_atomic
 
-    dataset = mmattrib.load_dataset(data, **data_options)
-    layers = parse_layers(layer, registry.get("dataset", data).modalities)
+    layers = parse_layers(layer, _sides(pairs, registry.get("backbone", backbone)))
     if device is not None:
         options["device"] = checked_device(device)
-    found = evaluate(
-        mmattrib.load_backbone(backbone, **options),
-        dataset,
-        methods=[Variant(name, name, given, layers) for name, given in wanted] or "all",
-        metrics=metrics,
-        pairs=pairs or None,
-        layer=layers,
-        seed=seed or 0,
-        limit=limit,
-        resume=resume,
-        jobs=jobs,
-    )
+    with contained():  # models, methods and metrics of others may print
+        found = evaluate(
+            mmattrib.load_backbone(backbone, **options),
+            mmattrib.load_dataset(data, **data_options),
+            methods=[Variant(name, name, given, layers) for name, given in wanted] or "all",
+            metrics=metrics,
+            pairs=pairs or None,
+            layer=layers,
+            seed=seed or 0,
+            limit=limit,
+            resume=resume,
+            jobs=jobs,
+        )
     table = found.table(View(baseline=baseline))
     for path in out:
         text = table if path.suffix.lower() == ".md" else found.to_json()
         write_atomic(path, text.encode("utf-8"))
-    click.echo(table, nl=False)
+    say(table, newline=False)
 
 
 def _named(text: str) -> tuple[str, dict[str, Any]]:
@@ -179,6 +190,19 @@ def _metrics(texts: Sequence[str]) -> Any:
             raise OptionError(f"--metric {text}: {number!r} is no number of samples")
         found[name] = int(number) if colon else None
     return found or None
+
+
+def _refuse_twice(option: str, values: Sequence[Any]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            given = ",".join(value) if isinstance(value, tuple) else value
+            raise OptionError(f"{option} {given} is given twice; give it once")
+
+
+def _sides(pairs: Sequence[tuple[str, str]], backbone: Entry) -> tuple[str, ...]:
+    """What a layer may be named for."""
+    sides = [side for pair in pairs for side in pair] or backbone.modalities or ("image", "text")
+    return tuple(dict.fromkeys(n for side in sides for n in (side, side.removesuffix(SECOND))))
 
 
 def _pair(text: str) -> tuple[str, str]:

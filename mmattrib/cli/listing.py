@@ -1,14 +1,16 @@
-"""``mmattrib backbones``, ``methods``, ``metrics``, ...: list what is registered."""
+"""``mmattrib backbones``, ``methods``, ...: list what is registered; ``plugins`` too."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from mmattrib.cli.options import describe_options
 from mmattrib.cli.program import COMMANDS
+from mmattrib.cli.speech import clean, say, tell
 from mmattrib.plugins import PluginInfo, Plugins, default_plugins
 from mmattrib.plugins.registry import KINDS, Entry, Kind, Registry, conflict_message
 
@@ -21,18 +23,27 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def listing(kind: Kind) -> click.Command:
     """The command that lists what is registered of a kind."""
 
-    @click.command(f"{kind}s", help=f"List the {_SAID.get(kind, kind)}s{_TELLS.get(kind, '')}.")
+    @click.command(f"{kind}s")
+    @click.argument("name", required=False)
     @click.option(
         "--all", "research", is_flag=True, help="Also list those kept for comparison only."
     )
     @json_option
-    def command(research: bool, as_json: bool) -> None:
-        _list(kind, as_json, research)
+    def command(name: str | None, research: bool, as_json: bool) -> None:
+        if name is not None:
+            _show(kind, name, as_json)
+        else:
+            _list(kind, as_json, research)
 
+    noun = "data set" if kind == "dataset" else kind
+    command.help = (
+        f"List the {noun}s{_TELLS.get(kind, '')}.\n\nWith NAME: the options of one, with their "
+        "types, defaults and what is accepted."
+    )
     return command
 
 
-_SAID: dict[Kind, str] = {"dataset": "data set"}
+_WIDTH, _INDENT = 82, "      "
 _TELLS: dict[Kind, str] = {
     "backbone": " (models that embed two or more kinds of input), what they embed and need",
     "method": ": what can make the maps",
@@ -52,12 +63,10 @@ def plugins(as_json: bool) -> None:
     loaded = default_plugins()
     loaded.commands(own=COMMANDS)
     described = describe_plugins(loaded)
-    click.echo(dump(described) if as_json else _plugins_text(described))
-
-
-def dump(value: JSONValue) -> str:
-    """JSON text as every command prints it."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    if as_json:
+        tell(described)
+    else:
+        say(_plugins_text(described))
 
 
 def describe_entries(registry: Registry, kind: Kind, research: bool) -> list[JSONValue]:
@@ -131,14 +140,42 @@ def _list(kind: Kind, as_json: bool, research: bool) -> None:
     loaded = default_plugins()
     described = describe_entries(loaded.registry, kind, research)
     if as_json:
-        click.echo(dump(described))
+        tell(described)
         return
     if described:
-        click.echo(table(_heads(kind), [_row(kind, entry) for entry in described]))
+        say(table(_heads(kind), [_row(kind, entry) for entry in described]))
     else:
-        click.echo(f"No {kind} is registered.")
+        say(f"No {kind} is registered.")
     if loaded.problems or loaded.registry.conflicts():
-        click.echo("Warning: some plugins have problems; see `mmattrib plugins`.", err=True)
+        say("Warning: some plugins have problems; see `mmattrib plugins`.", err=True)
+
+
+def _show(kind: Kind, name: str, as_json: bool) -> None:
+    """One name, with its options."""
+    registry = default_plugins().registry
+    entry = registry.get(kind, name)
+    described = {**_describe(registry, entry), "options": describe_options(entry)}
+    if as_json:
+        tell(described)
+        return
+    lines = [f"{name}: {entry.summary}".rstrip(": "), f"from {entry.source}"]
+    lines += [f"embeds {', '.join(entry.modalities)}"] if entry.modalities else []
+    lines += [f"not ready: {described['todo']}"] if described["todo"] else []
+    lines += ["", "Options:"] if described["options"] else ["", "It takes no options."]
+    for option in described["options"]:
+        lines += _option_lines(option)
+    say("\n".join(lines))
+
+
+def _option_lines(option: Mapping[str, JSONValue]) -> list[str]:
+    kind = f"{option['type']}, " if option["type"] else ""
+    default = "required" if option["required"] else f"default {option['default']}"
+    accepted = f"; {option['accepted']}" if option["accepted"] else ""
+    head = f"  {option['name']}  ({kind}{default}{accepted})"
+    said = textwrap.wrap(
+        option["summary"], _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT
+    )
+    return [head, *said]
 
 
 def _heads(kind: Kind) -> list[str]:
@@ -155,7 +192,7 @@ def _row(kind: Kind, entry: JSONValue) -> list[str]:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Left-aligned columns; the last one is as wide as it likes."""
-    lines = [heads, *rows]
+    lines = [heads, *([clean(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from mmattrib.errors import InputError, OptionError
+from mmattrib.files import regular_target
 
 SUFFIXES: tuple[str, ...] = (".png", ".html", ".npz", ".json")
 """What an explanation can be written as."""
+
+FileKey: TypeAlias = tuple[int, int] | str
+"""What makes two paths one file: its place on the disk, or its name where it is still to be."""
 
 
 def check_outputs(
@@ -26,8 +31,8 @@ def check_outputs(
         OptionError: an unknown suffix, one file named twice, or an input named as an output.
         InputError: a folder that does not exist or cannot be written.
     """
-    kept = {path.resolve() for path in inputs}
-    seen: set[Path] = set()
+    kept = {key for path in inputs if (key := _same_file(path)) is not None}
+    seen: set[FileKey | None] = set()
     for path in paths:
         if path.suffix.lower() not in suffixes:
             given = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
@@ -35,16 +40,47 @@ def check_outputs(
                 f"--out {path} has {given}, which says nothing of what to write; accepted: "
                 f"{', '.join(suffixes)}"
             )
-        _check_parent(path, "--out")
-        if path.is_dir():
-            raise InputError(f"--out {path} is a folder; name a file")
-        if path.exists() and not os.access(path, os.W_OK):
-            raise InputError(f"--out {path} exists and cannot be written; name another file")
-        if path.resolve() in kept:
+        check_file(path, "--out")
+        key = _same_file(path)
+        if key in kept:
             raise OptionError(f"--out {path} is one of the inputs; name another file")
-        if path.resolve() in seen:
+        if key in seen:
             raise OptionError(f"--out {path} is given twice; name each file once")
-        seen.add(path.resolve())
+        seen.add(key)
+
+
+def check_file(path: Path, option: str, *, read: bool = False) -> None:
+    """Make sure that a file can be written, or read and written, before any work is done.
+
+    Args:
+        path: the file; it need not exist.
+        option: what messages call it.
+        read: whether an existing one is read first.
+
+    Raises:
+        OptionError: it is a folder, a pipe, a socket or a device, or no file can have this name.
+        InputError: its folder does not exist, or one of the two cannot be written.
+    """
+    _check_folder_of(path, option, path.parent)
+    try:
+        place = regular_target(path)
+    except OptionError as error:
+        raise OptionError(f"{option}: {error}") from error
+    _check_folder_of(path, option, place.parent)  # where a link leads
+    if place.exists() and not os.access(place, os.W_OK | (os.R_OK if read else 0)):
+        todo = "read and written" if read else "written"
+        raise InputError(f"{option} {path} exists and cannot be {todo}; name another file")
+
+
+def _same_file(path: Path) -> FileKey | None:
+    """What two paths share that name one file, by links of either kind; None where none can be."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def check_folder(path: Path, option: str, *, empty: bool = False) -> None:
@@ -58,7 +94,11 @@ def check_folder(path: Path, option: str, *, empty: bool = False) -> None:
     Raises:
         InputError: it is a file, cannot be written, is not empty, or lies in no folder.
     """
-    if path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{option} {path} can be no folder: {error}; name another") from error
+    if exists:
         if not path.is_dir():
             raise InputError(f"{option} {path} is a file; name a folder")
         if not os.access(path, os.W_OK | os.X_OK):
@@ -66,12 +106,15 @@ def check_folder(path: Path, option: str, *, empty: bool = False) -> None:
         if empty and any(path.iterdir()):
             raise InputError(f"{option} {path} is not empty; name a new folder")
     else:
-        _check_parent(path, option)
+        _check_folder_of(path, option, path.parent)
 
 
-def _check_parent(path: Path, option: str) -> None:
-    parent = path.parent
-    if not parent.is_dir():
+def _check_folder_of(path: Path, option: str, parent: Path) -> None:
+    try:
+        exists = parent.is_dir()
+    except (OSError, ValueError):
+        exists = False
+    if not exists:
         raise InputError(
             f"{option} {path}: there is no folder {parent}; make it first or name another"
         )

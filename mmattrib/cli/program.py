@@ -14,23 +14,28 @@ from typing import Any, TextIO
 import click
 
 from mmattrib import __version__
-from mmattrib.errors import MmattribError, TrustWarning, UnknownNameError
+from mmattrib.cli.endings import exit_code, forget_output, signals_as_exceptions
+from mmattrib.cli.repeats import refuse_repeats
+from mmattrib.cli.speech import clean, say
+from mmattrib.errors import InputWarning, MmattribError, TrustWarning, UnknownNameError
 from mmattrib.plugins import default_plugins
 from mmattrib.plugins.registry import KINDS, did_you_mean, one_line
 
 COMMANDS: Mapping[str, str] = {
     "demo": "mmattrib.cli.demo:demo",
     "attribute": "mmattrib.cli.attribute:attribute",
+    "show": "mmattrib.cli.show:show",
     "scenes": "mmattrib.cli.scenes:scenes",
     "evaluate": "mmattrib.cli.evaluate:evaluate",
+    "calibrate": "mmattrib.cli.calibrate:calibrate",
     **{f"{kind}s": f"mmattrib.cli.listing:{kind}s" for kind in KINDS if kind != "command"},
     "plugins": "mmattrib.cli.listing:plugins",
 }
 """mmattrib's own commands, each imported when it is asked for."""
 
+OWN_WARNINGS = (TrustWarning, InputWarning)
 BAD_INPUT = 2
 UNEXPECTED = 1
-INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
 
 class Program(click.Group):
@@ -62,7 +67,14 @@ class Program(click.Group):
                 f"mmattrib has no command {name!r}.{did_you_mean(name, known)} "
                 f"Commands: {', '.join(known)}. `mmattrib plugins` shows plugins that did not load."
             )
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        if found[1] is not None:
+            refuse_repeats(found[1], found[2], ctx)
+        return found
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help, with the summaries of plugins' commands."""
+        return clean(super().get_help(ctx))
 
     def invoke(self, ctx: click.Context) -> None:
         super().invoke(ctx)  # whatever a plugin's command returns is no exit code
@@ -78,8 +90,8 @@ class Program(click.Group):
     ) -> Any:
         """Run the program and leave the interpreter.
 
-        Exit codes: 0; 2 for anything wrong with what was given; 130 after Ctrl-C; 1 for a fault of
-        the program.
+        Exit codes: 0; 2 for anything wrong with what was given; 130 after Ctrl-C, 143 after
+        SIGTERM, 129 after SIGHUP; 1 for a fault of the program, or where nothing reads its output.
         """
 
         def run() -> Any:
@@ -95,20 +107,26 @@ class Program(click.Group):
         if not standalone_mode:
             return run()
         self.debug = False
-        with trust_warnings_as_lines():
-            sys.exit(self._exit_code(run))
+        with warnings_as_lines(), signals_as_exceptions():
+            code = self._exit_code(run)
+        sys.exit(code)
 
     def _exit_code(self, run: Any) -> int:
         try:
             result = run()
-        except (click.Abort, KeyboardInterrupt):
-            return INTERRUPTED
+        except (click.Abort, KeyboardInterrupt) as error:
+            return exit_code(error)
         except click.ClickException as error:
             self._fail(_usage_message(error))
             return error.exit_code
         except OSError as error:
+            if error.errno == errno.EPIPE:  # as with `| head`: there is nobody to tell
+                forget_output()
+                return UNEXPECTED
+            if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG):
+                forget_output()
             self._fail(_os_message(error))
-            return UNEXPECTED if error.errno == errno.EPIPE else BAD_INPUT
+            return BAD_INPUT
         except MmattribError as error:
             self._fail(str(error))
             return BAD_INPUT
@@ -120,8 +138,8 @@ class Program(click.Group):
 
     def _fail(self, message: str) -> None:
         if self.debug:
-            traceback.print_exc()
-        click.echo(f"Error: {' '.join(message.split())}", err=True)
+            say(traceback.format_exc(), err=True, newline=False)
+        say(f"Error: {' '.join(message.split())}", err=True)
 
 
 def _usage_message(error: click.ClickException) -> str:
@@ -139,11 +157,12 @@ def _os_message(error: OSError) -> str:
 
 
 @contextmanager
-def trust_warnings_as_lines() -> Iterator[None]:
-    """Print each :class:`TrustWarning` as one line on standard error; leave other warnings be."""
+def warnings_as_lines() -> Iterator[None]:
+    """Print each warning of this package as one line on standard error; leave others be."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", TrustWarning)
-        usual = warnings.showwarning
+        for own in OWN_WARNINGS:
+            warnings.simplefilter("always", own)
+        usual, form = warnings.showwarning, warnings.formatwarning
 
         def show(
             message: Warning | str,
@@ -153,13 +172,25 @@ def trust_warnings_as_lines() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if issubclass(category, TrustWarning):
-                click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+            if issubclass(category, OWN_WARNINGS):
+                say(f"Warning: {' '.join(str(message).split())}", err=True)
             else:
                 usual(message, category, filename, lineno, file, line)
 
-        warnings.showwarning = show
-        yield
+        def safe(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            line: str | None = None,
+        ) -> str:
+            return clean(form(message, category, filename, lineno, line))
+
+        warnings.showwarning, warnings.formatwarning = show, safe
+        try:
+            yield
+        finally:
+            warnings.formatwarning = form  # catch_warnings puts back the other one
 
 
 def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

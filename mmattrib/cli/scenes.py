@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmattrib.cli.outputs import check_folder
+from mmattrib.cli.speech import say
 
 if TYPE_CHECKING:
     from mmattrib.datasets.scenes import Split
@@ -46,4 +47,4 @@ def scenes(out: Path, n: int, seed: int, split: Split, bank: Path | None) -> Non
 
     used = Bank.shipped() if bank is None else Bank.load(bank)
     folders = write_scenes(out, n, seed, split, used)
-    click.echo(f"Wrote {len(folders)} scene{'s' if len(folders) != 1 else ''} to {out}")
+    say(f"Wrote {len(folders)} scene{'s' if len(folders) != 1 else ''} to {out}")

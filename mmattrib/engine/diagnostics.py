@@ -85,7 +85,9 @@ def warnings_for(numbers: dict[str, float], losses: Sequence[float]) -> list[str
 def steering_warnings(numbers: dict[str, float]) -> list[str]:
     """The warning that a mask steers the embedding, if it does: see :data:`STEERING_MARGIN`."""
     excess = numbers["cosine_end"] - numbers["clean_cosine"]
-    if excess <= STEERING_MARGIN:
+    # Where noise alone is above the clean cosine, it is not the mask that put it there.
+    gain = numbers["cosine_end"] - numbers["cosine_start"]
+    if min(excess, gain) <= STEERING_MARGIN:
         return []
     return [
         f"the bottleneck steered the embedding: its cosine with the guide ended {excess:.2f} "

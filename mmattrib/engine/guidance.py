@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from mmattrib.engine.noise import pair_generator
+from mmattrib.engine.noise import normal, pair_generator
 from mmattrib.errors import OptionError
 
 TEMPERATURE = 14.0
@@ -262,7 +262,7 @@ class LiteralAttention(Guidance):
         shapes = ((channels, inner), (dim, inner), (dim, dim))
         generators = [pair_generator(context.seed, key, "attention") for key in context.keys]
         query, key, value = (
-            torch.stack([torch.randn(shape, generator=g) / shape[0] ** 0.5 for g in generators])
+            torch.stack([normal(shape, g) / shape[0] ** 0.5 for g in generators])
             .to(guide.tokens)
             .requires_grad_()
             for shape in shapes

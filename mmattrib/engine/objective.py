@@ -80,7 +80,7 @@ def cosine_gradient(
     """
     with torch.enable_grad():
         points = points.detach().requires_grad_()
-        rows = torch.full((len(points),), row, dtype=torch.long)
+        rows = torch.full((len(points),), row, dtype=torch.long, device="cpu")
         cosine = fit(suffix(points, rows).float()[None], goal[None, None]).sum()
         (gradient,) = torch.autograd.grad(cosine, points)
     return gradient.float()

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from mmattrib.errors import OptionError
-from mmattrib.explain import Layers, load_method
+from mmattrib.explain import Layers
+from mmattrib.loading import load_method
 from mmattrib.methods import Method
 from mmattrib.plugins import default_plugins
 from mmattrib.types import SECOND
@@ -149,8 +150,12 @@ def candidates(methods: Methods, layer: Layers = None) -> tuple[Candidate, ...]:
             Variant(entry.name, entry.name, {}, layer)
             for entry in default_plugins().registry.usable("method")
         ]
-    else:
+    elif isinstance(methods, Iterable) and not isinstance(methods, bytes):
         given = [_one(method, layer) for method in methods]
+    else:
+        raise OptionError(
+            f"methods must be 'all' or a sequence of methods, got {type(methods).__name__}"
+        )
     if not given:
         raise OptionError("an evaluation needs at least one method, got none")
     return _told_apart(given)

@@ -114,4 +114,4 @@ def _embed(backbone: Backbone, side: str, raws: Sequence[RawInput]) -> torch.Ten
         for at in range(0, len(raws), _BATCH):
             inputs = encoder.preprocess(raws[at : at + _BATCH])
             parts.append(encoder.embed(inputs).float().cpu())
-    return torch.cat(parts) if parts else torch.empty(0, 0)
+    return torch.cat(parts) if parts else torch.empty(0, 0, dtype=torch.float32, device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -205,7 +206,15 @@ def _pairs(
     pairs: Sequence[tuple[str, str]] | None, first: Sample, sources: Mapping[str, ModelSource]
 ) -> tuple[tuple[str, str], ...]:
     if pairs is not None:
-        found = tuple((str(a), str(b)) for a, b in pairs)
+        try:
+            found = tuple((a, b) for a, b in pairs)
+        except (TypeError, ValueError):
+            found = ()
+        if not found or not all(isinstance(side, str) for pair in found for side in pair):
+            raise OptionError(
+                f"pairs must be a sequence of two sides each, such as [('image', 'text')], got "
+                f"{reprlib.repr(pairs)}"
+            )
         for pair in found:
             first.pair(*pair)
     else:
@@ -252,6 +261,10 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
         chosen = [m for m in chosen if given == "all" or m.needs]
         limits: Mapping[str, int | None] = {}
     else:
+        if not isinstance(given, Iterable):
+            raise OptionError(
+                f"metrics must be 'all' or a sequence of names, got {type(given).__name__}"
+            )
         limits = given if isinstance(given, Mapping) else {}
         chosen = [_metric(registry.create("metric", m) if isinstance(m, str) else m) for m in given]
     if not chosen:

@@ -373,7 +373,9 @@ def _by_kernel(samples: FloatArray, ratio: Fraction) -> FloatArray:
     from torchaudio.functional import resample as sinc_resample
 
     wave = torch.from_numpy(np.array(samples, dtype=np.float32))
-    resampled: FloatArray = sinc_resample(wave, ratio.numerator, ratio.denominator).numpy()
+    # torchaudio makes its filter where torch's defaults say, and autocast would round with it.
+    with torch.device("cpu"), torch.autocast("cpu", enabled=False):
+        resampled: FloatArray = sinc_resample(wave, ratio.numerator, ratio.denominator).numpy()
     return resampled
 
 

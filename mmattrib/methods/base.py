@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from mmattrib.errors import MethodError, OptionError
+from mmattrib.errors import EncoderError, MethodError, MmattribError, OptionError
 from mmattrib.methods.options import (
     MethodOptions,
     SeededOptions,
@@ -135,7 +135,10 @@ class Side:
 
         with torch.no_grad():
             embeddings = torch.cat(
-                [self.suffix(tokens[i : i + 1], torch.tensor([i])) for i in range(len(self))]
+                [
+                    self.suffix(tokens[i : i + 1], torch.tensor([i], device="cpu"))
+                    for i in range(len(self))
+                ]
             )
             target = self.guide.embedding.to(embeddings.device)
             return fit(embeddings.float()[:, None], target[:, None])[:, 0]
@@ -249,7 +252,7 @@ class Method(ABC):
         side.encoder.check_layer(side.layer)
         if side.layer == side.encoder.num_layers - 1:
             refuse_dead_layer(side)
-        found = self.explain(side)
+        found = self._explained(side)
         valid = side.grid().valid
         if found.scores.shape != valid.shape or len(found.diagnostics) != len(side):
             raise MethodError(
@@ -266,6 +269,30 @@ class Method(ABC):
                 notes.append("some scores are infinite or not a number")
             entries.append({**entry, "warnings": notes})
         return SideScores(scores.where(valid, scores.new_zeros(())), found.unit, tuple(entries))
+
+    def _explained(self, side: Side) -> SideScores:
+        """What :meth:`explain` gives; what a method of others does wrong is a MethodError."""
+        try:
+            found = self.explain(side)
+        except (MmattribError, Warning, MemoryError):
+            raise
+        except Exception as error:
+            own = type(self).__module__.startswith("mmattrib.")
+            if own and type(side.encoder).__module__.startswith("mmattrib."):
+                raise  # a fault of our own is best seen as it is
+            kind = MethodError if not own else EncoderError
+            raise kind(
+                f"method {self.name!r} failed on the {side.encoder.modality} encoder "
+                f"({type(side.encoder).__name__}) with {type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from error
+        scores = getattr(found, "scores", None)
+        if not isinstance(found, SideScores) or not hasattr(scores, "detach"):
+            raise MethodError(
+                f"method {self.name!r} gave {type(found).__name__} with scores of type "
+                f"{type(scores).__name__}; accepted: SideScores of a tensor, as self.scored makes"
+            )
+        return found
 
     @abstractmethod
     def explain(self, side: Side) -> SideScores:
@@ -318,7 +345,7 @@ def refuse_dead_layer(side: Side) -> None:
 
     tokens = side.tokens()[:1].detach().requires_grad_()
     with torch.enable_grad():
-        embedding = side.suffix(tokens, torch.zeros(1, dtype=torch.long)).float()
+        embedding = side.suffix(tokens, torch.zeros(1, dtype=torch.long, device="cpu")).float()
         cosine = (embedding * side.guide.embedding[:1].to(embedding)).sum()
         (gradient,) = torch.autograd.grad(cosine, tokens, allow_unused=True)
     content = side.grid().content[:1].to(tokens.device)

@@ -71,7 +71,7 @@ class SampledOptions(MaskOptions, SeededOptions):
             subtracted from the fit.
     """
 
-    samples: int = option(10, least=1)
+    samples: int = option(10, least=1, most=4096)
     antithetic: bool = option(True)
     contrast: float = option(0.0, least=0)
 

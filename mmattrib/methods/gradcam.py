@@ -51,7 +51,7 @@ class GradCAM(Method):
         tokens = side.tokens()
         target = side.guide.embedding.to(tokens.device)
         content = side.grid().content.to(tokens.device)
-        scores = torch.zeros(content.shape, device=tokens.device)
+        scores = torch.zeros(content.shape, dtype=torch.float32, device=tokens.device)
         diagnostics = []
         for row, cosine in enumerate(side.cosines(tokens).tolist()):
             # One pair a call: its sums then have the same shapes in any batch.

@@ -32,11 +32,11 @@ class FitOptions(MethodOptions):
 
     beta: float = option(0.1, least=0)
     sigma: float = option(1.0, above=0)
-    steps: int = option(10, least=2)
+    steps: int = option(10, least=2, most=10_000)
     learning_rate: float = option(1.0, above=0)
     alpha_init: float = option(5.0, least=-80, most=80)
-    max_rows: int = option(64, least=1, resource=True)
-    pairs_at_once: int = option(1, least=1, resource=True)
+    max_rows: int = option(64, least=1, most=65_536, resource=True)
+    pairs_at_once: int = option(1, least=1, most=4096, resource=True)
 
     def engine(self, **more: Any) -> BottleneckOptions:
         """The engine's options: these and some more; what it does not know is left out."""
@@ -55,7 +55,7 @@ class M2IBOptions(FitOptions, SeededOptions):
         samples: draws of noise per step.
     """
 
-    samples: int = option(10, least=1)
+    samples: int = option(10, least=1, most=4096)
 
 
 class BottleneckMethod(Method):

@@ -27,8 +27,8 @@ class NIBOptions(MethodOptions):
         max_rows: most of them in one call of the suffix; bounds memory.
     """
 
-    steps: int = option(10, least=1)
-    max_rows: int = option(64, least=1, resource=True)
+    steps: int = option(10, least=1, most=10_000)
+    max_rows: int = option(64, least=1, most=65_536, resource=True)
 
 
 class NIB(Method):

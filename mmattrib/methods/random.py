@@ -26,10 +26,12 @@ class Random(Method):
         from mmattrib.engine.noise import pair_generator
 
         valid = side.grid().valid.cpu()
-        scores = torch.zeros(valid.shape)
+        scores = torch.zeros(valid.shape, dtype=torch.float32, device="cpu")
         for row, key in enumerate(side.keys):
             generator = pair_generator(self.options.seed, key, "random scores")
-            scores[row, valid[row]] = torch.rand(int(valid[row].sum()), generator=generator)
+            scores[row, valid[row]] = torch.rand(
+                int(valid[row].sum()), generator=generator, dtype=torch.float32, device="cpu"
+            )
         return self.scored(scores)
 
 

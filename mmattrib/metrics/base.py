@@ -141,7 +141,9 @@ class Case:
     def encoder(self) -> Encoder:
         """Of the explained side."""
         backbone = self.model.backbone
-        return backbone[self.side if self.side in backbone else self.attribution.modality]
+        from mmattrib.models.guard import guarded
+
+        return guarded(backbone[self.side if self.side in backbone else self.attribution.modality])
 
     @property
     def content(self) -> BoolArray:

@@ -81,7 +81,7 @@ class EncoderInputs:
         Args:
             rows: ``(R,)`` row numbers.
         """
-        index = torch.as_tensor(rows, dtype=torch.long)
+        index = torch.as_tensor(rows, dtype=torch.long, device="cpu")
         return EncoderInputs(
             _Rows(self.tensors, index), tuple(self.raw[row] for row in index.tolist())
         )
@@ -304,6 +304,7 @@ class Encoder(ABC):
             found = self.suffix(known, layer, one)
             if agrees(found, whole, known.dtype):
                 return self
+            self._check_repeats(one, whole, known.dtype)
             replayed = self.replayed_suffix(known, layer, one)
         who = f"the {self.modality} encoder ({type(self).__name__})"
         difference = f"{float((found - whole.to(found)).norm()):.3g} of length 1"
@@ -323,6 +324,15 @@ class Encoder(ABC):
         general = copy.copy(self)
         general.__dict__["suffix"] = self.replayed_suffix
         return general
+
+    def _check_repeats(self, one: EncoderInputs, known: Tensor, dtype: torch.dtype) -> None:
+        """Refuse an encoder that embeds one input in two ways: no suffix can agree with it."""
+        if not agrees(self.embed(one), known, dtype):
+            raise EncoderError(
+                f"the {self.modality} encoder ({type(self).__name__}): embed gave two embeddings "
+                "of one input; it draws random numbers or keeps a state, such as dropout that "
+                "stays on in evaluation mode. Make it give the same each time"
+            )
 
     @property
     def device(self) -> torch.device:

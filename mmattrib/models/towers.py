@@ -12,7 +12,7 @@ An image tower needs this much::
             return self.module(inputs["pixels"])
 
         def pooled_index(self, inputs):
-            return torch.zeros(len(inputs), dtype=torch.long)      # read from CLS
+            return torch.zeros(len(inputs), dtype=torch.long, device="cpu")  # read from CLS
 
         def to_joint(self, tokens):
             return self.module.head(self.module.norm(tokens))

@@ -56,7 +56,7 @@ def parse_device(device: str | torch.device) -> torch.device:
     """
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
+        torch.empty(0, dtype=torch.float32, device=found)
     except Exception as error:  # each backend raises its own kind for a device that is not there
         reason = " ".join(str(error).split())[:160]
         raise OptionError(

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -22,6 +22,7 @@ import pluggy
 from mmattrib import __version__
 from mmattrib.errors import PluginError
 from mmattrib.plugins import hookspecs
+from mmattrib.plugins.contained import contained
 from mmattrib.plugins.registry import (
     HOOKS,
     KINDS,
@@ -112,9 +113,12 @@ class Plugins:
             reason is in :attr:`problems`, as is any hook of an accepted plugin that failed.
         """
         try:
-            hooks = _check_plugin(plugin)
-            self.manager.register(plugin, name=name)
-        except Exception as error:  # looking at an object's attributes may run its code
+            with _strangers(distribution):
+                hooks = _check_plugin(plugin)
+                self.manager.register(plugin, name=name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # looking at an object's attributes may run its code
             self._record(distribution, "check", error)
             return False
         info = PluginInfo(name, distribution, version, hooks, plugin)
@@ -128,7 +132,9 @@ class Plugins:
         """Import one of this package's modules and :meth:`add` it, if it implements a hook."""
         try:
             plugin = importlib.import_module(module)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self._record(OWN_DISTRIBUTION, "import", error, f"{module}: ")
             return False
         if not any(hasattr(plugin, hook) for hook in HOOKS.values()):
@@ -137,12 +143,13 @@ class Plugins:
 
     def add_entry_point(self, entry_point: metadata.EntryPoint) -> bool:
         """Load another distribution's entry point and :meth:`add` it."""
-        dist = entry_point.dist
-        distribution = (dist.name if dist is not None else None) or entry_point.value
-        version = (dist.version if dist is not None else None) or ""
+        distribution, version = _source_of(entry_point)
         try:
-            plugin = entry_point.load()
-        except (Exception, SystemExit) as error:  # a plugin may even exit while it is imported
+            with contained():
+                plugin = entry_point.load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may even exit while it is imported
             self._record(distribution, "import", error, f"{entry_point.value}: ")
             return False
         name = f"{distribution}:{entry_point.name}"
@@ -173,9 +180,10 @@ class Plugins:
             try:
                 if name in own:
                     raise PluginError(f"{name!r} is a command of {OWN_DISTRIBUTION}'s own")
-                summary = command.get_short_help_str(limit=80)
+                with _strangers(info.distribution):
+                    summary = command.get_short_help_str(limit=80)
                 register(name, partial(_same, command), summary=summary)
-            except (AttributeError, PluginError) as error:
+            except Exception as error:  # what stands there may be no command at all
                 self._record(info.distribution, HOOKS["command"], error)
 
     def _register_for(self, kind: Kind, info: PluginInfo) -> hookspecs.Register:
@@ -196,8 +204,11 @@ class Plugins:
         """Call one hook of one plugin, and of no other."""
         others = [plugin for plugin in self.manager.get_plugins() if plugin is not info.plugin]
         try:
-            self.manager.subset_hook_caller(hook, others)(**arguments)
-        except (Exception, SystemExit) as error:
+            with _strangers(info.distribution):
+                self.manager.subset_hook_caller(hook, others)(**arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self._record(info.distribution, hook, error)
 
     def _record(
@@ -225,15 +236,42 @@ def load_plugins(
     for module in builtin_modules() if builtins is None else builtins:
         plugins.add_module(module)
     if entry_points is None:
-        try:
-            entry_points = metadata.entry_points(group=hookspecs.PROJECT)
-        except Exception as error:  # the metadata of any distribution may be damaged
-            problem = PluginProblem("this environment", "import", one_line(error))
-            plugins.problems.append(problem)
-            entry_points = ()
+        entry_points = _installed(plugins.problems)
     for entry_point in entry_points:
         plugins.add_entry_point(entry_point)
     return plugins
+
+
+def _installed(problems: list[PluginProblem]) -> list[metadata.EntryPoint]:
+    """The entry points of the group; a distribution whose metadata is damaged is a problem."""
+    try:
+        return list(metadata.entry_points(group=hookspecs.PROJECT))
+    except Exception as error:  # of one distribution, and the others' are lost with it
+        problems.append(PluginProblem("this environment", "import", one_line(error)))
+    found: dict[str, list[metadata.EntryPoint]] = {}
+    for dist in metadata.distributions():
+        try:
+            own = [point for point in dist.entry_points if point.group == hookspecs.PROJECT]
+            found.setdefault(str(dist.name).casefold(), own)  # the first on the path is in use
+        except Exception as error:
+            where = getattr(dist, "_path", "a distribution")
+            problems.append(PluginProblem(str(where), "import", one_line(error)))
+    return [point for own in found.values() for point in own]
+
+
+def _source_of(entry_point: metadata.EntryPoint) -> tuple[str, str]:
+    """Name and version of an entry point's distribution, whatever its metadata look like."""
+    try:
+        dist = entry_point.dist
+        name, version = (None, None) if dist is None else (dist.name, dist.version)
+    except Exception:  # damaged, or gone
+        name, version = None, None
+    return str(name or entry_point.value), str(version or "")
+
+
+def _strangers(distribution: str) -> AbstractContextManager[None]:
+    """What runs code of another distribution runs it inside of this."""
+    return nullcontext() if distribution == OWN_DISTRIBUTION else contained()
 
 
 _default: Plugins | None = None

@@ -15,6 +15,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -25,6 +26,7 @@ from mmattrib.errors import (
     PluginError,
     UnknownNameError,
 )
+from mmattrib.plugins.contained import contained
 
 Kind: TypeAlias = Literal["backbone", "method", "metric", "dataset", "writer", "command"]
 """The kinds of things that plugins register. The same name may be used once in each kind."""
@@ -36,7 +38,7 @@ HOOKS: Mapping[Kind, str] = {kind: f"register_{kind}s" for kind in KINDS}
 """The hook that registers each kind."""
 
 OWN_DISTRIBUTION = "mmattrib"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RESERVED = frozenset({"all"})  # `methods="all"` asks for every name
 _UNEXPECTED_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
 
@@ -124,7 +126,10 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 
     The type is left out for errors of this package, whose messages are complete.
     """
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # other people's exceptions may fail to say what they are
+        text = ""
     if len(text) > limit:
         text = text[:limit].rstrip() + "…"
     if text and isinstance(error, MmattribError):
@@ -262,6 +267,11 @@ class Registry:
             UnknownNameError: nothing is registered under it; the message gives the nearest names.
             PluginError: two plugins claim it; the message names both distributions.
         """
+        if not isinstance(name, str):
+            raise UnknownNameError(
+                f"a {kind} is asked for by its name, got {type(name).__name__}; registered: "
+                f"{', '.join(self.names(kind)) or 'none'}"
+            )
         claims = self._claims.get((kind, name))
         if not claims:
             raise UnknownNameError(self._unknown(kind, name))
@@ -308,10 +318,11 @@ class Registry:
         entry = self.require(kind, name)
         _check_options(entry, options)
         try:
-            return entry.factory(**options)
-        except (MmattribError, OSError):
+            with nullcontext() if entry.distribution == OWN_DISTRIBUTION else contained():
+                return entry.factory(**options)
+        except (MmattribError, OSError, KeyboardInterrupt, Warning):
             raise
-        except Exception as error:
+        except BaseException as error:  # a factory may even exit
             match = _UNEXPECTED_KEYWORD.search(str(error)) if isinstance(error, TypeError) else None
             if match and match[1] in options:
                 raise OptionError(f"{kind} {name!r} takes no option {match[1]!r}") from error
@@ -364,11 +375,16 @@ def conflict_message(claims: Sequence[Entry]) -> str:
 def _check_name(kind: Kind, name: object) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PluginError(
-            f"{name!r} cannot name a {kind}; accepted: letters, digits, '-', '_' and '.', "
-            "starting with a letter or a digit"
+            f"{_short(name)} cannot name a {kind}; accepted: at most 100 letters, digits, '-', "
+            "'_' and '.', starting with a letter or a digit"
         )
     if name.casefold() in _RESERVED:
         raise PluginError(f"{name!r} cannot name a {kind}: it stands for every {kind}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:120] + "…"
 
 
 def _check_strings(what: str, values: object) -> None:

@@ -75,7 +75,7 @@ def example_cases() -> list[Case]:
     The model is `tiny`, the method `ca-m2ib` with few rates.
     """
     from mmattrib.datasets import load_dataset
-    from mmattrib.explain import load_backbone, load_method
+    from mmattrib.loading import load_backbone, load_method
 
     method = load_method("ca-m2ib", points=4, guide_points=2)
     return cases_of(load_backbone("tiny"), load_dataset("scenes", n=2, seed=11), method)

@@ -70,7 +70,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("24 words",),
     ),
     # how many
-    "no input": ((), ("exactly two", "got 0 (none)", "--image, --audio and --text")),
+    "no input": ((), ("exactly two", "got 0 (none)", "--image, --audio, --text (or")),
     "one input": (("--image", "{f}/good.png"), ("exactly two", "got 1 (image)")),
     "three inputs": (
         ("--image", "{f}/good.png", "--audio", "{f}/good.wav", *TEXT),
@@ -78,7 +78,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "two captions": (
         ("--image", "{f}/good.png", *TEXT, "--text-file", "{f}/caption.txt"),
-        ("both --text 'a dog' and --text-file", "give one"),
+        ("both --text and --text-file", "give one"),
     ),
     # names
     "unknown backbone": (
@@ -238,7 +238,7 @@ def test_an_output_that_is_a_folder_is_refused(run: Run, files: Path, tmp_path: 
     out = tmp_path / "dir.png"
     result = run("attribute", "--image", files / "good.png", *TEXT, "--out", out)
     assert result.code == 2
-    assert "dir.png is a folder" in result.err
+    assert "dir.png': it is a folder" in result.err
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_an_output_that_is_a_folder_is_refused(run: Run, files: Path, tmp_path: 
         (("evaluate", "--backbone", "tinny"), ("no backbone is named 'tinny'", "'tiny'")),
         (("evaluate", "--pair", "image"), ("--pair image", "image,text")),
         (("evaluate", "--pair", "image,image"), ("--pair image,image", "image,text")),
-        (("evaluate", "--scenes", "0"), ("--scenes", "0")),
+        (("evaluate", "--limit", "0"), ("--limit", "0")),
         (("evaluate", "--out", "{o}/t.png"), ("t.png", "'.png'", ".md, .json")),
         (("evaluate", "--out", "{o}/nowhere/t.md"), ("there is no folder",)),
     ],

@@ -20,7 +20,7 @@ from cli_program import Run
 import mmattrib
 from mmattrib import hookimpl
 from mmattrib.cli import main
-from mmattrib.cli.program import COMMANDS, trust_warnings_as_lines
+from mmattrib.cli.program import COMMANDS, warnings_as_lines
 from mmattrib.cli.reference import reference
 from mmattrib.errors import MmattribError, TrustWarning
 from mmattrib.plugins import Plugins, using_plugins
@@ -100,7 +100,7 @@ def test_each_error_has_its_code_and_one_line(
 def test_only_trust_warnings_are_reworded(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings(record=True) as others:
         warnings.simplefilter("always")
-        with trust_warnings_as_lines():
+        with warnings_as_lines():
             warnings.warn("look\nout", TrustWarning, stacklevel=1)
             warnings.warn("look\nout", TrustWarning, stacklevel=1)
         warnings.warn("after", TrustWarning, stacklevel=1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick_methods import NAMES, quick
 from toy_encoders import RAWS, ToyAudio, ToyEncoder, ToyImage, ToyText
 
 import mmattrib as mm
@@ -18,11 +19,9 @@ from mmattrib.errors import OptionError
 from mmattrib.methods import Side, SideScores, guide_of
 from mmattrib.methods.options import limits_of
 from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
-from mmattrib.plugins import default_plugins
 from mmattrib.testing import check_method
 from mmattrib.types import RawAudio, RawImage, RawInput, RawText
 
-NAMES = default_plugins().registry.names("method")
 TOYS: dict[str, Callable[[], ToyEncoder]] = {"image": ToyImage, "audio": ToyAudio, "text": ToyText}
 
 pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
@@ -47,13 +46,6 @@ def test_every_method_keeps_its_contract_on_tiny(name: str, three_scenes: list[m
     check_method(method, tiny["text"], captions, tiny["image"], pictures)
     if name in ("ca-m2ib", "m2ib"):
         check_method(method, tiny["audio"], sounds, tiny["text"], captions)
-
-
-def quick(name: str) -> dict[str, int]:
-    """A small budget, of whatever options the method has."""
-    small = {"points": 4, "guide_points": 2, "draws_behind": 2, "steps": 3, "samples": 2}
-    given = {each.name for each in fields(mm.load_method(name).options)}
-    return {option: value for option, value in small.items() if option in given}
 
 
 def paired(explained: str, guide: str) -> Side:
@@ -128,7 +120,8 @@ def test_what_does_not_act_is_refused_and_not_described(name: str) -> None:
         for condition, values in limits_of(options, each.name).only.items():
             current = getattr(options, condition)
             assert current in values  # an option acts by default
-            off = next(v for v in limits_of(options, condition).choices if v not in values)
+            off = other_value(condition, current, options)
+            assert off not in values
             made = mm.load_method(name, **{condition: off})
             assert each.name not in made.describe()
             value = other_value(each.name, each.default, options)

@@ -98,7 +98,7 @@ class Unsteady(ToyImage):
 
 def test_a_model_that_no_way_reproduces_is_refused() -> None:
     encoder = Unsteady()
-    with encoder.frozen(), pytest.raises(EncoderError, match="would explain another model"):
+    with encoder.frozen(), pytest.raises(EncoderError, match="two embeddings of one input"):
         encoder.checked(encoder.preprocess(pictures()), 0)
 
 

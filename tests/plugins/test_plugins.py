@@ -139,6 +139,24 @@ BROKEN = {
     "no module": ("import nowhere_at_all", "", "import", "nowhere_at_all"),
     "syntax": ("def register_methods(:", "", "import", "SyntaxError"),
     "exits": ("raise SystemExit(3)", "", "import", "SystemExit: 3"),
+    "raises no exception": (
+        "class Odd(BaseException): ...\nraise Odd('out')",
+        "",
+        "import",
+        "Odd: out",
+    ),
+    "mute": (
+        "class Mute(Exception):\n    def __str__(self): raise KeyError\nraise Mute",
+        "",
+        "import",
+        "Mute",
+    ),
+    "raises no exception in the hook": (
+        HEAD + "@hookimpl\ndef register_methods(register): raise GeneratorExit",
+        "",
+        "register_methods",
+        "GeneratorExit",
+    ),
     "no attribute": (HEAD + GOOD, "mm_broken:absent", "import", "absent"),
     "wrong argument": (
         HEAD + "@hookimpl\ndef register_methods(registry): ...",
@@ -299,7 +317,7 @@ def test_damaged_metadata_of_the_environment_is_reported(monkeypatch: pytest.Mon
     def damaged(**_: Any) -> None:
         raise ValueError("bad metadata")
 
-    monkeypatch.setattr("mmattrib.plugins.metadata.entry_points", damaged)
+    monkeypatch.setattr("mmattrib.plugins.loading.metadata.entry_points", damaged)
     plugins = load_plugins()
     assert plugins.problems[0].message == "ValueError: bad metadata"
     assert "tiny" in plugins.registry.names("backbone")

@@ -32,6 +32,10 @@ def made(**options: Any) -> dict[str, Any]:
     return options
 
 
+class Odd(BaseException):
+    """Neither an exception of the usual kind nor Ctrl-C."""
+
+
 def never(**options: Any) -> None:
     raise AssertionError("listing must not call a factory")
 
@@ -67,7 +71,9 @@ def test_good_names(name: str) -> None:
     assert Registry().register("metric", name, made).name == name
 
 
-@pytest.mark.parametrize("name", ["", " a", "a b", "-a", "_a", "a/b", "ä", "a\n", "all", "All", 3])
+@pytest.mark.parametrize(
+    "name", ["", " a", "a b", "-a", "_a", "a/b", "ä", "a\n", "all", "All", "x" * 101, 3]
+)
 def test_bad_names(name: Any) -> None:
     with pytest.raises(PluginError, match="cannot name a metric"):
         Registry().register("metric", name, made)
@@ -76,7 +82,7 @@ def test_bad_names(name: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"kind": "model"}, "kind must be one of backbone, method, metric, command"),
+        ({"kind": "model"}, "kind must be one of backbone, method, metric, dataset, writer"),
         ({"factory": "module:f"}, "must be callable, got str"),
         ({"summary": "two\nlines"}, "one line"),
         ({"summary": None}, "one line"),
@@ -257,7 +263,7 @@ def test_entries_hold_what_was_registered() -> None:
         distribution="d", version="1", plugin="d:p",
     )  # fmt: skip
     assert entry == Entry(
-        "b", "backbone", made, "s", ("image",), ("json",), "d[x]", "d", "1", "d:p"
+        "b", "backbone", made, "s", ("image",), ("json",), "d[x]", False, "d", "1", "d:p"
     )
     assert entry.missing() == ()
     assert entry.source == "d 1"
@@ -278,3 +284,35 @@ def test_an_error_becomes_one_line() -> None:
     assert one_line(ValueError()) == "ValueError"
     assert one_line(PluginError("a\nb")) == "a b"
     assert len(one_line(ValueError("x" * 1000))) < 400
+
+
+def test_an_error_that_cannot_say_what_it_is_becomes_one_line_too() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    assert one_line(MuteError()) == "MuteError"
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit(), ZeroDivisionError("x"), Odd()])
+def test_a_factory_of_others_that_ends_the_program_is_an_error_of_its_plugin(
+    error: BaseException,
+) -> None:
+    def factory() -> None:
+        raise error
+
+    registry = Registry()
+    registry.register("method", "m", factory, distribution="mm-other", version="2")
+    with pytest.raises(PluginError, match=r"mm-other 2 failed with .*report it there") as caught:
+        registry.create("method", "m")
+    assert caught.value.__cause__ is error
+
+
+def test_ctrl_c_in_a_factory_stays_ctrl_c() -> None:
+    def factory() -> None:
+        raise KeyboardInterrupt
+
+    registry = Registry()
+    registry.register("method", "m", factory, distribution="mm-other")
+    with pytest.raises(KeyboardInterrupt):
+        registry.create("method", "m")

@@ -80,7 +80,7 @@ class ClipImageEncoder(_ImageEncoder):
         super().__init__(model, module, recipe)
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
-        return torch.zeros(len(inputs), dtype=torch.long)
+        return torch.zeros(len(inputs), dtype=torch.long, device="cpu")
 
     def to_joint(self, tokens: Tensor) -> Tensor:
         joint: Tensor = self.model.visual_projection(self.tower.post_layernorm(tokens))
@@ -165,7 +165,7 @@ class SiglipTextEncoder(_TextEncoder):
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
         ids = inputs["ids"]
-        return torch.full((len(ids),), ids.shape[1] - 1)
+        return torch.full((len(ids),), ids.shape[1] - 1, device="cpu")
 
     def valid(self, inputs: EncoderInputs) -> Tensor:
         return torch.ones_like(inputs["real"])
@@ -193,7 +193,7 @@ class BertTextEncoder(_TextEncoder):
         )
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
-        return torch.zeros(len(inputs), dtype=torch.long)
+        return torch.zeros(len(inputs), dtype=torch.long, device="cpu")
 
     def to_joint(self, tokens: Tensor) -> Tensor:
         if hasattr(self.tower, "transformation"):  # AltCLIP's own, in front of CLIP's

@@ -17,6 +17,8 @@ from mmattrib.errors import WeightsError
 from mmattrib.models.weights import check_finite
 
 WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny.safetensors"
+CALIBRATION: Final = WEIGHTS.with_name("calibration.json")
+"""What unrelated pairs look like to the shipped weights; `examples.tiny.calibrate` writes it."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def content_mask(batch: int, count: int, prefix: int = 0, suffix: int = 0) -> Te
     Returns:
         ``(batch, prefix + count + suffix)`` bool.
     """
-    mask = torch.zeros(batch, prefix + count + suffix, dtype=torch.bool)
+    mask = torch.zeros(batch, prefix + count + suffix, dtype=torch.bool, device="cpu")
     mask[:, prefix : prefix + count] = True
     return mask
 

@@ -1,0 +1,1 @@
+"""Mutated files, captions, arrays and option values against the public API."""
