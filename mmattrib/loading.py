@@ -1,4 +1,4 @@
-"""Backbones and methods by name."""
+"""Load registered backbones, and make registered methods, by name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load_backbone(name: str, **options: Any) -> Backbone:
 
 
 def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
-    """Make a registered method, or pass a live one through.
+    """Make a registered method from its name, or return a :class:`Method` as given.
 
     Args:
         method: a name that ``mmattrib methods`` lists, or a :class:`Method`.

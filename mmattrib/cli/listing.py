@@ -1,4 +1,4 @@
-"""``mmattrib backbones``, ``methods``, ``metrics``, ...: list what is registered."""
+"""``mmattrib backbones``, ``methods``, ...: list what is registered; ``plugins`` too."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def listing(kind: Kind) -> click.Command:
         else:
             _list(kind, as_json, research)
 
+    noun = "data set" if kind == "dataset" else kind
     command.help = (
-        f"List the {_SAID.get(kind, kind)}s{_TELLS.get(kind, '')}.\n\nWith NAME: the options of "
-        "one, with their types, defaults and what is accepted."
+        f"List the {noun}s{_TELLS.get(kind, '')}.\n\nWith NAME: the options of one, with their "
+        "types, defaults and what is accepted."
     )
     return command
 
 
 _WIDTH, _INDENT = 82, "      "
-_SAID: dict[Kind, str] = {"dataset": "data set"}
 _TELLS: dict[Kind, str] = {
     "backbone": " (models that embed two or more kinds of input), what they embed and need",
     "method": ": what can make the maps",
