@@ -103,9 +103,7 @@ def test_a_file_that_is_being_written_is_taken_away(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("stage", ["importing", "working"])
-def test_ctrl_c_ends_an_evaluation_of_several_processes_at_once(
-    stage: str, tmp_path: Path
-) -> None:
+def test_ctrl_c_ends_an_evaluation_of_several_processes_at_once(stage: str, tmp_path: Path) -> None:
     store = tmp_path / "kept.jsonl"
     given = ("--limit", 40, "--jobs", 2, "--resume", store, "--metric", "auc")
     with start("evaluate", *given, "--method", "m2ib:steps=4000") as program:
@@ -133,7 +131,7 @@ def test_ctrl_c_ends_an_evaluation_of_several_processes_at_once(
 
 def test_a_reader_that_leaves_is_no_error() -> None:
     line = f"{sys.executable} -m mmattrib methods ca-m2ib --json | head -c 10"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)  # noqa: S607
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
     assert len(done.stdout) == 10
     assert done.stderr == ""
     with start("methods") as program:
