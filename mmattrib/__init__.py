@@ -18,11 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmattrib.backbones.clip import wrap
+    from mmattrib.calibration import Calibration, Verdict, verdict
     from mmattrib.datasets import Dataset, load_dataset
     from mmattrib.datasets.scenes import Scene, scenes
     from mmattrib.evaluation import Results, Variant, evaluate
-    from mmattrib.explain import Failure, attribute, attribute_many, load_backbone, load_method
+    from mmattrib.evaluation.calibrate import calibrate
+    from mmattrib.explain import Failure, attribute, attribute_many
+    from mmattrib.io.calibrations import load_calibration
     from mmattrib.io.explanations import load
+    from mmattrib.loading import load_backbone, load_method
     from mmattrib.models.backbone import Backbone
     from mmattrib.models.blocks import BlockEncoder
     from mmattrib.models.encoder import Encoder
@@ -36,20 +40,29 @@ _HOME = {
     "Attribution": "types",
     "Backbone": "models.backbone",
     "BlockEncoder": "models.blocks",
+    "Calibration": "calibration",
     "Dataset": "datasets",
     "Encoder": "models.encoder",
     "Failure": "explain",
     "Explanation": "types",
+    "Results": "evaluation",
+    "Sample": "samples",
     "Scene": "datasets.scenes",
+    "Truth": "samples",
+    "Variant": "evaluation",
+    "Verdict": "calibration",
     "attribute": "explain",
     "attribute_many": "explain",
+    "calibrate": "evaluation.calibrate",
     "evaluate": "evaluation",
     "hookimpl": "plugins.hookspecs",
     "load": "io.explanations",
-    "load_backbone": "explain",
+    "load_backbone": "loading",
+    "load_calibration": "io.calibrations",
     "load_dataset": "datasets",
-    "load_method": "explain",
+    "load_method": "loading",
     "scenes": "datasets.scenes",
+    "verdict": "calibration",
     "wrap": "backbones.clip",
 }
 
@@ -57,6 +70,7 @@ __all__ = [
     "Attribution",
     "Backbone",
     "BlockEncoder",
+    "Calibration",
     "Dataset",
     "Encoder",
     "Explanation",
@@ -66,16 +80,20 @@ __all__ = [
     "Scene",
     "Truth",
     "Variant",
+    "Verdict",
     "__version__",
     "attribute",
     "attribute_many",
+    "calibrate",
     "evaluate",
     "hookimpl",
     "load",
     "load_backbone",
+    "load_calibration",
     "load_dataset",
     "load_method",
     "scenes",
+    "verdict",
     "wrap",
 ]
 

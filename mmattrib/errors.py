@@ -39,6 +39,14 @@ class MethodError(MmattribError, TypeError):
     """A method does not keep its contract; the message names the part that broke."""
 
 
+class MetricError(MmattribError, TypeError):
+    """A metric does not keep its contract; the message names the part that broke."""
+
+
+class DatasetError(MmattribError, TypeError):
+    """A data set does not keep its contract; the message names the part that broke."""
+
+
 class TrustWarning(UserWarning):
     """A map was computed, but its diagnostics say that it should not be trusted."""
 

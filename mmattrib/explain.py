@@ -1,8 +1,7 @@
-"""The verbs: `attribute` explains both sides of a pair; `attribute_many` a stream of pairs."""
+"""`attribute` explains both inputs of a pair, `attribute_many` those of many pairs."""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
 import warnings
@@ -17,76 +16,25 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from mmattrib.calibration import setting_of
 from mmattrib.engine import Guide
 from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError, TrustWarning
-from mmattrib.io import content_hash
-from mmattrib.io import load as load_raw
+from mmattrib.loading import load_method
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
-from mmattrib.models.guard import guarded
-from mmattrib.models.turns import turn
 from mmattrib.placement import with_unseen_warning
-from mmattrib.plugins import default_plugins
+from mmattrib.preparing import Prepared, pair_key, prepare, side_encoder, side_key
 from mmattrib.samples import Sample
 from mmattrib.types import (
     SECOND,
     Attribution,
     Explanation,
     JSONValue,
-    RawInput,
 )
 
 Layers: TypeAlias = int | Mapping[str, int] | None
 OnError: TypeAlias = Literal["raise", "warn", "return"]
-
-
-def load_backbone(name: str, **options: Any) -> Backbone:
-    """Load a registered backbone.
-
-    Args:
-        name: as ``mmattrib backbones`` lists it.
-        **options: the backbone's own, e.g. ``checkpoint=``, ``device=``.
-
-    Raises:
-        UnknownNameError: no such name; the message gives the nearest ones.
-        MissingExtraError: what it needs is not installed; the message names the extra.
-        PluginError: its plugin is broken.
-        WeightsError: its checkpoint cannot be loaded.
-    """
-    with torch.inference_mode(False):  # weights made inside it could never be differentiated
-        backbone = default_plugins().registry.create("backbone", name, **options)
-    if not isinstance(backbone, Backbone):
-        raise OptionError(
-            f"backbone {name!r} gave {type(backbone).__name__}; its factory must return "
-            "mmattrib.Backbone"
-        )
-    return backbone
-
-
-def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
-    """Make a registered method, or pass a live one through.
-
-    Args:
-        method: a name that ``mmattrib methods`` lists, or a :class:`Method`.
-        seed: of the noise, where the method draws any; nothing else depends on it.
-        **options: the method's own.
-
-    Raises:
-        UnknownNameError: no such name.
-        OptionError: an unknown option, or options beside a live method.
-    """
-    if isinstance(method, Method):
-        if options:
-            raise OptionError(
-                f"method {method.name!r} was given as an object together with options "
-                f"{sorted(options)}; set them where it is made"
-            )
-        return method
-    made = default_plugins().registry.create("method", method, **options)
-    if not isinstance(made, Method):
-        raise OptionError(f"method {method!r} gave {type(made).__name__}, not mmattrib.Method")
-    return made.seeded(seed)
 
 
 def attribute(
@@ -101,7 +49,7 @@ def attribute(
     seed: int = 0,
     **options: Any,
 ) -> Explanation:
-    """Explain what in two inputs made the model match them.
+    """Explain which parts of two inputs made a model match them.
 
     Args:
         backbone: from :func:`load_backbone`, or a :class:`Backbone` around your own encoders.
@@ -115,7 +63,8 @@ def attribute(
         layer: the layer whose output is explained, for both sides or per side or modality; each
             encoder's own default if None. -1 is the embedding output, -2 the preprocessed input:
             pixels or cells of a spectrogram, for encoders and methods that offer it.
-        seed: of the noise. The same seed gives the same map, alone or in any batch.
+        seed: of the noise. The same seed gives the same map bit for bit, alone or in any batch, on
+            the same machine and number of threads.
         **options: the method's own, e.g. ``beta=0.1``.
 
     Returns:
@@ -228,31 +177,6 @@ def _called(index: int, sample: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A decoded pair and its preprocessed sides, each a batch of one.
-
-    Preprocessing pair by pair, and batching only those whose tensors have the same shapes, means
-    that nothing is ever padded to fit a neighbour: a pair's map cannot depend on its batch.
-
-    Attributes:
-        raw: side -> decoded input.
-        inputs: side -> what the tower takes.
-        sample: id of the sample, or None.
-        index: the pair's place among those asked for, or None.
-    """
-
-    raw: Mapping[str, RawInput]
-    inputs: Mapping[str, EncoderInputs]
-    sample: str | None = None
-    index: int | None = None
-
-    @property
-    def shapes(self) -> tuple[object, ...]:
-        """Equal for pairs that can be batched."""
-        return tuple((side, inputs.shapes) for side, inputs in self.inputs.items())
-
-
-@dataclass(frozen=True)
 class Explained:
     """An explanation with what was computed on the way, so that nobody computes it again.
 
@@ -301,53 +225,6 @@ def _try(backbone: Backbone, index: int, pair: Any) -> Prepared | Failure:
         return Failure(index, pair.id if isinstance(pair, Sample) else None, error)
 
 
-def prepare(
-    backbone: Backbone, pair: Mapping[str, Any] | Sample, index: int | None = None
-) -> Prepared:
-    """Decode and preprocess a pair.
-
-    Args:
-        backbone: embeds both sides.
-        pair: two inputs by side, or a sample of two.
-        index: its place among those asked for.
-
-    Raises:
-        InputError: not exactly two inputs, or one that cannot be read or embedded.
-    """
-    sample = pair.id if isinstance(pair, Sample) else None
-    given = pair.inputs if isinstance(pair, Sample) else pair
-    if not isinstance(given, Mapping):
-        raise InputError(
-            f"a pair is a mapping of two inputs, such as {{'image': path, 'text': caption}}, or a "
-            f"mmattrib.Sample; got {type(given).__name__}"
-        )
-    if len(given) != 2:
-        named = ", ".join(map(str, given)) or "none"
-        todo = (
-            "take two with sample.pair(...)"
-            if sample is not None
-            else f"give two of {', '.join(backbone.modalities)}"
-        )
-        raise InputError(f"exactly two inputs make a pair, got {len(given)} ({named}); {todo}")
-    encoders = {side: side_encoder(backbone, side) for side in given}  # before any file is read
-    raw = {side: load_raw(encoders[side].modality, value) for side, value in given.items()}
-    with turn():  # tokenizers and feature extractors have a state of their own
-        inputs = {side: encoders[side].preprocess([raw[side]]) for side in raw}
-    return Prepared(raw, inputs, sample, index)
-
-
-def side_encoder(backbone: Backbone, side: str) -> Encoder:
-    """The encoder of a side: named by its modality, plus ``_2`` for the second of one modality.
-
-    Its methods are checked: it may be anyone's.
-
-    Raises:
-        InputError: the backbone does not embed it.
-        EncoderError: it lacks an attribute of the contract.
-    """
-    return guarded(backbone[side if side in backbone else str(side).removesuffix(SECOND)])
-
-
 def explain(
     backbone: Backbone,
     pairs: Sequence[Prepared],
@@ -380,30 +257,23 @@ def explain(
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
         guides = {side: guide_of(encoders[side], inputs[side]) for side in both}
         _check_joint(encoders, guides)
-        given = {
-            side: Side(
-                encoder=encoders[side],
-                inputs=EncoderInputs.cat(inputs[side]),
-                layer=layers[side],
-                guide=guides[other],
-                keys=tuple(
-                    f"{key}:{_side_key(pair.raw, side)}"
-                    for key, pair in zip(keys, pairs, strict=True)
-                ),
+        for side in both:
+            encoders[side], guides[side] = _checked(
+                encoders[side], inputs[side], layers[side], guides[side]
             )
-            for side, other in (both, both[::-1])
-        }
+        given = _sides(encoders, pairs, layers, guides, keys)
         for side in wanted:
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
-            explained = _checked(
-                replace(given[side], other=given[_other(both, side)]), guides[side]
-            )
+            _check_tokens(given[side])
+            explained = replace(given[side], other=given[_other(both, side)])
             columns[side] = _attributions(explained, method(explained))
     embeddings = {side: guides[side].embedding for side in both}
     cosines = (embeddings[both[0]] * embeddings[both[1]]).sum(-1).tolist()
     seconds = (time.perf_counter() - start) / len(pairs)
     provenance = _provenance(backbone, method, layers)
+    modalities = {side: encoder.modality for side, encoder in encoders.items()}
+    provenance["calibration"] = _calibration(backbone, method, modalities, layers)
     return [
         Explained(
             Explanation(
@@ -421,8 +291,17 @@ def explain(
     ]
 
 
-def _checked(side: Side, own: Guide) -> Side:
-    """The side with an encoder whose suffix is the model's, on this very input."""
+def _checked(
+    encoder: Encoder, inputs: Sequence[EncoderInputs], layer: int, own: Guide
+) -> tuple[Encoder, Guide]:
+    """An encoder whose suffix is the model's, on these very inputs, and its inputs as guides."""
+    checked = encoder.checked(EncoderInputs.cat(inputs), layer, embedding=own.embedding)
+    if checked is encoder:
+        return encoder, own
+    return checked, guide_of(checked, inputs)  # a guide's tokens are the model's too
+
+
+def _check_tokens(side: Side) -> None:
     tokens, valid = side.tokens(), side.grid().valid
     if tokens.shape[:2] != valid.shape:
         raise EncoderError(
@@ -430,10 +309,27 @@ def _checked(side: Side, own: Guide) -> Side:
             f"{tokens.shape[1]} tokens at layer {side.layer}, and its grid places "
             f"{valid.shape[1]}; accepted: equal numbers"
         )
-    encoder = side.encoder.checked(
-        side.inputs, side.layer, tokens=side.tokens(), embedding=own.embedding
-    )
-    return side if encoder is side.encoder else replace(side, encoder=encoder)
+
+
+def _sides(
+    encoders: Mapping[str, Encoder],
+    pairs: Sequence[Prepared],
+    layers: Mapping[str, int],
+    guides: Mapping[str, Guide],
+    keys: Sequence[str],
+) -> dict[str, Side]:
+    """Each side of a batch of pairs, guided by the other."""
+    found = {}
+    for side, encoder in encoders.items():
+        own = [f"{key}:{side_key(p.raw, side)}" for key, p in zip(keys, pairs, strict=True)]
+        found[side] = Side(
+            encoder=encoder,
+            inputs=EncoderInputs.cat([pair.inputs[side] for pair in pairs]),
+            layer=layers[side],
+            guide=guides[_other(tuple(encoders), side)],
+            keys=tuple(own),
+        )
+    return found
 
 
 def _check_joint(encoders: Mapping[str, Encoder], guides: Mapping[str, Guide]) -> None:
@@ -505,19 +401,6 @@ def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
     return found
 
 
-def pair_key(pair: Mapping[str, RawInput]) -> str:
-    """What a pair's noise belongs to: SHA-256 of both decoded inputs, in no particular order."""
-    parts = sorted(f"{raw.modality}:{content_hash(raw)}" for raw in pair.values())
-    return hashlib.sha256("|".join(parts).encode()).hexdigest()
-
-
-def _side_key(pair: Mapping[str, RawInput], side: str) -> str:
-    """What a side's noise belongs to, so that it does not depend on which input came first."""
-    modality = pair[side].modality
-    alone = sum(raw.modality == modality for raw in pair.values()) == 1
-    return modality if alone else f"{modality}:{content_hash(pair[side])}"
-
-
 def _provenance(
     backbone: Backbone, method: Method, layers: Mapping[str, int]
 ) -> dict[str, JSONValue]:
@@ -535,6 +418,18 @@ def _provenance(
             "python": platform.python_version(),
         },
     }
+
+
+def _calibration(
+    backbone: Backbone, method: Method, modalities: Mapping[str, str], layers: Mapping[str, int]
+) -> JSONValue:
+    """What is known of unrelated pairs of this kind; None where nothing, or of other weights."""
+    known = backbone.calibration
+    if known is None or known.weights_sha256 != backbone.weights_hash():
+        return None
+    options = method.describe()
+    settings = {side: setting_of(method.name, options, layers[side]) for side in layers}
+    return known.entry(modalities, method.name, settings)
 
 
 def _version(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and names that no file can have."""
+"""Write files whole or not at all; ask for files by names that none can have."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Where the tokens of an input lie on it, in plain numpy: what a small map needs to become a large
-one.
+"""Where tokens lie on an input, and laying their scores on it at any size, in plain numpy.
 
 Laying is separable: one step along each axis, so that a map costs what its own size costs.
 """

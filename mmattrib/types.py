@@ -15,12 +15,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError
+
+if TYPE_CHECKING:
+    from mmattrib.calibration import Verdict
 
 Modality: TypeAlias = str
 """Name of a modality: ``"image"``, ``"text"``, ``"audio"``, or any other an encoder declares."""
@@ -406,6 +409,16 @@ class Explanation(Mapping[str, Attribution]):
         known += [f"sample {_quoted(self.sample, 20)}"] if self.sample is not None else []
         inner = ", ".join(part for part in known if part)
         return f"Explanation({inner if len(inner) <= 107 else inner[:106] + '…'})"
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the two inputs match at all, by the rule of :func:`mmattrib.verdict`.
+
+        ``"unknown"`` where the backbone had no calibration when this was computed.
+        """
+        from mmattrib.calibration import verdict
+
+        return verdict(self)
 
     def save(self, path: str | Path, **options: JSONValue) -> Path:
         """Write the explanation; the suffix chooses the form.

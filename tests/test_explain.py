@@ -181,11 +181,42 @@ def test_a_broken_pair_names_itself_and_does_not_end_the_rest(
     pairs = [good, {"image": "nowhere.png", "text": "a dog"}, good]
     with pytest.raises(InputError, match=r"pair 1: .*nowhere\.png"):
         list(mm.attribute_many(untrained, pairs, method="nib", progress=False))
-    with pytest.warns(UserWarning, match=r"pair 1 is left out: .*nowhere\.png"):
+    with pytest.warns(UserWarning, match=r"pair 1: .*nowhere\.png.*left out"):
         found = list(
             mm.attribute_many(untrained, pairs, method="nib", progress=False, on_error="warn")
         )
-    assert len(found) == 2
+    assert [ex.index for ex in found] == [0, 2]
+    given = {"method": "nib", "progress": False, "on_error": "return"}
+    first, failed, last = mm.attribute_many(untrained, pairs, **given)
+    assert isinstance(failed, mm.Failure)
+    assert (failed.index, failed.sample) == (1, None)
+    assert isinstance(failed.error, InputError)
+    np.testing.assert_array_equal(first["image"].scores, last["image"].scores)
+    with pytest.raises(InputError, match="a pair is a mapping"):
+        list(mm.attribute_many(untrained, [3], method="nib", progress=False))
+
+
+def test_results_carry_the_id_of_their_sample(
+    untrained: mm.Backbone, three_scenes: list[mm.Scene]
+) -> None:
+    samples = [
+        mm.Sample(f"s{k}", _pair(scene, "image", "text")) for k, scene in enumerate(three_scenes)
+    ]
+    found = list(mm.attribute_many(untrained, samples, method="random", progress=False))
+    assert [(ex.sample, ex.index) for ex in found] == [("s0", 0), ("s1", 1), ("s2", 2)]
+    data = mm.load_dataset("scenes", n=1)
+    with pytest.raises(InputError, match=r"take two with sample\.pair"):
+        list(mm.attribute_many(untrained, data, method="random", progress=False))
+
+
+def test_a_mistyped_side_of_a_layer_is_an_error(
+    untrained: mm.Backbone, three_scenes: list[mm.Scene]
+) -> None:
+    pair = _pair(three_scenes[0], "image", "text")
+    with pytest.raises(OptionError, match=r"'imgae'.*image and text"):
+        mm.attribute(untrained, inputs=pair, method="random", layer={"imgae": 1})
+    with pytest.raises(OptionError, match="'audio'"):
+        mm.attribute(untrained, inputs=pair, method="random", layer={"audio": 1})
 
 
 def test_a_long_recording_keeps_its_own_time_axis(
@@ -253,6 +284,6 @@ def test_the_weights_hash_follows_the_weights(untrained: mm.Backbone) -> None:
 
 def test_collapse_is_reported(untrained: mm.Backbone, three_scenes: list[mm.Scene]) -> None:
     pair = _pair(three_scenes[0], "image", "text")
-    with pytest.warns(TrustWarning, match="moved its own target"):
+    with pytest.warns(TrustWarning, match="changed its own target"):
         ex = mm.attribute(untrained, **pair, method="ca-m2ib-literal")
-    assert any("moved its own target" in text for text in ex["image"].diagnostics["warnings"])
+    assert any("changed its own target" in text for text in ex["image"].diagnostics["warnings"])

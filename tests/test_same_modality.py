@@ -151,7 +151,7 @@ def test_arrays_from_files(lines: mm.Backbone, tmp_path) -> None:
     assert found.inputs["line"].name == "line.npy"
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
     for bad, message in (
-        (tmp_path / "objects.npy", "cannot be read as an array"),
+        (tmp_path / "objects.npy", "holds no plain numbers"),
         (tmp_path / "missing.npy", "does not exist"),
         ([1.0, 2.0], "cannot use list"),
         (np.array([np.nan]), "NaN"),

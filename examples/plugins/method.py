@@ -1,4 +1,4 @@
-"""A method in one file: how far the match falls when a token is set to zero."""
+"""A method in one file: how much the cosine falls when a token is set to zero."""
 
 from mmattrib import hookimpl
 from mmattrib.methods import Method, Side, SideScores
@@ -6,7 +6,7 @@ from mmattrib.methods import Method, Side, SideScores
 
 class Occlusion(Method):
     name, unit = "occlusion", "cosine"
-    summary = "how far the cosine falls when a token is set to zero"
+    summary = "how much the cosine falls when a token is set to zero"
 
     def explain(self, side: Side) -> SideScores:
         tokens, scores = side.tokens(), side.grid().valid.float()
@@ -17,5 +17,5 @@ class Occlusion(Method):
 
 
 @hookimpl
-def register_methods(register):  # type: ignore[no-untyped-def]
+def register_methods(register):
     Occlusion.register(register)

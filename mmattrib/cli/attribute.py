@@ -69,6 +69,13 @@ out_option = click.option(
 @click.option(
     "--device", help="Where to compute, e.g. cpu or cuda. Default: the backbone's choice."
 )
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What `mmattrib calibrate` wrote for this backbone; it says whether the two inputs match "
+    "at all. Default: the backbone's own, if it ships one.",
+)
 @out_option
 @json_option
 def attribute(
@@ -84,10 +91,11 @@ def attribute(
     option: tuple[str, ...],
     backbone_option: tuple[str, ...],
     device: str | None,
+    calibration: Path | None,
     out: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Explain what in two inputs made a model match them.
+    """Explain which parts of two inputs made a model match them.
 
     Give exactly two inputs, by --image, --audio, --text (or --text-file) and --input. Both sides
     are explained.
@@ -101,6 +109,7 @@ def attribute(
         for side, value in given.items()
         if isinstance(value, Path) or modalities[side] != "text"
     ]
+    files += [calibration] if calibration is not None else []
     check_outputs(out, inputs=files)
     options = parse_options(option, "--option")
     backbone_options = parse_options(backbone_option, "--backbone-option")
@@ -111,10 +120,13 @@ def attribute(
     import mmattrib
 
     _refuse_own_keywords(options, mmattrib.attribute)
+    known = None if calibration is None else mmattrib.load_calibration(calibration)
     if device is not None:
         backbone_options["device"] = checked_device(device)
     with contained():  # models and methods of others may print
         model = mmattrib.load_backbone(backbone, **backbone_options)
+        if known is not None:
+            model.calibration = known
         explanation = mmattrib.attribute(
             model, inputs=inputs, method=method, seed=seed, layer=layers, **options
         )
@@ -271,7 +283,7 @@ def checked_device(device: str) -> str:
     import torch
 
     try:
-        torch.zeros(1, device=device).add(1).cpu()
+        torch.zeros(1, dtype=torch.float32, device=device).add(1).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         here = ["cpu"]
         if torch.cuda.is_available():

@@ -20,11 +20,11 @@ from mmattrib.cli.speech import say
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Which scenes, which noise.")
 def demo(out: Path, seed: int) -> None:
-    """Explain three made scenes and write a page.
+    """Explain three generated scenes and write a page.
 
     Their truth is known and drawn beside each map: an image with a caption, a recording with an
-    image and a recording with a caption, on the embedded model. Needs no download and under a
-    minute.
+    image and a recording with a caption, on `tiny`, the model that ships with mmattrib. Needs no
+    download and under a minute.
     """
     check_folder(out, "--out")
     from mmattrib.cli.demo_pages import write_demo

@@ -8,8 +8,9 @@ from typing import Final
 
 from mmattrib.datasets.scenes import Scene, part_names, scenes
 from mmattrib.errors import OptionError
-from mmattrib.explain import attribute, load_backbone
+from mmattrib.explain import attribute
 from mmattrib.files import write_atomic
+from mmattrib.loading import load_backbone
 from mmattrib.render import index_html, report_html, thumbnail
 from mmattrib.render.figures import png_bytes
 from mmattrib.samples import Truth
@@ -19,16 +20,17 @@ SCENES: Final = (("image", "text"), ("audio", "image"), ("audio", "text"))
 """What each scene pairs."""
 
 INTRO: Final = (
-    "Each scene below is two inputs that share exactly one thing; everything else stands on one "
-    "side only. A small embedded model says how well the two match, and the maps show which "
-    "pixels, which moments and frequencies, and which words made it say so. The scenes are made of "
+    "Each scene below is two inputs that share exactly one thing; everything else is in one of "
+    "them only. A small model that ships with mmattrib says how well the two match, and the maps "
+    "show which pixels, which moments and frequencies, and which words raised that match. The "
+    "scenes are made of "
     "drawings and sounds that the model never saw in training, so the right answer is known: it is "
     "outlined in every picture, spectrogram and caption."
 )
 
 
 def write_demo(out: str | Path, seed: int = 0) -> Path:
-    """Write three scenes that training never saw, explained and beside their truth.
+    """Write pages that explain three held-out scenes, with their truth outlined.
 
     The scenes are the first of their seed, whatever their maps look like.
 

@@ -112,10 +112,11 @@ def evaluate(
     jobs: int,
     out: tuple[Path, ...],
 ) -> None:
-    """Score methods on samples whose truth is known, or by asking the model.
+    """Measure attribution methods on a data set.
 
-    Prints a table per direction: "image|text" explains the image, guided by the text. Mean and
-    standard error in percent.
+    A metric compares each map with a known truth, or asks the model. Prints a table per direction:
+    "image|text" explains the image, given the text. Mean and standard error, in percent where the
+    metric is a share.
     """
     if resume is not None:
         check_file(resume, "--resume", read=True)

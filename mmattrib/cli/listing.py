@@ -1,4 +1,4 @@
-"""``mmattrib backbones``, ``methods`` and the other lists, and ``plugins``: what there is."""
+"""``mmattrib backbones``, ``methods``, ``metrics``, ...: list what is registered."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def listing(kind: Kind) -> click.Command:
 
     @click.command(f"{kind}s")
     @click.argument("name", required=False)
-    @click.option("--all", "research", is_flag=True, help="With those kept for comparison only.")
+    @click.option(
+        "--all", "research", is_flag=True, help="Also list those kept for comparison only."
+    )
     @json_option
     def command(name: str | None, research: bool, as_json: bool) -> None:
         if name is not None:
@@ -33,16 +35,22 @@ def listing(kind: Kind) -> click.Command:
         else:
             _list(kind, as_json, research)
 
-    noun = "data set" if kind == "dataset" else kind
     command.help = (
-        f"List the {noun}s{_TELLS.get(kind, '')}.\n\nWith NAME: the options of one, with their "
-        "types, defaults and what is accepted."
+        f"List the {_SAID.get(kind, kind)}s{_TELLS.get(kind, '')}.\n\nWith NAME: the options of "
+        "one, with their types, defaults and what is accepted."
     )
     return command
 
 
 _WIDTH, _INDENT = 82, "      "
-_TELLS: dict[Kind, str] = {"backbone": ", what they embed and what they need"}
+_SAID: dict[Kind, str] = {"dataset": "data set"}
+_TELLS: dict[Kind, str] = {
+    "backbone": " (models that embed two or more kinds of input), what they embed and need",
+    "method": ": what can make the maps",
+    "metric": ": what `mmattrib evaluate` can measure",
+    "dataset": ": what `mmattrib evaluate` can measure on",
+    "writer": ": the file suffixes that --out takes",
+}
 backbones, methods, metrics, datasets, writers = (
     listing(kind) for kind in ("backbone", "method", "metric", "dataset", "writer")
 )
@@ -62,7 +70,7 @@ def plugins(as_json: bool) -> None:
 
 
 def describe_entries(registry: Registry, kind: Kind, research: bool) -> list[JSONValue]:
-    """What stands under each name of a kind, for JSON; with ``research``, of all names.
+    """The entry of each registered name of a kind, for JSON; ``research`` adds research names.
 
     ``state`` is ``"ready"``, ``"missing"`` or ``"conflict"``; ``todo`` says how to change that.
     """

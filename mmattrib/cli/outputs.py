@@ -1,4 +1,4 @@
-"""Checks of what a command is to write, before anything is computed."""
+"""Check the files and folders that a command will write, before anything is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program ``mmattrib``: where its commands are found, and how it speaks of errors."""
+"""The program ``mmattrib``: how its commands are found, and how errors become one line."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "mmattrib.cli.show:show",
     "scenes": "mmattrib.cli.scenes:scenes",
     "evaluate": "mmattrib.cli.evaluate:evaluate",
+    "calibrate": "mmattrib.cli.calibrate:calibrate",
     **{f"{kind}s": f"mmattrib.cli.listing:{kind}s" for kind in KINDS if kind != "command"},
     "plugins": "mmattrib.cli.listing:plugins",
 }

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "heldout"]),
     default="heldout",
     show_default=True,
-    help="Sprites and sounds that the embedded model was trained on, or never saw.",
+    help="Drawings and sounds that `tiny` was trained on, or that it never saw.",
 )
 @click.option(
     "--bank",
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="Folder of other drawings and sounds than the package's; its catalog.json lists them.",
 )
 def scenes(out: Path, n: int, seed: int, split: Split, bank: Path | None) -> None:
-    """Write made scenes with their truth.
+    """Write generated scenes, with their truth, as files.
 
     A scene is a picture, a recording and a caption; the truth says what they share and where. Each
     scene is a folder with image.png, audio.flac, caption.txt, truth.json and masks.npz.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmattrib.render.wording import kept
 from mmattrib.types import Attribution, Explanation, JSONValue
 
 PLACES = 5
@@ -26,12 +27,15 @@ def summarise(explanation: Explanation, files: Sequence[Path] = ()) -> dict[str,
         files: what was written.
 
     Returns:
-        ``similarity``; ``sides``: modality -> ``name``, ``unit``, ``layer``, ``shape``,
-        ``seen_share`` (how much of the input the model saw at all), and ``words`` with their scores
-        for text or ``places`` for all else, highest first; ``diagnostics``; ``files``;
+        ``verdict``: ``level`` and ``sentence``; ``similarity``; ``sides``: modality -> ``name``,
+        ``unit``, ``layer``, ``shape``, ``seen_share`` (how much of the input the model saw at all),
+        ``words`` with their scores for text or ``places`` for all else, highest first, ``kept``
+        (how much of the match the mask keeps, in words), and ``diagnostics``; ``files``;
         ``provenance``. Numbers that are not finite become None.
     """
+    verdict = explanation.verdict
     found = {
+        "verdict": {"level": verdict.level, "sentence": verdict.sentence},
         "similarity": explanation.similarity,
         "sides": {
             side: _summarise_side(attribution, explanation.inputs[side].name)
@@ -60,6 +64,7 @@ def _summarise_side(attribution: Attribution, name: str) -> dict[str, JSONValue]
         ]
     else:
         found["places"] = top_places(attribution)
+    found["kept"] = kept(attribution)
     found["diagnostics"] = attribution.diagnostics
     return found
 
@@ -117,11 +122,13 @@ def describe(summary: Mapping[str, JSONValue]) -> str:
         if name in summary["provenance"]
     )
     cosine = summary["similarity"]
-    lines = [f"cosine of {' and '.join(summary['sides'])}: {_number(cosine).strip()} ({made})"]
+    lines = [summary["verdict"]["sentence"]]
+    lines += [f"cosine of {' and '.join(summary['sides'])}: {_number(cosine).strip()} ({made})"]
     for side, found in summary["sides"].items():
         head = f"{side}, layer {found['layer']}: highest"
         lines.append(f"{head}, in {found['unit']}:" if found["unit"] else f"{head}:")
         lines += _ranked(found) or ["  nothing above zero"]
+        lines += [found["kept"]] if found["kept"] else []
     lines += [f"Wrote {file}" for file in summary["files"]]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""What a data set is: samples, a length where it is known, and a fingerprint."""
+"""The base class of data sets: samples, their number where it is known, and a fingerprint."""
 
 from __future__ import annotations
 

@@ -2,26 +2,29 @@
 
 One row is one sample. Columns ``image`` and ``audio`` hold paths relative to the folder, ``text`` a
 caption; two of them are needed, and a cell may be empty. Optional: ``id``; ``mask``, the path of a
-picture of the image's size whose bright pixels are what the others share; ``boxes``, rectangles
-``left top right bottom`` in pixels, separated by ``;``. Other columns are kept as tags.
+picture of the image's size whose pixels, where not black, are what the others share; ``boxes``,
+rectangles ``left top right bottom`` in pixels, separated by ``;``. Other columns are kept as tags.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import math
+import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmattrib.datasets.base import Dataset
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, InputWarning, OptionError
 from mmattrib.files import is_file, is_folder
 from mmattrib.plugins.hookspecs import Register, hookimpl
-from mmattrib.samples import BoxRegion, MaskRegion, Part, Sample, Truth
+from mmattrib.samples import BoxRegion, MaskRegion, Part, Region, Sample, Truth
 
 if TYPE_CHECKING:
-    from mmattrib.types import JSONValue
+    from mmattrib.types import Attribution, BoolArray, JSONValue
 
 INDEX = "pairs.csv"
 INPUTS = ("image", "audio", "text")
@@ -110,7 +113,8 @@ class PairsDataset(Dataset):
                 raise self._broken(line, f"{column} {row[column]!r} is missing")
         if (row.get("mask") or row.get("boxes")) and not row.get("image"):
             raise self._broken(line, "a mask or boxes are given without an image")
-        self._boxes(line, row)
+        if row.get("mask") or row.get("boxes"):
+            self._check_sizes(line, row)
 
     def _boxes(self, line: int, row: Mapping[str, str]) -> tuple[BoxRegion, ...]:
         found = []
@@ -123,8 +127,10 @@ class PairsDataset(Dataset):
                 raise self._broken(
                     line, f"box {text!r} is not four numbers: left top right bottom"
                 ) from None
-            if not (left < right and top < bottom):
-                raise self._broken(line, f"box {text!r} has no area")
+            if not (0 <= left < right < math.inf and 0 <= top < bottom < math.inf):
+                raise self._broken(
+                    line, f"box {text!r} has no area, or lies outside of every picture"
+                )
             found.append(BoxRegion(top, left, bottom, right))
         return tuple(found)
 
@@ -134,26 +140,61 @@ class PairsDataset(Dataset):
             for name in INPUTS
             if row.get(name)
         }
-        regions: list[Any] = list(self._boxes(line, row))
+        regions: list[Region] = list(self._boxes(line, row))
         if row.get("mask"):
-            regions.append(self._mask(line, row))
+            regions.append(MaskFile(self.folder / row["mask"]))
         truth = {"image": Truth((Part(tuple(regions)),))} if regions else {}
         tags = {name: value for name, value in row.items() if name not in KNOWN}
         return Sample(row["id"], inputs, truth, tags)
 
-    def _mask(self, line: int, row: Mapping[str, str]) -> MaskRegion:
-        from mmattrib.io import load_image
-
-        image = load_image(self.folder / row["image"]).pixels.shape[:2]
-        pixels = load_image(self.folder / row["mask"]).pixels
-        if pixels.shape[:2] != image:
+    def _check_sizes(self, line: int, row: Mapping[str, str]) -> None:
+        """Boxes and masks against the picture; one that cannot be read is named when it is used."""
+        size = _picture_size(self.folder / row["image"])
+        for box in self._boxes(line, row):
+            if size and (box.right > size[0] or box.bottom > size[1]):
+                raise self._broken(
+                    line,
+                    f"box {box.left:g} {box.top:g} {box.right:g} {box.bottom:g} reaches outside of "
+                    f"the picture of {size[0]} x {size[1]} pixels",
+                )
+        mask = _picture_size(self.folder / row["mask"]) if row.get("mask") else None
+        if size and mask and size != mask:
             raise self._broken(
-                line, f"the mask has {pixels.shape[:2]} pixels, the image {image}; they must agree"
+                line,
+                f"the mask has {mask[0]} x {mask[1]} pixels, the picture {size[0]} x {size[1]}; "
+                "they must agree",
             )
-        return MaskRegion(pixels.max(axis=2) > 127)
 
     def _broken(self, line: int, what: str) -> InputError:
         return InputError(f"{self.index}, line {line}: {what}")
+
+
+@dataclass(frozen=True)
+class MaskFile(Region):
+    """The pixels of a picture that are not black, read when a map is scored against them."""
+
+    path: Path
+
+    def on(self, attribution: Attribution) -> BoolArray:
+        from mmattrib.io import load_image
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputWarning)  # 0 and 1 are as good as 0 and 255 here
+            pixels = load_image(self.path).pixels
+        return MaskRegion(pixels.max(axis=2) > 0).on(attribution)
+
+
+def _picture_size(path: Path) -> tuple[int, int] | None:
+    """Width and height from a picture's head, as it is shown; None where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # lying on its side
+            width, height = image.size
+    except Exception:  # whatever pillow raises: the file names itself when it is decoded
+        return None
+    return (height, width) if turned else (width, height)
 
 
 @hookimpl

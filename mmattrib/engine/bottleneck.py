@@ -1,4 +1,4 @@
-"""The bottleneck: masks, noise blended into tokens, and the information that passes.
+"""The bottleneck: masks, noise mixed into tokens, and the bits that each token passes on.
 
 λ = σ(α) says how much of a token passes. Everything is computed from the logits α, because 1 − λ
 rounds to zero in float32 from α ≈ 16.6 on, where log(1 − λ) would be infinite.
@@ -25,7 +25,7 @@ GROUPS = 8
 
 
 def token_mask(tokens: int, channels: int) -> tuple[int, int]:
-    """One λ per token: a token passes or it does not; channels cannot be picked."""
+    """One λ per token, shared by its channels."""
     return tokens, 1
 
 

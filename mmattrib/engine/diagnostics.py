@@ -1,4 +1,4 @@
-"""What happened during a fit, and whether its map can be trusted."""
+"""Diagnostics of a fitted bottleneck, and the warnings that follow from them."""
 
 from __future__ import annotations
 
@@ -64,19 +64,20 @@ def summarise(
 
 
 def warnings_for(numbers: dict[str, float], losses: Sequence[float]) -> list[str]:
-    """Reasons not to trust a map, as sentences; an empty list where there is none."""
+    """Sentences that say why a map should not be trusted; empty if nothing is wrong."""
     if not all(math.isfinite(value) for value in (*numbers.values(), *losses)):
         return [
-            "the loss became infinite or not a number and the map was left where it last was "
-            "finite; try standardise=True, or float32 weights"
+            "the loss became infinite or not a number, so the map is that of the last finite step; "
+            "try standardise=True, or float32 weights"
         ]
     found = []
     rise = numbers["fit_end"] - numbers["fit_start"]
     gain = numbers["cosine_end"] - numbers["cosine_start"]
     if rise >= COLLAPSE_RISE and gain < COLLAPSE_SHARE * rise:
         found.append(
-            f"the guidance moved its own target: the fit rose by {rise:.2f} while the cosine with "
-            f"the guide's embedding changed by {gain:+.2f}; the map need not depend on the guide"
+            f"the guidance changed its own target (collapse): the fit rose by {rise:.2f} while the "
+            f"cosine with the guide's embedding changed by {gain:+.2f}; the map need not depend on "
+            "the guide"
         )
     return found + steering_warnings(numbers)
 
@@ -84,7 +85,9 @@ def warnings_for(numbers: dict[str, float], losses: Sequence[float]) -> list[str
 def steering_warnings(numbers: dict[str, float]) -> list[str]:
     """The warning that a mask steers the embedding, if it does: see :data:`STEERING_MARGIN`."""
     excess = numbers["cosine_end"] - numbers["clean_cosine"]
-    if excess <= STEERING_MARGIN:
+    # Where noise alone is above the clean cosine, it is not the mask that put it there.
+    gain = numbers["cosine_end"] - numbers["cosine_start"]
+    if min(excess, gain) <= STEERING_MARGIN:
         return []
     return [
         f"the bottleneck steered the embedding: its cosine with the guide ended {excess:.2f} "

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from mmattrib.engine.noise import pair_generator
+from mmattrib.engine.noise import normal, pair_generator
 from mmattrib.errors import OptionError
 
 TEMPERATURE = 14.0
@@ -134,7 +134,7 @@ class Guide:
 
 @dataclass(frozen=True)
 class Context:
-    """What a guidance may look at, for b pairs optimised together.
+    """What a guidance is given: everything known before the optimisation, for b pairs.
 
     Attributes:
         tokens: R, ``(b, N, C)`` at the explained layer, as the encoder gives them.
@@ -168,7 +168,7 @@ Target = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Steering:
-    """What the optimisation asks a guidance for.
+    """What a guidance returns: the target, and optionally a factor on β and a start of α per token.
 
     Attributes:
         target: Ẽ_m′ as a function of the bottleneck's tokens and their embedding.
@@ -216,7 +216,7 @@ def attend(
 
 
 def fixed(target: Tensor) -> Target:
-    """A target ``(b, D)`` that does not move."""
+    """A target function that always returns the same ``(b, D)``."""
     still = target[:, None]
     return lambda _z, _embedding: still
 
@@ -262,7 +262,7 @@ class LiteralAttention(Guidance):
         shapes = ((channels, inner), (dim, inner), (dim, dim))
         generators = [pair_generator(context.seed, key, "attention") for key in context.keys]
         query, key, value = (
-            torch.stack([torch.randn(shape, generator=g) / shape[0] ** 0.5 for g in generators])
+            torch.stack([normal(shape, g) / shape[0] ** 0.5 for g in generators])
             .to(guide.tokens)
             .requires_grad_()
             for shape in shapes
@@ -282,7 +282,7 @@ class LiteralAttention(Guidance):
 
 @dataclass(frozen=True)
 class RelevanceGate(Guidance):
-    """Cross-attention as a gate on β: what the guide's tokens look for is cheaper to let pass.
+    """Cross-attention as a factor on β: tokens that the guide's tokens attend to cost less.
 
     Each explained token attends to the guide's tokens by eq. (4), with Q, K and V the token
     embeddings themselves (no Θ_A that could satisfy the objective alone); see
@@ -427,7 +427,7 @@ def sourced_relevance(context: Context, source: str, temperature: float) -> Tens
 
 
 def token_relevance(context: Context, temperature: float) -> Tensor:
-    """How well each explained token meets the guide, ``(b, N)``.
+    """The relevance of each explained token to the guide, ``(b, N)``.
 
     x_n · (ẽ_n / ‖ẽ_n‖ + e / ‖e‖), where x are the explained tokens and e the guide's embedding,
     both less the mean of their own side's tokens, and ẽ_n is what x_n attends to, eq. (4). Without

@@ -22,6 +22,16 @@ def pair_generator(seed: int, key: str, purpose: str = "noise") -> torch.Generat
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
+def normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Standard normal float32 on the CPU, whatever torch's defaults are.
+
+    Args:
+        shape: of the draw.
+        generator: on the CPU, such as :func:`pair_generator`'s.
+    """
+    return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
 class PairNoise:
     """Standard normal noise ε for each pair, step after step.
 
@@ -65,7 +75,7 @@ class PairNoise:
     def _draw(self, generator: torch.Generator, valid: Tensor) -> Tensor:
         count = int(valid.sum())
         drawn = (self._samples + 1) // 2 if self._antithetic else self._samples
-        values = torch.randn(drawn, count, self._channels, generator=generator)
+        values = normal((drawn, count, self._channels), generator)
         if self._antithetic:
             values = torch.cat([values, -values])[: self._samples]
         if count == len(valid):

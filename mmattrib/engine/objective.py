@@ -45,7 +45,9 @@ def fit(embedding: Tensor, target: Tensor) -> Tensor:
 def contrasted(
     embedding: Tensor, target: Tensor, neutral: Tensor | None, contrast: float
 ) -> Tensor:
-    """The fit less what any guide would earn: cos(g(Z), Ẽ_m′) − contrast · cos(g(Z), ē).
+    """The fit minus what a guide without content would also reach.
+
+    cos(g(Z), Ẽ_m′) − contrast · cos(g(Z), ē).
 
     Args:
         embedding: g_m(Z), ``(B, S, D)``.
@@ -78,7 +80,7 @@ def cosine_gradient(
     """
     with torch.enable_grad():
         points = points.detach().requires_grad_()
-        rows = torch.full((len(points),), row, dtype=torch.long)
+        rows = torch.full((len(points),), row, dtype=torch.long, device="cpu")
         cosine = fit(suffix(points, rows).float()[None], goal[None, None]).sum()
         (gradient,) = torch.autograd.grad(cosine, points)
     return gradient.float()

@@ -99,7 +99,7 @@ def fit_bottleneck(
         places = [(tokens, suffix, statistics), *((*place, None) for place in deeper)]
         valid, content = valid.to(tokens.device), content.to(tokens.device)
         whole = _Group(
-            rows=torch.arange(len(tokens)),
+            rows=torch.arange(len(tokens), device="cpu"),
             layers=tuple(_layer(*place, valid, options) for place in places),
             guide=guide,
             valid=valid,

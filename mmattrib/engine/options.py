@@ -34,14 +34,14 @@ class BottleneckOptions:
         seed: of the noise and of Θ_A's start.
         max_rows: most rows (pairs x samples) in one call of the suffix; bounds memory.
         pairs_at_once: pairs optimised in one call. With 1, every pair sees the same shapes
-            whatever its batch, so that its map is the same to the last bit. More is faster on a
-            GPU; maps then differ by float noise, which Adam's first steps (rate times the
-            gradient's sign) enlarge where a gradient is nearly zero.
+            whatever its batch, so that its map is the same to the last bit (on as many threads).
+            More is faster on a GPU; maps then differ by float noise, which Adam's first steps
+            (rate times the gradient's sign) enlarge where a gradient is nearly zero.
         noise: ``"sampled"``, or ``"mean"``: the suffix sees E[Z] = λ ⊙ R, which is exact to zeroth
             order in the noise, in one row per step whatever ``samples`` says. The compression is
             that of the noisy bottleneck all the same.
         target: ``"embedding"``, the guidance's own, or ``"capped"``: a pair's mean fit counts up to
-            that of its clean embedding, so that steering above it earns nothing.
+            that of its clean embedding, so that exceeding it brings no gain.
         contrast: weight of cos(g(Z), ē), subtracted from the fit; ē is the embedding of a guide
             that says nothing (:attr:`mmattrib.engine.guidance.Guide.neutral`).
     """

@@ -1,4 +1,4 @@
-"""Gradients along the straight path from nothing to the tokens."""
+"""Integrated gradients of the cosine at a layer, along the straight path from zero tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bottleneck solved in closed form: slopes of the fit along the channel, and the mask they buy.
+"""The bottleneck in closed form: slopes of the fit along the channel, and the best mask for them.
 
 Eq. (11) asks for the mask that maximises γ · fit(λ) − β · KL(λ). Descending it from one start sees
 the fit's slope where the descent happens to be. Here the slope of each token is averaged over every
@@ -30,7 +30,7 @@ def channel_rates(points: int, *, central: bool = False) -> Tensor:
             pure noise, where a slope is mostly noise, and near the clean tokens, where the fit is
             saturated.
     """
-    share = (torch.arange(points) + 0.5) / points
+    share = (torch.arange(points, dtype=torch.float32, device="cpu") + 0.5) / points
     # The distribution function 3 t² − 2 t³ of that density, turned round.
     return 0.5 - (torch.asin(1 - 2 * share) / 3).sin() if central else share
 
@@ -50,7 +50,7 @@ def channel_slopes(
     central: bool = False,
     max_rows: int = 64,
 ) -> Tensor:
-    """How fast the fit rises with each token's λ, averaged over all rates of the channel.
+    """The slope of the fit in each token's λ, averaged over the rates of the channel.
 
     At rate t every token is Z_n = t r_n + σ (1 − t) s ⊙ ε_n, eq. (5) with one λ = t for all, where
     s is the root mean square of each channel (:meth:`TokenStatistics.of_inputs`). The slope is
@@ -58,8 +58,8 @@ def channel_slopes(
     or r_n − σ s ⊙ ε_n, which also counts the noise that goes: the fit's own slope in λ_n.
 
     With ``shared_noise`` every token gets the same ε. Each token's channel is then still that of
-    eq. (5), but attention is not scrambled: what all keys have in common cancels in a softmax. The
-    slopes vary less from draw to draw, and maps locate better.
+    eq. (5), but the noise does not change which tokens attend to which: what all keys have in
+    common cancels in a softmax. The slopes vary less from draw to draw, and maps locate better.
 
     With ``noise_too`` and evenly spread rates the slopes of all valid tokens sum to fit(clean) −
     fit(noise) as ``points`` grows: integrated gradients (Sundararajan et al. 2017) along the
@@ -87,7 +87,7 @@ def channel_slopes(
     drawn_for = valid.new_ones(len(valid), 1) if shared_noise else valid
     drawn = PairNoise(keys, drawn_for, tokens.shape[-1], points, seed=seed, antithetic=True,
                       purpose="slopes").draw()  # fmt: skip
-    order = torch.arange(points)
+    order = torch.arange(points, device="cpu")
     rates = channel_rates(points, central=central)
     rates = torch.cat([rates[0::2], rates[1::2]])  # a draw and its negative, side by side
     slopes = []
@@ -95,7 +95,7 @@ def channel_slopes(
         # One pair a call: its rows then have the same shapes in any batch.
         signal = tokens[pair].detach().float()
         goal = target[pair].to(signal.device)
-        total = torch.zeros(signal.shape[0], device=signal.device)
+        total = signal.new_zeros(signal.shape[0])
         for some in torch.split(order, max_rows):
             rate = rates[some].to(signal)[:, None, None]
             scaled = drawn[pair, some].to(signal) * spread[pair]
@@ -104,7 +104,8 @@ def channel_slopes(
             direction = signal - scaled if noise_too else signal
             total += (gradient * direction).sum(-1).sum(0)
         slopes.append(total / points)
-    return torch.stack(slopes).where(valid.to(tokens.device), torch.zeros((), device=tokens.device))
+    found = torch.stack(slopes)
+    return found.where(valid.to(found.device), found.new_zeros(()))
 
 
 def closed_mask(slopes: Tensor, power: Tensor, valid: Tensor, price: Tensor | float) -> Tensor:
@@ -136,11 +137,12 @@ def closed_mask(slopes: Tensor, power: Tensor, valid: Tensor, price: Tensor | fl
 
 
 def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperature: float) -> Tensor:
-    """Scores averaged over look-alike tokens: attention of one side's tokens among themselves.
+    """Scores averaged over similar tokens, weighted by attention among one side's own tokens.
 
     softmax(temperature · cos(x_n, x_k)) over content tokens k, with token embeddings x less their
     mean; as affinity refines class activation maps in CLIP-ES (Lin et al., CVPR 2023). Rows sum to
-    one. An infinite temperature changes nothing; other tokens keep their scores.
+    one. An infinite temperature changes nothing; other tokens keep their scores. Each pair's
+    products are taken by themselves, so that no other pair rounds them.
 
     Args:
         scores: ``(B, N)``.
@@ -148,19 +150,23 @@ def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperatur
         content: ``(B, N)`` bool.
         temperature: above 0.
     """
-    content = content.to(scores.device)
+    content, scores = content.to(scores.device), scores.float()
     own = token_embeddings.to(scores.device, torch.float32)
-    own = nnf.normalize(own - mean_token(own, content), dim=-1)
-    spread = attend(own, own, scores.float()[..., None], content, temperature)[..., 0]
-    return spread.where(content, scores.float())
+    spread = []
+    for pair in range(len(scores)):
+        # One pair at a time: products of matrices round differently in another batch.
+        one = slice(pair, pair + 1)
+        alike = nnf.normalize(own[one] - mean_token(own[one], content[one]), dim=-1)
+        spread.append(attend(alike, alike, scores[one, :, None], content[one], temperature))
+    return torch.cat(spread)[..., 0].where(content, scores)
 
 
 def rectified_attention(slopes: Tensor, content: Tensor) -> Tensor:
     """Weights in [0, 1] with which an embedding attends to the other side's tokens.
 
-    The positive part of the slopes over their largest: what raises the match counts by how much,
-    what lowers it not at all. 1 for tokens that stand for no part of the input (CLS, end of text),
-    and 1 everywhere where no token raises the match: nothing is then told apart.
+    The positive part of the slopes, divided by the largest: tokens that raise the match are
+    weighted by how much they do, tokens that lower it get 0. 1 for tokens that stand for no part of
+    the input (CLS, end of text), and 1 for all tokens of an input where none raises the match.
 
     Args:
         slopes: ``(B, M)``, units of the cosine.
@@ -174,6 +180,46 @@ def rectified_attention(slopes: Tensor, content: Tensor) -> Tensor:
     top = raised.amax(-1, keepdim=True)
     weights = raised / top.clamp_min(torch.finfo(raised.dtype).tiny)
     return torch.where(content & (top > 0), weights, torch.ones_like(weights))
+
+
+def channel_noise(
+    tokens: Tensor, valid: Tensor, keys: Sequence[str], *, samples: int, sigma: float, seed: int
+) -> Tensor:
+    """The noise that stands behind a mask, σ s ⊙ ε, ``(B, S, N, C)`` on the CPU.
+
+    The same for any mask, so that what is kept behind one mask can be compared with another.
+
+    Args:
+        tokens: ``(B, N, C)``.
+        valid: ``(B, N)`` bool.
+        keys: one name per pair.
+        samples: S, draws of ε in antithetic pairs.
+        sigma: σ_m.
+        seed: the user's.
+    """
+    spread = sigma * TokenStatistics.of_inputs(tokens, valid).std
+    drawn = PairNoise(keys, valid, tokens.shape[-1], samples, seed=seed, antithetic=True,
+                      purpose="embedding").draw()  # fmt: skip
+    return drawn * spread.to(drawn.device)[:, None]
+
+
+def embedding_behind_noise(
+    tokens: Tensor, noise: Tensor, suffix: Suffix, kept: Tensor, pair: int
+) -> Tensor:
+    """The mean embedding of one pair behind a mask, ``(D,)`` float32; S rows of the suffix.
+
+    Args:
+        tokens: of all pairs, ``(B, N, C)``.
+        noise: of all pairs, from :func:`channel_noise`.
+        suffix: as in :func:`channel_slopes`.
+        kept: λ of this pair, ``(N,)``.
+        pair: which of the B.
+    """
+    share = kept[:, None].to(tokens.device, torch.float32)
+    with torch.no_grad():
+        z = share * tokens[pair].float() + (1 - share) * noise[pair].to(tokens.device)
+        rows = torch.full((len(z),), pair, dtype=torch.long, device="cpu")
+        return suffix(z.to(tokens.dtype), rows).float().mean(0)
 
 
 def expected_embedding(
@@ -202,15 +248,10 @@ def expected_embedding(
         sigma: σ_m.
         seed: the user's.
     """
-    spread = sigma * TokenStatistics.of_inputs(tokens, valid).std
-    drawn = PairNoise(keys, valid, tokens.shape[-1], samples, seed=seed, antithetic=True,
-                      purpose="embedding").draw()  # fmt: skip
-    embeddings = []
-    with torch.no_grad():
-        for pair in range(len(tokens)):
-            share = kept[pair, :, None].to(tokens.device, torch.float32)
-            noise = drawn[pair].to(tokens.device) * spread[pair]
-            z = share * tokens[pair].float() + (1 - share) * noise
-            rows = torch.full((samples,), pair, dtype=torch.long)
-            embeddings.append(suffix(z.to(tokens.dtype), rows).float().mean(0))
-    return torch.stack(embeddings)
+    noise = channel_noise(tokens, valid, keys, samples=samples, sigma=sigma, seed=seed)
+    return torch.stack(
+        [
+            embedding_behind_noise(tokens, noise, suffix, share, pair)
+            for pair, share in enumerate(kept)
+        ]
+    )

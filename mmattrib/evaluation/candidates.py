@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from mmattrib.errors import OptionError
-from mmattrib.explain import Layers, load_method
+from mmattrib.explain import Layers
+from mmattrib.loading import load_method
 from mmattrib.methods import Method
 from mmattrib.plugins import default_plugins
 from mmattrib.types import SECOND

@@ -138,7 +138,7 @@ _context: Context | None = None
 
 
 def _start_worker(context: Context, stop: Event) -> None:
-    """What a worker process needs; one thread each, or they would fight for the cores."""
+    """Set up a worker process: its backbone, and one thread, so that workers do not share cores."""
     global _context
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
     end_with_parent(stop)
@@ -156,7 +156,8 @@ def _work_here(task: Task) -> list[SampleRow] | Exception:
 def end_with_parent(stop: Event | None = None) -> None:
     """End this worker process when the one that started it is gone, or has set ``stop``.
 
-    A process that is killed cannot stop its workers, and they would wait for work for ever.
+    A process that is killed cannot stop its workers; without this they would wait for work
+    indefinitely.
     """
     parent = multiprocessing.parent_process()
 

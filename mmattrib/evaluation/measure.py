@@ -14,10 +14,11 @@ from mmattrib.datasets.base import Dataset
 from mmattrib.errors import InputError, OptionError
 from mmattrib.evaluation.candidates import Candidate, Variant
 from mmattrib.evaluation.models import ModelSource
-from mmattrib.explain import Explained, Failure, Prepared, explain, explain_some, prepare
+from mmattrib.explain import Explained, Failure, explain, explain_some
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
+from mmattrib.preparing import Prepared, prepare
 from mmattrib.samples import Sample
 from mmattrib.types import Attribution
 
@@ -77,31 +78,28 @@ def measure_method(context: Context, task: Task, variant: Variant) -> list[Sampl
     """
     backbone = context.backbones[task.backbone].get()
     method, layer = variant.make(task.seed), variant.layers_for(task.pair)
-    pairs = [_pair_of(sample, task.pair) for sample in task.samples]
-    numbered = [(task.start + place, pair) for place, pair in enumerate(pairs)]
-    rows = []
+    rows: dict[int, SampleRow] = {}
+    pairs: dict[int, Sample] = {}
+    for place, sample in enumerate(task.samples):
+        try:
+            pairs[place] = sample.pair(*task.pair)
+        except InputError as error:
+            rows[place] = SampleRow(sample.id, {}, str(error))
+    numbered = [(task.start + place, pair) for place, pair in pairs.items()]
     with ExitStack() as stack:
         for encoder in {id(e): e for e in backbone.values()}.values():
             stack.enter_context(encoder.frozen())
         found = explain_some(backbone, numbered, method, layer)
-        for place, (pair, result) in enumerate(zip(pairs, found, strict=True)):
+        for (place, pair), result in zip(pairs.items(), found, strict=True):
             if isinstance(result, Failure):
                 if isinstance(result.error, OptionError):
                     raise result.error
-                rows.append(SampleRow(task.samples[place].id, {}, str(result.error)))
+                rows[place] = SampleRow(pair.id, {}, str(result.error))
                 continue
             wanted = [name for name, count in task.metrics.items() if place < count]
-            model = _Seen(context, task, variant, backbone, method, pair, result)
-            rows.append(_scored(context, task, model, wanted))
-    return rows
-
-
-def _pair_of(sample: Sample, pair: tuple[str, str]) -> Any:
-    """The two inputs of a sample; what is no pair is left for the verbs to refuse by name."""
-    try:
-        return sample.pair(*pair)
-    except InputError:
-        return sample
+            seen = _Seen(context, task, variant, backbone, method, pair, result)
+            rows[place] = _scored(context, task, seen, wanted)
+    return [rows[place] for place in range(len(task.samples))]
 
 
 def _scored(context: Context, task: Task, seen: _Seen, wanted: list[str]) -> SampleRow:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from mmattrib.errors import OptionError, WeightsError
-from mmattrib.explain import load_backbone
+from mmattrib.loading import load_backbone
 from mmattrib.models.backbone import Backbone
 from mmattrib.types import Modality
 

@@ -11,10 +11,10 @@ import torch
 
 from mmattrib.evaluation.candidates import Candidate
 from mmattrib.evaluation.measure import SampleRow
-from mmattrib.explain import side_encoder
 from mmattrib.io import load
 from mmattrib.metrics.localisation import ObjectTop1
 from mmattrib.models.backbone import Backbone
+from mmattrib.preparing import side_encoder
 from mmattrib.types import SECOND, JSONValue, RawInput
 
 if TYPE_CHECKING:
@@ -114,4 +114,4 @@ def _embed(backbone: Backbone, side: str, raws: Sequence[RawInput]) -> torch.Ten
         for at in range(0, len(raws), _BATCH):
             inputs = encoder.preprocess(raws[at : at + _BATCH])
             parts.append(encoder.embed(inputs).float().cpu())
-    return torch.cat(parts) if parts else torch.empty(0, 0)
+    return torch.cat(parts) if parts else torch.empty(0, 0, dtype=torch.float32, device="cpu")

@@ -1,4 +1,4 @@
-"""Decoding and resampling that any encoder may use: files and arrays to raw inputs.
+"""Decode files and arrays to raw inputs, resample them, and write and read explanations.
 
 Importing this package imports no torch; the functions that need it import it when called.
 """

@@ -87,7 +87,8 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _parsed(text: bytes) -> Any:
+def parsed_json(text: bytes) -> Any:
+    """JSON from a stranger; refuses more than :data:`MAX_ITEMS` values before any is made."""
     items = sum(text.count(mark) for mark in (b",", b"[", b"{"))
     expect(items <= MAX_ITEMS, f"its text holds {items} values, accepted are {MAX_ITEMS}")
     return json.loads(text.decode("utf-8"))
@@ -160,7 +161,7 @@ def read_json(path: Path) -> tuple[Any, Callable[[Any], Array]]:
     """Read a tree, and what turns its leaves into arrays."""
     size = path.stat().st_size
     expect(size <= MAX_JSON, f"it holds {size} bytes, accepted are {MAX_JSON}")
-    tree, budget = _parsed(path.read_bytes()), Budget()
+    tree, budget = parsed_json(path.read_bytes()), Budget()
 
     def array(leaf: Any) -> Array:
         if isinstance(leaf, list):
@@ -246,7 +247,7 @@ def read_npz(path: Path) -> tuple[Any, Callable[[Any], Array]]:
             raise BrokenError(f"no member {key + '.npy'!r:.80}, or one that is used twice")
         return found
 
-    return _parsed(array(_META).tobytes()), lambda leaf: array(_text(leaf["npy"]))
+    return parsed_json(array(_META).tobytes()), lambda leaf: array(_text(leaf["npy"]))
 
 
 def _check_directory(path: Path) -> None:

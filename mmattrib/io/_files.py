@@ -104,11 +104,11 @@ def note(sentences: Iterable[str]) -> None:
 
 
 def shown(name: object, limit: int = 200) -> str:
-    """A name for a message: one line, control characters escaped, not endless."""
+    """A name for a message: one line, control characters escaped, bounded length."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(name))
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-limit // 2 :]}"
 
 
 def one_line(reason: object, limit: int = 160) -> str:
-    """The reason that a library gave, for the inside of a message."""
+    """A library's error message on one line, to quote in one of ours."""
     return shown(" ".join(str(reason).split()).rstrip("."), limit) or "no reason given"

@@ -1,4 +1,4 @@
-"""Sounds: decoding to mono, and resampling."""
+"""Decode recordings to mono, and resample them."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def _reason(error: Exception) -> str:
 
 
 def _read_mono(sound: Any, rate: int, path: Path) -> FloatArray:
-    """Read in blocks and mix as we go: many channels never stand in memory at once."""
+    """Read and mix block by block, so that the channels are never all in memory."""
     blocks: list[FloatArray] = []
     loudest, frames = 0.0, 0
     size = max(1, (1 << 20) // sound.channels)
@@ -373,7 +373,9 @@ def _by_kernel(samples: FloatArray, ratio: Fraction) -> FloatArray:
     from torchaudio.functional import resample as sinc_resample
 
     wave = torch.from_numpy(np.array(samples, dtype=np.float32))
-    resampled: FloatArray = sinc_resample(wave, ratio.numerator, ratio.denominator).numpy()
+    # torchaudio makes its filter where torch's defaults say, and autocast would round with it.
+    with torch.device("cpu"), torch.autocast("cpu", enabled=False):
+        resampled: FloatArray = sinc_resample(wave, ratio.numerator, ratio.denominator).numpy()
     return resampled
 
 

@@ -1,4 +1,4 @@
-"""Radiographs from DICOM files, for whoever has the ``dicom`` extra installed."""
+"""Decode radiographs from DICOM files (needs the ``dicom`` extra)."""
 
 from __future__ import annotations
 

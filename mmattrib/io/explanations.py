@@ -403,6 +403,14 @@ def _json_bytes(explanation: Explanation) -> bytes:
 
 @hookimpl
 def register_writers(register: Register) -> None:
-    """Register the forms that load again."""
-    register("npz", lambda: _npz_bytes, summary="everything, compressed; loads again")
-    register("json", lambda: _json_bytes, summary="everything, as text; loads again")
+    """Register the ``.npz`` and ``.json`` writers, whose files :func:`load` reads back."""
+    register(
+        "npz",
+        lambda: _npz_bytes,
+        summary="the whole explanation, compressed; mmattrib.load reads it back",
+    )
+    register(
+        "json",
+        lambda: _json_bytes,
+        summary="the whole explanation, as text; mmattrib.load reads it back",
+    )

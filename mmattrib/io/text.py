@@ -1,4 +1,4 @@
-"""Captions: what is readable and what is not."""
+"""Check captions and read them from files."""
 
 from __future__ import annotations
 

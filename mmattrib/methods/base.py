@@ -1,7 +1,8 @@
-"""What a method is: scores for the tokens of one side of some pairs.
+"""The base class of attribution methods: it scores every token of one side of a batch of pairs.
 
 A subclass gives ``name``, ``unit``, ``summary`` and ``explain``, and ``Options`` if it has any.
-Calling the method does the rest: it checks the encoder and the layer before and the scores after.
+Calling the method does the rest: it checks the encoder and the layer first, and the scores
+afterwards.
 Importing this module imports no torch, and so must the methods' own modules: what is registered
 is listed without it.
 """
@@ -92,15 +93,16 @@ class Side:
         """The explained inputs' own tokens in the joint space, ``(B, N, D)``, one by one.
 
         Raises:
-            OptionError: the layer has other tokens: it is the preprocessed input.
+            OptionError: the layer has another number of tokens than the last.
         """
         found = self._token_embeddings
         if found.shape[1] != self.grid().valid.shape[1]:
             raise OptionError(
                 f"layer {self.layer} has {self.grid().valid.shape[1]} cells of the "
                 f"{self.encoder.modality}, and the joint space has {found.shape[1]} tokens; this "
-                "method compares them one by one. Explain a layer from -1 on, or take another "
-                "method"
+                "method compares them one by one. Explain a layer with as many (maps of a "
+                "convolutional tower grow smaller), switch it off (ca-m2ib: pooling=0), or take "
+                "another method"
             )
         return found
 
@@ -134,7 +136,10 @@ class Side:
 
         with torch.no_grad():
             embeddings = torch.cat(
-                [self.suffix(tokens[i : i + 1], torch.tensor([i])) for i in range(len(self))]
+                [
+                    self.suffix(tokens[i : i + 1], torch.tensor([i], device="cpu"))
+                    for i in range(len(self))
+                ]
             )
             target = self.guide.embedding.to(embeddings.device)
             return fit(embeddings.float()[:, None], target[:, None])[:, 0]
@@ -329,7 +334,7 @@ def require(encoder: Encoder, names: frozenset[str], who: str) -> None:
 
 
 def refuse_dead_layer(side: Side) -> None:
-    """Refuse a layer behind which the embedding hears none of the content tokens.
+    """Refuse a layer whose content tokens do not reach the embedding.
 
     Behind the last block a CLS-pooled tower reads CLS alone: a map would be the same for any
     guide.
@@ -341,7 +346,7 @@ def refuse_dead_layer(side: Side) -> None:
 
     tokens = side.tokens()[:1].detach().requires_grad_()
     with torch.enable_grad():
-        embedding = side.suffix(tokens, torch.zeros(1, dtype=torch.long)).float()
+        embedding = side.suffix(tokens, torch.zeros(1, dtype=torch.long, device="cpu")).float()
         cosine = (embedding * side.guide.embedding[:1].to(embedding)).sum()
         (gradient,) = torch.autograd.grad(cosine, tokens, allow_unused=True)
     content = side.grid().content[:1].to(tokens.device)

@@ -1,16 +1,19 @@
 """``ca-m2ib``: after Bourigault, Bourigault and Mandic, "Multi-Modal Information Bottleneck
-Attribution with Cross-Attention Guidance", solved in closed form so that it cannot degenerate.
+Attribution with Cross-Attention Guidance", solved in closed form towards a fixed target.
 
 ``literal`` has the paper's equations as written, ``descent`` this one fitted by descent.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmattrib.errors import OptionError
 from mmattrib.methods.base import Method, SeededOptions, Side, SideScores, option
+from mmattrib.methods.options import unset
 from mmattrib.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 ATTENDED = "attended"
 COUNTS: dict[str, Any] = {"least": 1, "most": 4096}
+ROUNDING = 1e-4
+"""By how much a share that was reached may fall short when measured again in a batch."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,13 @@ class CAM2IBOptions(SeededOptions):
     Attributes:
         beta: price of information, β / γ of eq. (11): only their ratio matters. It changes no
             token's rank, and sets how many bits a map holds and how concentrated it is.
+        keep: in place of β: the share of the match, of the clean cosine with the guide above that
+            of noise, that is kept behind the mask. The price is found for each pair; then the bits
+            of a map are those that suffice for this share of the match.
         sigma: standard deviation of the noise, eq. (5). At 1.5 rather than the published 1, maps
             vary less with the seed.
-        guidance: ``"attended"``: the target is e′ and the guide's embedding with what does not
-            match attended away; ``"none"``: e′ alone.
+        guidance: ``"attended"``: the target is e′ plus the guide's embedding with its tokens
+            weighted by how much each raises the match; ``"none"``: e′ alone.
         guide_points: as ``points``, for the guide's tokens.
         evidence: rise of the cosine along the guide's channel from which on the attended guide
             counts in full; below, in proportion.
@@ -43,13 +51,14 @@ class CAM2IBOptions(SeededOptions):
             :func:`mmattrib.engine.rate.channel_rates`.
         shared_noise: at each rate, one draw of noise for all tokens instead of one for each.
         pooling: inverse temperature of the attention of the explained tokens among themselves
-            that averages slopes over look-alike tokens; 0 for none.
+            that averages slopes over similar tokens; 0 for none.
         depth: layers, from the explained one on, whose slopes are averaged.
         draws_behind: noise draws for an embedding behind a mask.
         max_rows: most rows in one call of the model; bounds memory.
     """
 
-    beta: float = option(3.0, above=0)
+    beta: float = option(3.0, above=0, only={"keep": (None,)})
+    keep: float | None = unset(float, above=0, most=1)
     sigma: float = option(1.5, above=0)
     guidance: str = option(ATTENDED, choices=("none", ATTENDED))
     guide_points: int = option(32, only={"guidance": (ATTENDED,)}, **COUNTS)
@@ -65,20 +74,32 @@ class CAM2IBOptions(SeededOptions):
 
 
 class CAM2IB(Method):
-    """Slopes along the channel, cross-attention, and a mask in closed form.
+    """CA-M2IB with a fixed target and a mask in closed form: the default method.
 
     1. The explained embedding e attends to the guide's tokens: weights are the positive part of
        the slopes of cos(e, g_m′) along the guide's own channel
        (:func:`mmattrib.engine.rate.rectified_attention`). The guide is embedded once more with its
        tokens so weighted, to e″, and Ẽ = normalise(e′ + w e″): eq. (4) with a residual. w in
-       [0, 1] is the share of the cosine that the guide's tokens earn (``evidence``), so that a
-       guide that has nothing to do with the input is not bent towards it. Nothing is fitted, so
-       that Ẽ cannot move towards g(Z).
+       [0, 1] grows with how much the guide's tokens raise the cosine (``evidence``): the target of
+       a guide that has nothing to do with the input does not move towards the input. Nothing is
+       fitted, so Ẽ cannot move towards g(Z).
     2. Slopes of cos(Ẽ, g_m) along the explained side's channel, one per token
-       (:func:`mmattrib.engine.rate.channel_slopes`), averaged over look-alike tokens
+       (:func:`mmattrib.engine.rate.channel_slopes`), averaged over similar tokens
        (:func:`mmattrib.engine.rate.pooled`).
     3. The mask that solves eq. (11) with the fit linear in λ at those slopes, in closed form
-       (:func:`mmattrib.engine.rate.closed_mask`), and its capacity in bits.
+       (:func:`mmattrib.engine.rate.closed_mask`), and its capacity in bits. The price is ``beta``,
+       the same for every pair; or, with ``keep``, the highest at which the embedding behind the
+       mask keeps that share of the match (:func:`mmattrib.engine.price.prices_that_keep`).
+
+    With ``keep`` the bits mean: this many suffice for the stated share of the match. They need not
+    be the fewest: which tokens they are spent on follows from the linear fit; the share is measured
+    under ``draws_behind`` draws of noise, and other draws give another by their chance. Where the
+    clean cosine is not above noise there is no match to keep: 0 bits, and a warning.
+
+    Diagnostics: ``clean_cosine``; ``cosine_start`` and ``cosine_end``, behind noise and behind the
+    mask, and the same of the fit, cos(Ẽ, ·); ``kept``, the share of the match above noise that the
+    mask keeps, None where there is none; ``price``, None where nothing is bought at any;
+    ``slope_sum``; ``capacity_bits``.
 
     A token that does not raise the match holds exactly 0 bits, and an input that has nothing to do
     with the guide next to none.
@@ -87,7 +108,7 @@ class CAM2IB(Method):
     name = "ca-m2ib"
     unit = "bits"
     summary = (
-        "information bottleneck in closed form: bits worth keeping in each token for the match"
+        "CA-M2IB in closed form: information bottleneck guided by cross-attention (the default)"
     )
     Options: ClassVar[type[Any]] = CAM2IBOptions
     options: CAM2IBOptions
@@ -104,14 +125,40 @@ class CAM2IB(Method):
         scaled = TokenStatistics.of_inputs(tokens, valid).standardise(tokens.float())
         scaled = scaled / options.sigma
         power = scaled.square().mean(-1)
-        alpha = closed_mask(slopes, power, valid, options.beta)
+        prices = self._prices(side, slopes, power)
+        alpha = closed_mask(slopes, power, valid, prices[:, None])
         bits = capacity(alpha, scaled, 1.0).where(content, alpha.new_zeros(())).float()
-        return self.scored(bits, self._report(side, target, slopes, alpha, bits))
+        return self.scored(bits, self._report(side, target, slopes, prices, alpha, bits))
+
+    def _prices(self, side: Side, slopes: Tensor, power: Tensor) -> Tensor:
+        """One price for each pair, ``(B,)`` float64; ∞ where nothing is bought."""
+        import torch
+
+        from mmattrib.engine import prices_that_keep
+
+        options, grid = self.options, side.grid()
+        if options.keep is None:
+            return torch.full_like(slopes[:, 0], options.beta, dtype=torch.float64)
+        return prices_that_keep(
+            side.tokens(),
+            side.suffix,
+            side.guide.embedding,
+            slopes,
+            power,
+            grid.valid.to(slopes.device),
+            grid.content,
+            side.keys,
+            keep=options.keep,
+            samples=options.draws_behind,
+            sigma=options.sigma,
+            seed=options.seed,
+        )
 
     def _report(
-        self, side: Side, target: Tensor, slopes: Tensor, alpha: Tensor, bits: Tensor
-    ) -> list[dict[str, Any]]:
-        """Diagnostics: what the solved mask lets the embedding keep, against noise and clean."""
+        self, side: Side, target: Tensor, slopes: Tensor, prices: Tensor, alpha: Tensor,
+        bits: Tensor,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Diagnostics: the cosine behind the solved mask, behind noise alone, and unmasked."""
         import torch
 
         grid, tokens = side.grid(), side.tokens()
@@ -119,7 +166,10 @@ class CAM2IB(Method):
         kept = torch.sigmoid(alpha[..., 0]).float()
         with torch.no_grad():
             clean = torch.cat(
-                [side.suffix(tokens[i : i + 1], torch.tensor([i])) for i in range(len(side))]
+                [
+                    side.suffix(tokens[i : i + 1], torch.tensor([i], device="cpu"))
+                    for i in range(len(side))
+                ]
             )
         embeddings = {"clean": clean.float()}
         for name, share in (("start", torch.zeros_like(kept)), ("end", kept)):
@@ -134,11 +184,28 @@ class CAM2IB(Method):
         columns["clean_cosine"] = columns.pop("cosine_clean")
         columns["slope_sum"] = slopes.sum(-1).tolist()
         columns["capacity_bits"] = bits.sum(-1).tolist()
+        columns["price"] = [price if math.isfinite(price) else None for price in prices.tolist()]
         rows = [
             dict(zip(columns, values, strict=True))
             for values in zip(*columns.values(), strict=True)
         ]
-        return [{**row, "warnings": _warnings(row)} for row in rows]
+        for row in rows:
+            row["kept"] = kept_share(row)
+            row["warnings"] = _warnings(row, self.options.keep)
+        return rows
+
+
+def kept_share(numbers: Mapping[str, Any]) -> float | None:
+    """Share of the clean cosine above noise that is kept behind the mask; may exceed 1.
+
+    Args:
+        numbers: ``clean_cosine``, ``cosine_start`` and ``cosine_end``.
+
+    Returns:
+        None where the clean cosine is not above that of noise.
+    """
+    clean, noise = numbers["clean_cosine"], numbers["cosine_start"]
+    return (numbers["cosine_end"] - noise) / (clean - noise) if clean > noise else None
 
 
 def attended_target(side: Side, options: CAM2IBOptions) -> Tensor:
@@ -155,7 +222,7 @@ def attended_target(side: Side, options: CAM2IBOptions) -> Tensor:
         return side.guide.embedding
     slopes = token_slopes(other, other.guide.embedding, options.guide_points, options)
     attended = embedding_behind(other, rectified_attention(slopes, other.grid().content), options)
-    # As much as the guide speaks of the input at all; a wrong guide must not be bent to fit.
+    # Grows with how much the guide's tokens raise the match; a wrong guide's target stays e′.
     weight = (slopes.sum(-1, keepdim=True) / options.evidence).clamp(0.0, 1.0)
     added = weight * nnf.normalize(attended, dim=-1)
     return nnf.normalize(side.guide.embedding.to(attended) + added, dim=-1)
@@ -225,15 +292,25 @@ def layers_from(side: Side, depth: int) -> list[Side]:
     return sides
 
 
-def _warnings(numbers: dict[str, float]) -> list[str]:
-    """Reasons not to trust a map, whose target cannot move."""
+def _warnings(numbers: dict[str, Any], keep: float | None) -> list[str]:
+    """Sentences that say why a map should not be trusted; empty if nothing is wrong."""
     from mmattrib.engine.diagnostics import steering_warnings
 
-    found = steering_warnings(numbers)
-    if numbers["capacity_bits"] == 0:
+    found, kept = steering_warnings(numbers), numbers["kept"]
+    if keep is not None and kept is None:
         found.append(
-            "no part of the input raises its match with the guide, so that the map is 0 bits "
-            "everywhere"
+            f"there is no match to keep: the cosine with the guide, {numbers['clean_cosine']:.3f}, "
+            f"is not above the {numbers['cosine_start']:.3f} that noise alone has, so that the map "
+            "is 0 bits everywhere"
+        )
+    elif numbers["capacity_bits"] == 0:
+        found.append(
+            "no part of the input raises its match with the guide, so the map is 0 bits everywhere"
+        )
+    elif keep is not None and kept < keep - ROUNDING:
+        found.append(
+            f"no mask that was tried keeps {keep:.0%} of the match (the cosine with the guide "
+            f"above that of noise): the map is that of the mask that keeps most, {kept:.0%}"
         )
     return found
 

@@ -158,7 +158,7 @@ class Descent(BottleneckMethod):
 
     name = "descent"
     research = True
-    summary = "M2IB with one mask value per token"
+    summary = "bottleneck fitted by gradient descent, one mask value per token"
     Options: ClassVar[type[Any]] = DescentOptions
     options: Any
 
@@ -190,7 +190,9 @@ class DescentMean(Descent):
     """The mean of the noisy tokens goes through the model: no noise is drawn."""
 
     name = "descent-mean"
-    summary = "M2IB with one mask value per token, and the mean of the noisy tokens for drawn noise"
+    summary = (
+        "bottleneck fitted by gradient descent, with the mean of the noisy tokens for drawn noise"
+    )
     Options: ClassVar[type[Any]] = MeanOptions
 
     def engine_options(self) -> BottleneckOptions:
@@ -201,7 +203,7 @@ class DescentLiteral(Descent):
     """The paper's learned attention, with a mask per token."""
 
     name = "descent-literal"
-    summary = "M2IB with one mask value per token, towards a learned attention to the other input"
+    summary = "bottleneck fitted by gradient descent towards a learned attention to the other input"
     Options: ClassVar[type[Any]] = LiteralDescentOptions
 
     def guidance(self) -> Guidance:
@@ -214,7 +216,9 @@ class DescentResidual(Descent):
     """See :class:`mmattrib.engine.guidance.ResidualAttention`."""
 
     name = "descent-residual"
-    summary = "M2IB with one mask value per token, towards the other input and its matching tokens"
+    summary = (
+        "bottleneck fitted by gradient descent towards the other input and its matching tokens"
+    )
     Options: ClassVar[type[Any]] = ResidualOptions
 
     def guidance(self) -> Guidance:
@@ -227,7 +231,9 @@ class DescentSelfQuery(Descent):
     """See :class:`mmattrib.engine.guidance.SelfQuery`."""
 
     name = "descent-self-query"
-    summary = "M2IB with one mask value per token, towards what the masked input finds in the other"
+    summary = (
+        "bottleneck fitted by gradient descent towards what the masked input finds in the other"
+    )
 
     def guidance(self) -> Guidance:
         from mmattrib.engine.guidance import SelfQuery
@@ -239,7 +245,7 @@ class DescentAttended(Descent):
     """Towards the target of ``ca-m2ib``, taken with its defaults."""
 
     name = "descent-attended"
-    summary = "M2IB with one mask value per token, towards the target of ca-m2ib"
+    summary = "bottleneck fitted by gradient descent towards the fixed target of ca-m2ib"
 
     def extras(self, side: Side) -> dict[str, Any]:
         found = super().extras(side)
@@ -251,7 +257,7 @@ class DescentGate(Descent):
     """See :class:`mmattrib.engine.guidance.RelevanceGate`."""
 
     name = "descent-gate"
-    summary = "M2IB with one mask value per token, cheap where tokens resemble the other input"
+    summary = "bottleneck fitted by gradient descent, cheap where tokens resemble the other input"
     Options: ClassVar[type[Any]] = GateOptions
 
     def guidance(self) -> Guidance:
@@ -276,7 +282,7 @@ class DescentStart(DescentGate):
     """See :class:`mmattrib.engine.guidance.StartGuidance`."""
 
     name = "descent-start"
-    summary = "M2IB with one mask value per token, first open where tokens resemble the other input"
+    summary = "bottleneck fitted by gradient descent, from a mask open where tokens match the other"
     Options: ClassVar[type[Any]] = StartOptions
 
     def guidance(self) -> Guidance:

@@ -39,7 +39,7 @@ class GradCAM(Method):
 
     name = "grad-cam"
     unit = "cosine"
-    summary = "Grad-CAM (ICCV 2017): channels of the tokens weighted by their mean gradient"
+    summary = "Grad-CAM (ICCV 2017) on tokens: channels weighted by their mean gradient"
     Options: ClassVar[type[Any]] = GradCAMOptions
     options: GradCAMOptions
 
@@ -51,7 +51,7 @@ class GradCAM(Method):
         tokens = side.tokens()
         target = side.guide.embedding.to(tokens.device)
         content = side.grid().content.to(tokens.device)
-        scores = torch.zeros(content.shape, device=tokens.device)
+        scores = torch.zeros(content.shape, dtype=torch.float32, device=tokens.device)
         diagnostics = []
         for row, cosine in enumerate(side.cosines(tokens).tolist()):
             # One pair a call: its sums then have the same shapes in any batch.

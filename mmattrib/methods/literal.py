@@ -35,7 +35,7 @@ class CAM2IBLiteral(BottleneckMethod):
     """
 
     name = "ca-m2ib-literal"
-    summary = "CA-M2IB as published: M2IB with a learned cross-attention to the other input"
+    summary = "CA-M2IB as its paper writes it: M2IB with a cross-attention fitted for each input"
     Options: ClassVar[type[Any]] = LiteralOptions
     options: LiteralOptions
 

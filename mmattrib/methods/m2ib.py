@@ -107,10 +107,10 @@ class BottleneckMethod(Method):
 
 
 class M2IB(BottleneckMethod):
-    """As published: a mask per token and channel, β 0.1, 10 steps, 10 samples, rate 1."""
+    """M2IB as published: a mask per token and channel, β 0.1, 10 steps of Adam, 10 samples."""
 
     name = "m2ib"
-    summary = "M2IB as published (NeurIPS 2023): bits left in each token once noise covers the rest"
+    summary = "multi-modal information bottleneck as published (Wang et al., NeurIPS 2023)"
 
 
 @hookimpl

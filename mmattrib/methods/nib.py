@@ -40,7 +40,7 @@ class NIB(Method):
 
     name = "nib"
     unit = "cosine"
-    summary = "NIB (ICLR 2025): gradients summed while the tokens grow from zero, times the tokens"
+    summary = "NIB (ICLR 2025): integrated gradients of the cosine at a layer, from zero tokens"
     Options: ClassVar[type[Any]] = NIBOptions
     options: NIBOptions
 
@@ -53,7 +53,7 @@ class GradientTimesInput(Method):
 
     name = "gradient-x-input"
     unit = "cosine"
-    summary = "gradient of the cosine by each token, times the token"
+    summary = "gradient of the cosine times the tokens of a layer"
 
     def explain(self, side: Side) -> SideScores:
         return self.scored(*_along_path(side, 1, 1))

@@ -30,6 +30,7 @@ class Limits:
         only: name of another option -> its values under which this one acts. Under any other, the
             option must keep its default, and is not described.
         resource: it bounds memory or batches, and changes no map but by rounding.
+        kind: type of an option that may be left unset (None), or None for the default's type.
     """
 
     least: float | None = None
@@ -38,6 +39,7 @@ class Limits:
     choices: tuple[str, ...] = ()
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     resource: bool = False
+    kind: type[Any] | None = None
 
     def accepted(self) -> str:
         """The accepted values, for a message."""
@@ -56,6 +58,8 @@ class Limits:
 
     def accepts(self, value: Any) -> bool:
         """Whether a value of the right type is accepted."""
+        if value is None:
+            return self.kind is not None
         if self.choices:
             return value in self.choices
         if isinstance(value, str | bool):
@@ -84,6 +88,21 @@ def option(
     return field(default=default, metadata={"limits": limits})
 
 
+def unset(
+    kind: type[Value],
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> Value | None:
+    """A field that is unset (None) by default, and then neither acts nor is described.
+
+    With ``only={NAME: (None,)}`` on another option, the two are alternatives.
+    """
+    limits = Limits(least, most, above, kind=kind)
+    return field(default=None, metadata={"limits": limits})
+
+
 def limits_of(options: Any, name: str) -> Limits:
     """The limits of an option, of an options dataclass or an instance of one."""
     found = {each.name: each.metadata.get("limits") for each in fields(options)}[name]
@@ -101,9 +120,9 @@ class MethodOptions:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value = _parse(each.name, getattr(self, each.name), each.default)
-            object.__setattr__(self, each.name, value)
             limits = limits_of(self, each.name)
+            value = _parse(each.name, getattr(self, each.name), each.default, limits.kind)
+            object.__setattr__(self, each.name, value)
             if not limits.accepts(value):
                 what = "unknown {} {!r}; accepted: {}" if limits.choices else ""
                 raise OptionError(
@@ -114,14 +133,7 @@ class MethodOptions:
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name not in acting and value != each.default:
-                needs = " and ".join(
-                    f"{name}={' or '.join(map(repr, values))}"
-                    for name, values in limits_of(self, each.name).only.items()
-                )
-                raise OptionError(
-                    f"{each.name}={value!r} would have no effect here: it acts with {needs} alone; "
-                    "set that, or leave it out"
-                )
+                raise _without_effect(self, each.name)
 
 
 @dataclass(frozen=True)
@@ -135,8 +147,27 @@ class SeededOptions(MethodOptions):
     seed: int = option(0, least=-(2**63), most=2**63 - 1)
 
 
+def _without_effect(options: Any, name: str) -> OptionError:
+    """The error for an option that is given where it does not act."""
+    value, only = getattr(options, name), limits_of(options, name).only
+    for other, values in only.items():
+        beside = getattr(options, other)
+        if values == (None,) and beside is not None:
+            return OptionError(
+                f"{name}={value!r} would have no effect beside {other}={beside!r}: give {name} or "
+                f"{other}, not both"
+            )
+    needs = " and ".join(
+        f"{other}={' or '.join(map(repr, values))}" for other, values in only.items()
+    )
+    return OptionError(
+        f"{name}={value!r} would have no effect here: it acts with {needs} alone; set that, or "
+        "leave it out"
+    )
+
+
 def acting_options(options: Any) -> dict[str, Any]:
-    """Name and value of every option that acts, given the others.
+    """Name and value of every option that is set and acts, given the others.
 
     Args:
         options: an instance of an options dataclass.
@@ -144,7 +175,8 @@ def acting_options(options: Any) -> dict[str, Any]:
     return {
         each.name: getattr(options, each.name)
         for each in fields(options)
-        if all(
+        if getattr(options, each.name) is not None
+        and all(
             getattr(options, name) in values
             for name, values in limits_of(options, each.name).only.items()
         )
@@ -160,7 +192,8 @@ def parse_options(options: type[Any], given: Mapping[str, Any], method: str) -> 
         method: for messages.
 
     Raises:
-        OptionError: an unknown field, with the nearest names; a value of the wrong type.
+        OptionError: an unknown field, with the nearest names; a value of the wrong type; one that
+            has no effect beside the others, be it the default's.
     """
     defaults = {each.name: each.default for each in fields(options) if each.default is not MISSING}
     for name in given:
@@ -171,12 +204,24 @@ def parse_options(options: type[Any], given: Mapping[str, Any], method: str) -> 
                 f"method {method!r} has no option {name!r}{hint}; accepted: "
                 f"{', '.join(defaults) or 'none'}"
             )
-    return options(**{name: _parse(name, value, defaults[name]) for name, value in given.items()})
+    made = options(
+        **{
+            name: _parse(name, value, defaults[name], limits_of(options, name).kind)
+            for name, value in given.items()
+        }
+    )
+    acting = acting_options(made)
+    for name in given:
+        if name not in acting and getattr(made, name) is not None:
+            raise _without_effect(made, name)
+    return made
 
 
-def _parse(name: str, value: Any, default: Any) -> Any:
-    """``value`` in the type of ``default``; text is read as that type."""
-    kind = type(default)
+def _parse(name: str, value: Any, default: Any, unset: type[Any] | None) -> Any:
+    """``value`` in the type of ``default``, or of an option that may be unset; text is read."""
+    if value is None and unset is not None:
+        return None
+    kind = unset or type(default)
     try:
         if kind is bool:
             text = str(value).lower()

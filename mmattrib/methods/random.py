@@ -1,4 +1,4 @@
-"""Random scores: the floor that every method must beat."""
+"""Random scores: the baseline that every method must beat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Random(Method):
 
     name = "random"
     unit = "none"
-    summary = "random scores, which every method must beat"
+    summary = "random scores, the baseline that every method must beat"
     Options: ClassVar[type[Any]] = SeededOptions
     options: SeededOptions
 
@@ -26,10 +26,12 @@ class Random(Method):
         from mmattrib.engine.noise import pair_generator
 
         valid = side.grid().valid.cpu()
-        scores = torch.zeros(valid.shape)
+        scores = torch.zeros(valid.shape, dtype=torch.float32, device="cpu")
         for row, key in enumerate(side.keys):
             generator = pair_generator(self.options.seed, key, "random scores")
-            scores[row, valid[row]] = torch.rand(int(valid[row].sum()), generator=generator)
+            scores[row, valid[row]] = torch.rand(
+                int(valid[row].sum()), generator=generator, dtype=torch.float32, device="cpu"
+            )
         return self.scored(scores)
 
 

@@ -1,4 +1,4 @@
-"""Metrics, one family per file: pure functions on arrays, and the classes that name them.
+"""Metrics, one family per file: pure functions on arrays, and the classes that score cases.
 
 Importing this package imports numpy alone. A new metric subclasses :class:`Metric`; see ``base``.
 """

@@ -1,4 +1,4 @@
-"""What a metric is: one number for one case, and what it needs to know.
+"""The base class of metrics: one number for one case, and what it needs to know.
 
 A case is a sample with the attribution of one of its inputs. A metric that compares the map with a
 known truth reads nothing else; one that asks the model, or wants the map explained again, does so
@@ -34,7 +34,9 @@ _T = TypeVar("_T")
 class CaseModel(Protocol):
     """The model behind a case, as an evaluation gives it."""
 
-    backbone: Backbone
+    @property
+    def backbone(self) -> Backbone:
+        """The model that made the map."""
 
     @property
     def seed(self) -> int | None:
@@ -205,7 +207,7 @@ class Metric(ABC):
     Attributes:
         name: as registered; unique among the metrics of an evaluation.
         summary: one line: what it measures and in which range.
-        needs: of :data:`NEEDS`, what it asks the case for beside the map.
+        needs: of :data:`NEEDS`, what it asks the case for in addition to the map.
         higher_is_better: False where small values are good, None where neither is.
         percent: whether tables show it times 100.
     """

@@ -55,7 +55,7 @@ class ConfidenceDrop(Metric):
     """max(0, s0 - s1), in units of the cosine."""
 
     name = "confidence_drop"
-    summary = "how far the cosine falls when only what the map calls important is kept"
+    summary = "fall of the cosine when the input is reduced to what its map scores high"
     needs = frozenset({MODEL})
     higher_is_better = False
 
@@ -68,7 +68,7 @@ class ConfidenceIncrease(Metric):
     """1 where s1 > s0, else 0."""
 
     name = "confidence_increase"
-    summary = "whether the cosine rises when only what the map calls important is kept"
+    summary = "whether the cosine rises when the input is reduced to what its map scores high"
     needs = frozenset({MODEL})
 
     def score(self, case: Case) -> float:
@@ -80,7 +80,7 @@ class CapacityBits(Metric):
     """Sum of the positive scores of content tokens; NaN for scores of another unit than bits."""
 
     name = "capacity_bits"
-    summary = "how many bits the map lets pass in all"
+    summary = "sum of the map's positive scores, where they are bits: the information let through"
     needs = frozenset()
     higher_is_better = None
     percent = False
@@ -95,7 +95,7 @@ class Cosine(Metric):
     """The cosine of the pair, without any map."""
 
     name = "cosine"
-    summary = "cosine of the pair as the model gives it, whatever the map"
+    summary = "cosine of the pair's two embeddings; it does not depend on the map"
     needs = frozenset()
     higher_is_better = None
     percent = False

@@ -1,8 +1,8 @@
-"""Localisation against a known truth: pure functions on arrays, and the metrics that name them.
+"""How well a map agrees with a known truth: functions on arrays, and the metrics that use them.
 
 ``scores`` and ``mask`` have one shape: ``(H, W)``, ``(mel, frames)`` or ``(words,)``. Results are
-fractions in [0, 1]; higher is better. Ties are broken against the map: a constant map earns what
-chance earns, never more.
+fractions in [0, 1]; higher is better. Ties are resolved so that a constant map scores as chance
+does, never higher.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def rectified_energy(scores: FloatArray, mask: BoolArray) -> float:
     """Share of the positive part of the map that lies on the truth (energy-based pointing game).
 
     Negative scores count as zero (Wang et al. 2020, Score-CAM, with rectification). A map without
-    any positive score earns the area of the truth, as a constant one does.
+    any positive score gets the area of the truth, as a constant one does.
     """
     positive = np.maximum(scores.astype(np.float64), 0.0)
     total = positive.sum()
@@ -94,7 +94,7 @@ class ObjectTop1(Metric):
     """Object top-1: :func:`object_top1`."""
 
     name = "object_top1"
-    summary = "whether the shared object has the highest mean score of all"
+    summary = "whether the shared object has the highest mean score of all objects"
 
     def score(self, case: Case) -> float:
         known = _known(case)
@@ -115,7 +115,7 @@ class IoU(Metric):
     """Intersection over union: :func:`iou`."""
 
     name = "iou"
-    summary = "overlap of the map's top quarter with the truth (CA-M2IB, eq. 12)"
+    summary = "intersection over union of the map's top quarter and the truth (CA-M2IB, eq. 12)"
 
     def score(self, case: Case) -> float:
         return iou(case.scores, _known(case).mask)
@@ -125,7 +125,7 @@ class Auc(Metric):
     """Area under the ROC curve: :func:`auc`."""
 
     name = "auc"
-    summary = "area under the ROC curve of the scores as a detector of the truth"
+    summary = "area under the ROC curve of the scores as a detector of the truth; 0.5 is chance"
 
     def score(self, case: Case) -> float:
         return auc(case.scores, _known(case).mask)
@@ -135,7 +135,7 @@ class Energy(Metric):
     """Energy-based pointing game: :func:`rectified_energy`."""
 
     name = "energy"
-    summary = "share of the positive scores that lies on the truth"
+    summary = "share of the positive scores that lies on the truth (energy-based pointing game)"
 
     def score(self, case: Case) -> float:
         return rectified_energy(case.scores, _known(case).mask)

@@ -45,7 +45,7 @@ class PromptSensitivity(Metric):
     """
 
     name = "prompt_sensitivity"
-    summary = "how much the map changes under an unrelated guide: 1 minus rank correlation"
+    summary = "1 minus the rank correlation with the map made for an unrelated other input"
     needs = frozenset({REEXPLAIN})
 
     def score(self, case: Case) -> float:
@@ -59,7 +59,7 @@ class Stability(Metric):
     """Rank correlation with the map under the next seed of the noise; 1 is the same ranking."""
 
     name = "stability"
-    summary = "rank correlation of the maps under two seeds of the noise"
+    summary = "rank correlation of the maps made with two seeds of the method's noise"
     needs = frozenset({REEXPLAIN})
 
     def score(self, case: Case) -> float:

@@ -1,4 +1,4 @@
-"""Models: encoders and backbones, and the toolkit for those who adapt one.
+"""Encoders, backbones and token grids, and the toolkit for those who adapt a model of their own.
 
 What an adapter needs is here, by its public name; docs/plugins.md shows it in use. Names are
 imported when they are first used, so that importing this package imports no torch.
@@ -9,6 +9,8 @@ imported when they are first used, so that importing this package imports no tor
 - Transformer towers: :class:`TowerEncoder` (a true suffix from recorded block arguments),
   :class:`ImageTowerEncoder`, :class:`TextTowerEncoder`, :class:`PreNorm`, :class:`Parts`,
   :func:`relative_layer`, :func:`attend_linear`, :func:`causal_keys`, :func:`packed_parts`.
+- Convolutional towers: :class:`ConvEncoder` (blocks of feature maps), :class:`ConvImageEncoder`,
+  :class:`ConvCells`, :func:`conv_grid`.
 - Checkpoints: :class:`Pretrained` (a transformers checkpoint of a folder or the hub),
   :func:`read_state_dict`, :func:`check_state`, :func:`check_keys`, :func:`explain`,
   :func:`parse_device`, :func:`parse_dtype`.
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from mmattrib.models.blocks import BlockEncoder
     from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER, require
     from mmattrib.models.captions import Caption, CaptionTokenizer, align
+    from mmattrib.models.convolution import ConvCells, ConvEncoder, ConvImageEncoder, conv_grid
     from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings, expect
     from mmattrib.models.melspec import MelSpec
     from mmattrib.models.pixels import PixelRecipe, patch_grid
@@ -66,6 +69,7 @@ _HOME = {
     "blocks": ("BlockEncoder",),
     "capabilities": ("ATTENTION", "INPUT_GRADIENT", "INPUT_LAYER", "require"),
     "captions": ("Caption", "CaptionTokenizer", "align"),
+    "convolution": ("ConvCells", "ConvEncoder", "ConvImageEncoder", "conv_grid"),
     "encoder": ("Encoder", "EncoderInputs", "TokenEmbeddings", "expect"),
     "melspec": ("MelSpec",),
     "pixels": ("PixelRecipe", "patch_grid"),
@@ -101,6 +105,9 @@ __all__ = [
     "BlockEncoder",
     "Caption",
     "CaptionTokenizer",
+    "ConvCells",
+    "ConvEncoder",
+    "ConvImageEncoder",
     "Encoder",
     "EncoderInputs",
     "ImageTowerEncoder",
@@ -118,6 +125,7 @@ __all__ = [
     "centre_crop",
     "check_keys",
     "check_state",
+    "conv_grid",
     "expect",
     "explain",
     "letterbox",

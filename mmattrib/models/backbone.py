@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from mmattrib.calibration import Calibration
 from mmattrib.errors import InputError, OptionError
 from mmattrib.models.encoder import Encoder
 from mmattrib.types import JSONValue, Modality
@@ -47,6 +48,7 @@ class Backbone(Mapping[str, Encoder]):
         self.encoders = dict(encoders)
         self.provenance: dict[str, JSONValue] = dict(provenance or {})
         self._hash: tuple[object, str] | None = None
+        self._calibration: Calibration | None = None
 
     def __getitem__(self, modality: str) -> Encoder:
         try:
@@ -73,6 +75,28 @@ class Backbone(Mapping[str, Encoder]):
     def modalities(self) -> tuple[Modality, ...]:
         """What it embeds."""
         return tuple(self.encoders)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What unrelated pairs look like to this model, or None where nobody measured it.
+
+        Set it to what :func:`mmattrib.load_calibration` read: explanations then say whether their
+        two inputs match at all.
+
+        Raises:
+            OptionError: on setting one that was made of other weights.
+        """
+        return self._calibration
+
+    @calibration.setter
+    def calibration(self, made: Calibration | None) -> None:
+        if made is not None and made.weights_sha256 != self.weights_hash():
+            raise OptionError(
+                f"the calibration is of {made.backbone!r} with weights "
+                f"{made.weights_sha256[:12]}, this backbone is {self.name!r} with "
+                f"{self.weights_hash()[:12]}; make one of these weights with `mmattrib calibrate`"
+            )
+        self._calibration = made
 
     def weights_hash(self) -> str:
         """SHA-256 over every parameter and buffer of every encoder, by name.

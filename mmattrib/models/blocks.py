@@ -81,6 +81,9 @@ class BlockEncoder(Encoder):
     def replayed_suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
         return BlockEncoder.suffix(self, tokens, layer, inputs)
 
+    def replayed_token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
+        return BlockEncoder.token_embeddings(self, inputs)
+
     def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
         last = self.num_layers - 1
         values = self.project(self.prefix(inputs, last), inputs)

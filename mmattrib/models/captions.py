@@ -196,11 +196,11 @@ class CaptionTokenizer:
         """
         count = max(len(caption.ids) for caption in captions)
         count = max(count, min(self.longest, -(-count // multiple) * multiple))
-        ids = torch.full((len(captions), count), self.pad, dtype=torch.long)
-        real = torch.zeros(len(captions), count, dtype=torch.bool)
+        ids = torch.full((len(captions), count), self.pad, dtype=torch.long, device="cpu")
+        real = torch.zeros(len(captions), count, dtype=torch.bool, device="cpu")
         for row, caption in enumerate(captions):
-            ids[row, : len(caption.ids)] = torch.tensor(caption.ids)
-            real[row, : len(caption.ids)] = torch.tensor(caption.real)
+            ids[row, : len(caption.ids)] = torch.tensor(caption.ids, device="cpu")
+            real[row, : len(caption.ids)] = torch.tensor(caption.real, device="cpu")
         return ids, real
 
     def _encode(self, text: str) -> dict[str, Any]:

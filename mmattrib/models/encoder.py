@@ -81,7 +81,7 @@ class EncoderInputs:
         Args:
             rows: ``(R,)`` row numbers.
         """
-        index = torch.as_tensor(rows, dtype=torch.long)
+        index = torch.as_tensor(rows, dtype=torch.long, device="cpu")
         return EncoderInputs(
             _Rows(self.tensors, index), tuple(self.raw[row] for row in index.tolist())
         )
@@ -147,7 +147,7 @@ def agrees(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 
 class Encoder(ABC):
-    """What an adapter gives for one modality. Subclass :class:`BlockEncoder` for less work.
+    """The interface of one modality's tower. Most adapters subclass :class:`BlockEncoder` instead.
 
     Attributes:
         modality: ``"image"``, ``"text"``, ``"audio"`` or any other name.
@@ -156,6 +156,8 @@ class Encoder(ABC):
         capabilities: what it offers of :mod:`mmattrib.models.capabilities`; none unless declared.
         input_name: the float tensor of its inputs that layer -2 stands for: pixels, a
             spectrogram. None for text, where layer -2 is the embedding output.
+        pad_id: for captions, the id that ``preprocess`` pads with; None where it is not known, or
+            the inputs are no ids.
         input_pattern: how that tensor's axes make ``(B, N, C)`` cells, in einops' words.
     """
 
@@ -164,6 +166,7 @@ class Encoder(ABC):
     default_layer: int
     capabilities: frozenset[str] = frozenset()
     input_name: ClassVar[str | None] = None
+    pad_id: int | None = None
     input_pattern: ClassVar[str] = "b c h w -> b (h w) c"
 
     @property
@@ -272,6 +275,13 @@ class Encoder(ABC):
         """
         return None
 
+    def replayed_token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
+        """:meth:`token_embeddings` of a model that is not as it was wrapped: of its last tokens.
+
+        Quick ways through the parts of the last block know no hook on it.
+        """
+        return self.token_embeddings(inputs)
+
     def checked(
         self,
         inputs: EncoderInputs,
@@ -283,7 +293,8 @@ class Encoder(ABC):
 
         A model may have been changed since it was wrapped: a hook on its last attention, a patched
         method. The identity ``suffix(prefix(x)) == embed(x)`` is tried on the first row. Where it
-        fails, the encoder that is returned runs the whole tower for each suffix, which is slower.
+        fails, the encoder that is returned runs the whole tower for each suffix, which is slower,
+        and its token embeddings are the whole tower's last tokens in the joint space.
 
         Args:
             inputs: what is explained.
@@ -317,12 +328,14 @@ class Encoder(ABC):
         warnings.warn(
             f"{who} has been changed since it was wrapped (a hook, or a patched part): its quick "
             f"way behind layer {layer} differs from the whole model by {difference}. The whole "
-            "model is run instead, which is slower",
+            "model is run instead, which is slower, and its last tokens stand for the input in the "
+            "joint space",
             TrustWarning,
             stacklevel=2,
         )
         general = copy.copy(self)
         general.__dict__["suffix"] = self.replayed_suffix
+        general.__dict__["token_embeddings"] = self.replayed_token_embeddings
         return general
 
     def _check_repeats(self, one: EncoderInputs, known: Tensor, dtype: torch.dtype) -> None:

@@ -100,14 +100,16 @@ class MelSpec:
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def _hann(n_fft: int) -> Tensor:
-    return torch.hann_window(n_fft, dtype=torch.float32)
+    return torch.hann_window(n_fft, dtype=torch.float32, device="cpu")
 
 
 @lru_cache(maxsize=8)
 @torch.inference_mode(False)
 def _filters(spec: MelSpec) -> Tensor:
     """Triangular filters (n_mels, n_fft // 2 + 1) with unit peak, linear in Hz between edges."""
-    hz = torch.linspace(0, spec.sample_rate / 2, spec.n_fft // 2 + 1, dtype=torch.float32)
+    hz = torch.linspace(
+        0, spec.sample_rate / 2, spec.n_fft // 2 + 1, dtype=torch.float32, device="cpu"
+    )
     rows = []
     for low, centre, high in spec.edges_hz():
         rise, fall = (hz - low) / (centre - low), (high - hz) / (high - centre)

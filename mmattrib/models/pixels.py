@@ -1,4 +1,4 @@
-"""From pictures to what an image tower takes, as its checkpoint says, with the part it saw."""
+"""Preprocess pictures as a checkpoint asks, and record which part of each the tower sees."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PILLOW: dict[int, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "b
 
 @dataclass(frozen=True)
 class PixelRecipe:
-    """How a picture becomes a tensor.
+    """How a picture is resized, cropped and normalised into an image tower's input.
 
     Attributes:
         size: height and width that the tower takes, in pixels.

@@ -162,7 +162,9 @@ def normalise(pixels: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequenc
         ``(3, h, w)`` float32.
     """
     scaled = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255.0
-    centre, spread = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (mean, std))
+    centre, spread = (
+        torch.tensor(v, dtype=torch.float32, device="cpu").view(3, 1, 1) for v in (mean, std)
+    )
     return (scaled - centre) / spread
 
 

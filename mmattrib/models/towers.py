@@ -1,4 +1,4 @@
-"""What transformer towers of pretrained models share: a true suffix and the value path.
+"""Base classes for pretrained transformer towers: a true suffix, and token embeddings.
 
 A suffix calls the tower's own blocks with what the tower itself gives them beside the tokens
 (masks, flags), recorded from the tower, so that nothing about a library's masks is written twice.
@@ -12,7 +12,7 @@ An image tower needs this much::
             return self.module(inputs["pixels"])
 
         def pooled_index(self, inputs):
-            return torch.zeros(len(inputs), dtype=torch.long)      # read from CLS
+            return torch.zeros(len(inputs), dtype=torch.long, device="cpu")  # read from CLS
 
         def to_joint(self, tokens):
             return self.module.head(self.module.norm(tokens))
@@ -104,7 +104,7 @@ def pick(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 class Parts(nn.Module):
-    """Some modules and parameters of a model under one roof; they stay the model's own.
+    """A module that holds some modules and parameters of another model without copying them.
 
     Gives an encoder a ``module`` that holds its tower and nothing of the other one.
     """
@@ -334,7 +334,7 @@ class TextTowerEncoder(TowerEncoder):
             default_layer: as for :class:`TowerEncoder`.
         """
         super().__init__(module, blocks, default_layer)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.pad_id = tokenizer, tokenizer.pad
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         captions = [self.tokenizer(expect(raw, RawText)) for raw in raws]

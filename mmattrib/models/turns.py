@@ -54,13 +54,29 @@ def normal_mode(module: nn.Module) -> Iterator[None]:
                 "be differentiated through it; load the model outside, or call "
                 "load_backbone, which takes care of it"
             )
+    mode = torch.enable_grad if torch.is_grad_enabled() else torch.no_grad
+    with ordinary_tensors(module), uncompiled(module), mode():
+        yield
+
+
+@contextmanager
+def ordinary_tensors(module: nn.Module) -> Iterator[None]:
+    """Leave ``torch.inference_mode``, ``torch.autocast`` and a foreign default device for a while.
+
+    For preprocessing as well: filters of a spectrogram are matrix products, which autocast would
+    round. A tower may make tensors without naming a device; a default that is not the module's own
+    would put them elsewhere. A default that is the module's is kept: its author may count on it.
+    In this thread alone.
+    """
+    places = {value.device for value in module.parameters()} or {torch.device("cpu")}
+    kinds = {"cpu", *(place.type for place in places)} - {"meta"}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad() if torch.is_grad_enabled() else torch.no_grad())
-        for place in {value.device.type for value in module.parameters()} - {"meta"}:
-            if torch.is_autocast_enabled(place):
-                stack.enter_context(torch.autocast(place, enabled=False))
-        stack.enter_context(uncompiled(module))
+        for kind in kinds:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type not in {place.type for place in places}:
+            stack.enter_context(next(iter(places)))
         yield
 
 

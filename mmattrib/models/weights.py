@@ -1,4 +1,4 @@
-"""Checkpoints: reading them without running their code, and saying what is wrong with one."""
+"""Read checkpoints without running code in them, with errors that say what is wrong."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def parse_device(device: str | torch.device) -> torch.device:
     """
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
+        torch.empty(0, dtype=torch.float32, device=found)
     except Exception as error:  # each backend raises its own kind for a device that is not there
         reason = " ".join(str(error).split())[:160]
         raise OptionError(

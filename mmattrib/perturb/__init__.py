@@ -1,4 +1,4 @@
-"""Perturbing: reducing a raw input by weights on its own axes, with a fill for what is taken away.
+"""Reduce a raw input by weights on its own axes, with a fill for what is taken away.
 
 :func:`keep` is the one home of this for pictures, recordings, captions and arrays: metrics mask an
 input by its map with it, sampling methods (RISE, SHAP) draw masks for it, and reports make the

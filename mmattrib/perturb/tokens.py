@@ -81,7 +81,7 @@ def keep_tokens(
             or ``(B, N)`` per token, of which only content tokens are read.
         fill: a name in ``TOKEN_FILLS``.
         pad_id: the padding id for fill ``"pad"``; None for the one with which the encoder's own
-            ``preprocess`` pads (:func:`padding_id`).
+            ``preprocess`` pads (``Encoder.pad_id``).
 
     Returns:
         ``(B, D)`` L2-normalised. Weights of one give ``encoder.embed(inputs)``.
@@ -115,49 +115,20 @@ def keep_tokens(
 
 
 def padding_id(encoder: Encoder, inputs: EncoderInputs) -> int:
-    """The id that an encoder of captions pads with, read off what its ``preprocess`` does.
-
-    Where the batch holds no padding, its first caption is preprocessed once more beside a shorter
-    or a longer one.
-
-    Args:
-        encoder: of captions.
-        inputs: a preprocessed batch.
+    """The id that an encoder of captions pads with: its :attr:`Encoder.pad_id`.
 
     Raises:
         InputError: the inputs are no captions.
-        EncoderError: no padding is to be seen: the encoder never pads, or counts its padding as
-            valid tokens.
+        EncoderError: the encoder does not declare it.
     """
-    for batch in (inputs, *_probes(encoder, inputs)):
-        valid = encoder.grid(batch, -1).valid
-        ids = _ids(batch, valid)[1]
-        found = set(ids.cpu()[~valid[:, : ids.shape[1]]].tolist())
-        if len(found) == 1:
-            return int(found.pop())
-        if len(found) > 1:
-            break
-    raise EncoderError(
-        f"the {encoder.modality} encoder does not show which id it pads with (its grid marks no "
-        "token as padding, or several ids); give pad_id=, as its tokenizer has it, or take fill "
-        "'embedding'."
-    )
-
-
-def _probes(encoder: Encoder, inputs: EncoderInputs) -> list[EncoderInputs]:
-    """Batches of two captions of unequal length, made of the first caption's own words."""
-    text = _captions(inputs)[0].text
-    words = encoder.grid(inputs.select([0]), -1).words(0)
-    pairs = [(text, f"{text} {text}")]
-    if len(words) > 1:
-        pairs.insert(0, (words[0].text, text))
-    batches = []
-    for pair in pairs:
-        try:
-            batches.append(encoder.preprocess([RawText(one) for one in pair]))
-        except InputError:  # too long, or a word that alone says nothing to this encoder
-            continue
-    return batches
+    _captions(inputs)
+    if encoder.pad_id is None:
+        raise EncoderError(
+            f"the {encoder.modality} encoder ({type(encoder).__name__}) does not say which id it "
+            "pads with; set its `pad_id`, give pad_id= as its tokenizer has it, or take fill "
+            "'embedding'."
+        )
+    return encoder.pad_id
 
 
 def _captions(inputs: EncoderInputs) -> list[RawText]:

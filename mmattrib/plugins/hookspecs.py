@@ -1,7 +1,7 @@
 """The hooks that a plugin may implement. Built-ins use the same ones.
 
 A plugin is a distribution with an entry point in the group ``mmattrib``; the module or object it
-names implements any of these with :data:`hookimpl`. Hooks only name things and give factories:
+names implements any of these with :data:`hookimpl`. Hooks register names and factories only, so
 listing imports no model library and loads no weights.
 """
 
@@ -24,7 +24,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Register(Protocol):
-    """What a hook is given to register names with."""
+    """The function that a hook is given, to register a name and its factory."""
 
     def __call__(
         self,

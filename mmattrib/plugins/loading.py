@@ -2,7 +2,7 @@
 
 Each plugin is loaded, checked and called by itself. Whatever goes wrong with one is recorded as a
 :class:`PluginProblem` and shown by ``mmattrib plugins``; it breaks nothing else. Importing this
-module imports no torch, and so must the modules that it loads.
+module imports no torch, and neither may the modules that it loads.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from mmattrib.errors import (
 from mmattrib.plugins.contained import contained
 
 Kind: TypeAlias = Literal["backbone", "method", "metric", "dataset", "writer", "command"]
-"""What a name stands for. Names of different kinds do not collide."""
+"""The kinds of things that plugins register. The same name may be used once in each kind."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """The table of kinds: hooks, listings and commands follow from it."""
@@ -124,7 +124,7 @@ def is_installed(module: str) -> bool:
 def one_line(error: BaseException, limit: int = 300) -> str:
     """``Type: message`` of an exception on one line of at most about ``limit`` characters.
 
-    An error of this package speaks for itself, without its type.
+    The type is left out for errors of this package, whose messages are complete.
     """
     try:
         text = " ".join(str(error).split())
@@ -153,7 +153,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class Registry:
-    """Names of every kind and what stands behind them."""
+    """The registered names of every kind, with the factory of each."""
 
     def __init__(self) -> None:
         self._claims: dict[tuple[Kind, str], list[Entry]] = {}

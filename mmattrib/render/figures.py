@@ -9,21 +9,25 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings as python_warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from mmattrib.calibration import noun
 from mmattrib.render.overlay import TRUTH_RGB, colour_table, css, css_bar, ink
 from mmattrib.render.panels import Outlines, Panel, Piece, PlanePanel, TextPanel, panels
+from mmattrib.render.scales import Scale
 from mmattrib.render.wording import (
     TRUTH_KEY,
     default_title,
     how_made,
-    noun,
+    kept,
     number,
     own_name,
     printable,
     reading,
+    scale_note,
     unseen,
     warnings,
 )
@@ -38,7 +42,7 @@ Aspect: TypeAlias = Literal["equal", "auto"]
 _WIDTH = 11.0  # inches; the heights below too
 _MARGIN = 0.45
 _STAGE = "#15131c"
-_ALARM, _SOFT = "#8a1c0d", "#5b5966"
+_ALARM, _SOFT, _INK = "#8a1c0d", "#5b5966", "#1c1b22"
 _ON_STAGE = "#e9e6f2"
 _TRUTH = css(np.array(TRUTH_RGB) / 255.0)
 # Fonts tried after matplotlib's own for scripts that it lacks; those not installed are left out.
@@ -58,7 +62,10 @@ _FALLBACK_FONTS = (
 
 
 def figure(
-    explanation: Explanation, truth: Outlines | None = None, clip: float | None = None
+    explanation: Explanation,
+    truth: Outlines | None = None,
+    clip: float | None = None,
+    scale: Scale = "absolute",
 ) -> Figure:
     """Draw an explanation.
 
@@ -66,28 +73,38 @@ def figure(
         explanation: what to draw.
         truth: side -> bool array in the shape of that side's scores, drawn as an outline.
         clip: percentile beyond which scores are drawn as the largest; None clips nothing.
+        scale: which score is drawn in full colour, see :data:`mmattrib.render.scales.Scale`.
 
     Returns:
         A figure that belongs to no pyplot window, on an Agg canvas.
 
     Raises:
-        OptionError: a truth that fits no side, or ``clip`` out of range.
+        OptionError: a truth that fits no side, or ``clip`` or ``scale`` out of range.
         InputError: a side without a raw input that can be drawn.
     """
     from matplotlib import style
 
-    drawn = panels(explanation, truth, clip)
+    drawn = panels(explanation, truth, clip, scale)
     # The defaults hold while the figure is built: it looks the same under any style of the user's.
     with style.context("default"):
         return _figure(explanation, drawn)
 
 
-def png_bytes(explanation: Explanation, truth: Outlines | None = None) -> bytes:
-    """The figure as the bytes of a PNG file, 150 dots per inch."""
-    return _png(figure(explanation, truth), dpi=150)
+def png_bytes(
+    explanation: Explanation,
+    truth: Outlines | None = None,
+    clip: float | None = None,
+    scale: Scale = "absolute",
+) -> bytes:
+    """The figure as the bytes of a PNG file, 150 dots per inch; its description is the verdict."""
+    verdict = explanation.verdict
+    told = {"Title": default_title(explanation, verdict), "Description": verdict.sentence}
+    return _png(figure(explanation, truth, clip, scale), 150, told)
 
 
-def thumbnail(explanation: Explanation, truth: Outlines | None = None) -> bytes:
+def thumbnail(
+    explanation: Explanation, truth: Outlines | None = None, scale: Scale = "absolute"
+) -> bytes:
     """Both maps side by side, without axes or titles, as the bytes of a PNG file (600 × 225).
 
     Raises:
@@ -98,7 +115,7 @@ def thumbnail(explanation: Explanation, truth: Outlines | None = None) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = panels(explanation, truth)
+    drawn = panels(explanation, truth, scale=scale)
     with style.context("default"):
         fig = Figure(figsize=(6.0, 2.25), dpi=100, facecolor=_STAGE)
         FigureCanvasAgg(fig)
@@ -114,12 +131,12 @@ def thumbnail(explanation: Explanation, truth: Outlines | None = None) -> bytes:
         return _png(fig, dpi=100)
 
 
-def _png(fig: Figure, dpi: int) -> bytes:
+def _png(fig: Figure, dpi: int, told: Mapping[str, str] | None = None) -> bytes:
     buffer = io.BytesIO()
     with python_warnings.catch_warnings():
         # A caption may use a script that no installed font has; boxes are drawn in its place.
         python_warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None, **(told or {})})
     return buffer.getvalue()
 
 
@@ -133,18 +150,29 @@ def _figure(explanation: Explanation, drawn: list[Panel]) -> Figure:
         found += [f"The {noun(modality)}: {note}" for note in panel.heat.notes]
     told = [(text, _ALARM) for text in found]
     told += [(text, _SOFT) for text in map(unseen, explanation.values()) if text]
-    lines = [(line, colour) for text, colour in told for line in textwrap.wrap(text, 125)][:12]
+    told += [
+        (f"The {noun(attribution.modality)}: {said[0].lower()}{said[1:]}", _SOFT)
+        for attribution in explanation.values()
+        if (said := kept(attribution))
+    ]
+    told.append((scale_note(explanation, {panel.side: panel.heat for panel in drawn}), _SOFT))
+    verdict = explanation.verdict
+    judged = _ALARM if verdict.level == "no match" else _INK
+    told.insert(0, (verdict.sentence, judged))
+    lines = [(line, colour) for text, colour in told for line in textwrap.wrap(text, 125)][:14]
     head = 0.95 + 0.2 * len(lines) + (0.12 if lines else 0.0)
     heights = [_height(panel) for panel in drawn]
     total = head + sum(heights)
     fig = Figure(figsize=(_WIDTH, total), dpi=100, facecolor="white")
     FigureCanvasAgg(fig)
-    title = f"{default_title(explanation)}   similarity {number(round(explanation.similarity, 3))}"
+    cosine = number(round(explanation.similarity, 3))
+    title = f"{default_title(explanation, verdict)}   similarity {cosine}"
     _say(fig, _MARGIN, total - 0.42, total, title, size=14, weight="bold")
     _say(fig, _MARGIN, total - 0.72, total, how_made(explanation), size=9.5, color="#5b5966")
     for index, (line, colour) in enumerate(lines):
         at = total - 1.02 - 0.2 * index
-        _say(fig, _MARGIN, at, total, line, size=9.5, color=colour, weight="bold")
+        weight = "normal" if colour == _SOFT else "bold"
+        _say(fig, _MARGIN, at, total, line, size=9.5, color=colour, weight=weight)
     top = total - head
     for panel, height in zip(drawn, heights, strict=True):
         _draw_side(fig, explanation, panel, (top - height, top, total))
@@ -312,11 +340,12 @@ def _shade(
         return
     left, centre, width, letter = box
     ground = colour_table(panel.heat.signed)[round(piece.value * 255)]
-    text.set_color(ink(ground))
+    text.set_color(ink(ground) if piece.coloured else _ON_STAGE)
     text.set_zorder(3)
     upper, tall = centre - 0.72 * letter, 1.4 * letter
     edge = _TRUTH if piece.true else "none"
-    axes.add_patch(Rectangle((left, upper), width, tall, fc=css(ground), ec=edge, lw=1.6, zorder=2))
+    face = css(ground) if piece.coloured else "none"
+    axes.add_patch(Rectangle((left, upper), width, tall, fc=face, ec=edge, lw=1.6, zorder=2))
     under = upper + tall + 0.12 * letter
     fill = css_bar(piece.value, panel.heat.signed)
     axes.add_patch(Rectangle((left, under), width, 0.13 * letter, fc="#38344a", ec="none"))

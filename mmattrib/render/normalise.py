@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import OptionError
+from mmattrib.render.scales import FLOOR, NATURAL, Scale, check_scale
 from mmattrib.types import FloatArray
 
 # Below this many bits a score is rounding error of a float32 sum, not information.
@@ -28,6 +29,7 @@ class Heatmap:
         clipped: some scores lie outside ``[low, high]``.
         informative: False where nothing can be told from the map (all zero, all equal).
         notes: what a reader must know about the map, as sentences.
+        scale: how it was scaled; ``"map"`` too where the unit has no scale of its own.
     """
 
     values: FloatArray
@@ -37,10 +39,24 @@ class Heatmap:
     clipped: bool
     informative: bool
     notes: tuple[str, ...]
+    scale: Scale = "map"
+
+    @property
+    def floor(self) -> float:
+        """Strength in [0, 1] below which a score counts as nothing on this scale."""
+        return 0.0 if self.scale == "map" else FLOOR
+
+    @property
+    def strength(self) -> FloatArray:
+        """How far each cell is from a score of zero, in [0, 1]."""
+        if not self.signed:
+            return self.values
+        away: FloatArray = np.abs(2.0 * self.values - 1.0).astype(np.float32)
+        return away
 
     @property
     def weights(self) -> FloatArray:
-        """The non-negative part in [0, 1]: how strongly each cell speaks for the match."""
+        """The non-negative part in [0, 1]: how strongly each cell supports the match."""
         if not self.signed:
             return self.values
         positive: FloatArray = np.clip(2.0 * self.values - 1.0, 0.0, 1.0).astype(np.float32)
@@ -52,12 +68,15 @@ def heatmap(
     unit: str = "bits",
     clip: float | None = None,
     seen: npt.NDArray[np.bool_] | None = None,
+    scale: Scale = "absolute",
+    full: float | None = None,
 ) -> Heatmap:
     """Normalise raw scores to [0, 1].
 
-    Bits cannot be negative, so negative rounding error is cut off and the rest is scaled from its
-    least to its largest value. Scores of other units that have both signs keep them: they are
-    scaled symmetrically around zero, which lands on 0.5.
+    Bits cannot be negative, so negative rounding error is cut off and the rest is scaled: from 0
+    to ``full``, or as far as the largest score if that is more; with ``scale="map"`` from its least
+    to its largest score. Scores of other units that have both signs keep them: they are scaled
+    symmetrically around zero, which lands on 0.5.
 
     Args:
         scores: raw scores of any shape; values that are not finite count as missing.
@@ -66,10 +85,14 @@ def heatmap(
             cells then do not hide the rest. None clips nothing.
         seen: where the model saw the input; the rest is drawn as zero and does not count in the
             range of the scores. Everywhere if None.
+        scale: see :data:`mmattrib.render.scales.Scale`.
+        full: the score drawn in full colour, if no score is larger; None takes that of the unit
+            (1 bit, a cosine of 0.01), and scales other units by the map. Not for ``scale="map"``.
 
     Raises:
-        OptionError: ``clip`` is out of range.
+        OptionError: ``clip`` or ``scale`` is out of range.
     """
+    check_scale(scale)
     if clip is not None and not 50.0 < clip <= 100.0:
         raise OptionError(f"clip={clip}: accepted is a percentile above 50 and up to 100, or None.")
     raw = np.asarray(scores, dtype=np.float64)
@@ -84,9 +107,25 @@ def heatmap(
     if not finite.any():
         notes.append("No information: there is no score to draw.")
         return Heatmap(_blank(raw), 0.0, 0.0, False, False, False, tuple(notes))
-    if unit != "bits" and float(raw[finite].min()) < 0.0:
-        return _signed(raw, finite, clip, notes)
-    return _unsigned(raw, finite, clip, notes)
+    if scale == "map":
+        full = None
+    elif full is None:
+        full = NATURAL.get(unit)
+    signed = unit != "bits" and float(raw[finite].min()) < 0.0
+    heat = (_signed if signed else _unsigned)(raw, finite, clip, notes, full)
+    return heat if full is None else _empty_or_not(replace(heat, scale=scale), raw[finite], unit)
+
+
+def _empty_or_not(heat: Heatmap, present: npt.NDArray[np.float64], unit: str) -> Heatmap:
+    """A map whose largest score is next to nothing on its scale, called empty."""
+    top = float(np.abs(present).max())
+    if not heat.informative or top >= FLOOR * heat.high:
+        return heat
+    said = (
+        f"Empty map: its largest score, {top:.2g} {unit}, is next to nothing on the scale of this "
+        f"page, where full colour stands for {heat.high:.3g}."
+    )
+    return replace(heat, informative=False, notes=(*heat.notes, said))
 
 
 def _blank(raw: npt.NDArray[np.float64], value: float = 0.0) -> FloatArray:
@@ -98,19 +137,22 @@ def _unsigned(
     finite: npt.NDArray[np.bool_],
     clip: float | None,
     notes: list[str],
+    full: float | None,
 ) -> Heatmap:
     positive = np.maximum(np.where(finite, raw, 0.0), 0.0)
     present = positive[finite]
     low, top = float(present.min()), float(present.max())
     if top <= _NOTHING:
         notes.append("No information: every score is zero.")
-        return Heatmap(_blank(raw), 0.0, 0.0, False, False, False, tuple(notes))
+        return Heatmap(_blank(raw), 0.0, full or 0.0, False, False, False, tuple(notes))
     if top - low <= _FLAT * top:
         notes.append(f"No information: every score is the same ({top:.3g}), nothing stands out.")
         return Heatmap(_blank(raw), low, top, False, False, False, tuple(notes))
     high = top if clip is None else float(np.percentile(present, clip))
     if high - low <= _FLAT * top:
         high = top
+    if full is not None:
+        low, high = 0.0, max(high, full)
     values = np.clip((positive - low) / (high - low), 0.0, 1.0)
     values[~finite] = 0.0
     return Heatmap(values.astype(np.float32), low, high, False, high < top, True, tuple(notes))
@@ -121,11 +163,13 @@ def _signed(
     finite: npt.NDArray[np.bool_],
     clip: float | None,
     notes: list[str],
+    full: float | None,
 ) -> Heatmap:
     filled = np.where(finite, raw, 0.0)
     sizes = np.abs(filled[finite])
     top = float(sizes.max())
     limit = top if clip is None else float(np.percentile(sizes, clip)) or top
+    limit = max(limit, full or 0.0)
     spread = float(filled[finite].max() - filled[finite].min())
     if spread <= _FLAT * top:
         notes.append(

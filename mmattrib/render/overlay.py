@@ -1,4 +1,4 @@
-"""Colours: heatmaps over pictures, outlines of the truth, colour bars.
+"""Draw heat maps over pictures, outlines of the truth, and colour bars.
 
 One colour map for scores without a sign, matplotlib's ``inferno``: perceptually uniform, its
 lightness rises all the way, so that "brighter = more" holds in print and for every kind of colour

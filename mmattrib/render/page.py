@@ -18,17 +18,20 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
+from mmattrib.calibration import Verdict, noun
 from mmattrib.errors import OptionError
 from mmattrib.perturb import keep
 from mmattrib.render.audio import encode_audio
 from mmattrib.render.overlay import Picture, colour_table, css, css_bar, css_gradient, ink
 from mmattrib.render.panels import Outlines, Panel, Piece, PlanePanel, TextPanel, Tick, panels
+from mmattrib.render.scales import Scale
 from mmattrib.render.style import BODY_CSS, CSS, JS
 from mmattrib.render.wording import (
     TRUTH_KEY,
     default_title,
     how_made,
-    noun,
+    kept,
+    maps_show,
     nouns,
     number,
     own_name,
@@ -36,6 +39,7 @@ from mmattrib.render.wording import (
     primer,
     printable,
     reading,
+    side_shows,
     unseen,
     warnings,
 )
@@ -57,30 +61,37 @@ def report_html(
     title: str | None = None,
     truth: Outlines | None = None,
     clip: float | None = None,
+    scale: Scale = "absolute",
 ) -> str:
     """A self-contained page for a reader who never saw the project.
 
     Args:
         explanation: what to show.
-        title: of the page; None asks the question that the page answers.
+        title: of the page; None says whether the inputs match and what the page answers.
         truth: side -> bool array in the shape of that side's scores, drawn as an outline.
         clip: percentile beyond which scores are drawn as the largest; None clips nothing.
+        scale: which score is drawn in full colour, see :data:`mmattrib.render.scales.Scale`.
 
     Raises:
-        OptionError: a truth that fits no side, or ``clip`` out of range.
+        OptionError: a truth that fits no side, or ``clip`` or ``scale`` out of range.
         InputError: a side without a raw input that can be drawn.
     """
     heading = default_title(explanation) if title is None else title
-    return _document(heading, _fragment(explanation, heading, truth, clip))
+    return _document(heading, _fragment(explanation, heading, truth, clip, scale))
 
 
-def notebook_html(explanation: Explanation) -> str:
+def notebook_html(explanation: Explanation, scale: Scale = "absolute") -> str:
     """The report as a fragment for a notebook cell; its style and script touch nothing else.
 
+    Args:
+        explanation: what to show.
+        scale: as for :func:`report_html`.
+
     Raises:
+        OptionError: no such scale.
         InputError: a side without a raw input that can be drawn.
     """
-    body = _fragment(explanation, default_title(explanation), None, None)
+    body = _fragment(explanation, default_title(explanation), None, None, scale)
     return f"<style>{CSS}</style>{body}<script>{JS}</script>"
 
 
@@ -131,25 +142,31 @@ def _document(title: str, body: str) -> str:
 
 
 def _fragment(
-    explanation: Explanation, title: str, truth: Outlines | None, clip: float | None
+    explanation: Explanation,
+    title: str,
+    truth: Outlines | None,
+    clip: float | None,
+    scale: Scale,
 ) -> str:
-    drawn = panels(explanation, truth, clip)
-    sides = "".join(_side(explanation, panel) for panel in drawn)
+    drawn = panels(explanation, truth, clip, scale)
+    verdict = explanation.verdict
+    sides = "".join(_side(explanation, panel, verdict) for panel in drawn)
     return (
-        f'<main class="mma"><header><h1>{_esc(title)}</h1>{_lead(explanation)}</header>'
-        f"{_warnings(explanation)}{sides}{_made(explanation)}</main>"
+        f'<main class="mma"><header><h1>{_esc(title)}</h1>{_lead(explanation, verdict)}</header>'
+        f"{_warnings(explanation)}{sides}{_made(explanation, drawn)}</main>"
     )
 
 
-def _lead(explanation: Explanation) -> str:
+def _lead(explanation: Explanation, verdict: Verdict) -> str:
     names = " and ".join(f"a {name}" for name in nouns(explanation))
     similarity = f"{explanation.similarity:.2f}".replace("-", "−")
     return (
+        f'<p class="verdict{" no" if verdict.level == "no match" else ""}">'
+        f"{_esc(verdict.sentence)}</p>"
         f'<p class="lead">A model that places different kinds of input in one common space was '
         f"given {_esc(names)}. It puts their similarity at <strong>{similarity}</strong>, where 1 "
-        "means the same, 0 unrelated and −1 opposed; how much counts as a match differs from model "
-        "to model. Below, each input is shown with a map of the parts that made the model match it "
-        "with the other.</p>"
+        "means the same and −1 opposed; how much counts as a match differs from model to model. "
+        f"{_esc(maps_show(verdict))}</p>"
         f'<p class="soft">{_esc(how_made(explanation))}.</p>'
     )
 
@@ -162,7 +179,7 @@ def _warnings(explanation: Explanation) -> str:
     return f'<div class="warn" role="alert">{items}</div>'
 
 
-def _side(explanation: Explanation, panel: Panel) -> str:
+def _side(explanation: Explanation, panel: Panel, verdict: Verdict) -> str:
     attribution = explanation.attributions[panel.side]
     this = noun(attribution.modality)
     others = [noun(a.modality) for side, a in explanation.items() if side != panel.side]
@@ -170,6 +187,8 @@ def _side(explanation: Explanation, panel: Panel) -> str:
     notes = "".join(f'<p class="warn">{_esc(note)}</p>' for note in panel.heat.notes)
     said = unseen(attribution)
     hidden = f"<p>{_esc(said)}</p>" if said else ""
+    told = " ".join(filter(None, (kept(attribution), verdict.maps.get(panel.side, ""))))
+    shares = f'<p class="soft">{_esc(told)}</p>' if told else ""
     if isinstance(panel, TextPanel):
         shown = _words(panel, attribution)
     elif panel.kind == "audio":
@@ -180,9 +199,9 @@ def _side(explanation: Explanation, panel: Panel) -> str:
     called = f'<p class="soft"><bdi>{_esc(name)}</bdi></p>' if name else ""
     size = f'<p class="soft">{_esc(panel.size_note)}</p>' if panel.size_note else ""
     return (
-        f'<section aria-label="{_esc(this)}"><h2>The {_esc(this)}: what matched the '
-        f"{_esc(other)}</h2>{called}"
-        f"<p>{_esc(reading(attribution, other, panel.heat.signed))}</p>{hidden}{notes}{shown}"
+        f'<section aria-label="{_esc(this)}"><h2>{_esc(side_shows(this, other, verdict))}</h2>'
+        f"{called}<p>{_esc(reading(attribution, other, panel.heat.signed))}</p>{shares}{hidden}"
+        f"{notes}{shown}"
         f"{_colour_bar(panel)}{_key(panel)}{size}</section>"
     )
 
@@ -210,7 +229,7 @@ def _picture(panel: PlanePanel, this: str, other: str) -> str:
     return (
         f'<div class="pair"><figure><img alt="The {_esc(this)} {name} as given" '
         f'src="{_data(panel.original)}"><figcaption>As given</figcaption></figure>'
-        f'<figure><img alt="The {_esc(this)} {name} with a map over it of the parts that matched '
+        f'<figure><img alt="The {_esc(this)} {name} with a map over it of the parts that speak for '
         f'the {_esc(other)}" src="{_data(panel.mapped)}"><figcaption>With the map</figcaption>'
         "</figure></div>"
     )
@@ -243,7 +262,7 @@ def _sound(explanation: Explanation, panel: PlanePanel) -> str:
             "loud where the map is bright and silent where it is dark.</p>"
         )
     else:
-        second = '<p class="soft">There is no sound of the map: it holds no information.</p>'
+        second = '<p class="soft">There is no sound of the map: it holds next to nothing.</p>'
     start, end = panel.span
     given = _player(played, raw.sample_rate, "The recording as given")
     return (
@@ -288,7 +307,8 @@ def _words(panel: TextPanel, attribution: Attribution) -> str:
     )
     return (
         f'<p class="words" dir="auto">{shown}</p><p class="soft">The bar under a word is as long '
-        "as its score is large. Hold the pointer over a word for its value.</p>"
+        "as its score is large; a word without colour counts for next to nothing. Hold the pointer "
+        "over a word for its value.</p>"
         f"<details><summary>Every word's value</summary><table>{rows}</table></details>"
     )
 
@@ -301,21 +321,23 @@ def _word(piece: Piece, panel: TextPanel) -> str:
     fill = css_bar(piece.value, signed)
     true = " true" if piece.true else ""
     value = f"{number(piece.score)} {_esc(panel.unit)}"
+    style = f"background:{css(ground)};color:{ink(ground)}" if piece.coloured else ""
     return (
         f'<span class="word{true}" tabindex="0" title="{value}" '
-        f'style="background:{css(ground)};color:{ink(ground)}">{_esc(piece.text)}'
+        f'style="{style}">{_esc(piece.text)}'
         f'<span class="size"><i style="width:{100 * piece.bar:.1f}%;background:{fill}"></i></span>'
         "</span>"
     )
 
 
-def _made(explanation: Explanation) -> str:
+def _made(explanation: Explanation, drawn: list[Panel]) -> str:
+    heats = {panel.side: panel.heat for panel in drawn}
     tables = [f"<h3>The whole pair</h3>{_table(explanation.provenance)}"]
     for attribution in explanation.attributions.values():
         facts = {"computed at": place(attribution.layer), **attribution.diagnostics}
         tables.append(f"<h3>The {_esc(noun(attribution.modality))}</h3>{_table(facts)}")
     return (
-        f"<section><h2>How to read this</h2><p>{_esc(primer(explanation), 2000)}</p>"
+        f"<section><h2>How to read this</h2><p>{_esc(primer(explanation, heats), 2000)}</p>"
         "<details><summary>Model, method, every option, versions and diagnostics</summary>"
         f"{''.join(tables)}</details></section>"
     )

@@ -26,6 +26,7 @@ from mmattrib.render.overlay import (
     resized_mask,
     resized_picture,
 )
+from mmattrib.render.scales import Scale, check_scale, full_scores
 from mmattrib.render.spectrum import decibel_picture, mel_power
 from mmattrib.types import (
     Attribution,
@@ -92,8 +93,9 @@ class Piece:
         text: as written.
         score: raw score in the attribution's unit; None for what lies between words.
         value: the heatmap's value in [0, 1].
-        bar: the score's size as a fraction of the largest, in [0, 1].
+        bar: the score's size as a fraction of the one in full colour, in [0, 1].
         true: whether the truth counts it as shared.
+        coloured: whether the score counts on this scale at all.
     """
 
     text: str
@@ -101,6 +103,7 @@ class Piece:
     value: float = 0.0
     bar: float = 0.0
     true: bool = False
+    coloured: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +124,10 @@ Panel: TypeAlias = PlanePanel | TextPanel
 
 
 def panels(
-    explanation: Explanation, truth: Outlines | None = None, clip: float | None = None
+    explanation: Explanation,
+    truth: Outlines | None = None,
+    clip: float | None = None,
+    scale: Scale = "absolute",
 ) -> list[Panel]:
     """One panel per side, in the explanation's order.
 
@@ -129,9 +135,11 @@ def panels(
         explanation: what to draw.
         truth: side -> bool array in the shape of that side's scores; sides may be missing.
         clip: percentile for :func:`mmattrib.render.normalise.heatmap`.
+        scale: see :data:`mmattrib.render.scales.Scale`.
 
     Raises:
-        OptionError: a truth for a side that does not exist or in another shape than the scores.
+        OptionError: no such scale, a truth for a side that does not exist or in another shape than
+            the scores.
         InputError: a side has no raw input, or one whose shape its scores do not fit.
     """
     known = dict(truth or {})
@@ -140,7 +148,14 @@ def panels(
             raise OptionError(
                 f"truth for {side!r}: accepted are the sides {', '.join(map(repr, explanation))}."
             )
-    return [_panel(side, explanation, known.get(side), clip) for side in explanation.attributions]
+    check_scale(scale)
+    laid = {side: _laid(side, explanation) for side in explanation.attributions}
+    tops = {side: each.heat(clip, "map").high for side, each in laid.items()}
+    full = full_scores(explanation, tops, scale)
+    return [
+        _panel(side, explanation, known.get(side), each.heat(clip, scale, full[side]))
+        for side, each in laid.items()
+    ]
 
 
 def unit_label(attribution: Attribution) -> str:
@@ -150,7 +165,30 @@ def unit_label(attribution: Attribution) -> str:
     return "bits per word" if attribution.words else "bits per token"
 
 
-def _panel(side: str, explanation: Explanation, truth: Mask | None, clip: float | None) -> Panel:
+@dataclass(frozen=True, eq=False)
+class _Laid:
+    """A map's scores at the size it is drawn, and where the model saw the input."""
+
+    scores: FloatArray
+    seen: Mask
+    unit: str
+
+    def heat(self, clip: float | None, scale: Scale, full: float | None = None) -> Heatmap:
+        return heatmap(self.scores, self.unit, clip, self.seen, scale, full)
+
+
+def _laid(side: str, explanation: Explanation) -> _Laid:
+    attribution, shape = explanation[side], explanation[side].shape
+    plane = len(shape) == 2 and 0 not in shape
+    # A large picture's map is laid at the size it is drawn, never at its own.
+    drawn = isinstance(explanation.inputs.get(side), RawImage) and plane
+    size = None
+    if max(shape, default=0) > MAX_SIDE:
+        size = _drawn_size((shape[0], shape[1])) if drawn else shape
+    return _Laid(attribution.scores_at(size), attribution.seen_at(size), attribution.unit)
+
+
+def _panel(side: str, explanation: Explanation, truth: Mask | None, heat: Heatmap) -> Panel:
     attribution = explanation.attributions[side]
     raw = explanation.inputs.get(side)
     shape = attribution.shape
@@ -161,10 +199,6 @@ def _panel(side: str, explanation: Explanation, truth: Mask | None, clip: float 
             f"{shape}."
         )
     plane = len(shape) == 2 and 0 not in shape
-    # A large picture's map is laid at the size it is drawn, never at its own.
-    drawn = _drawn_size(shape) if plane and isinstance(raw, RawImage) else shape
-    size = drawn if max(shape, default=0) > MAX_SIDE else None
-    heat = heatmap(attribution.scores_at(size), attribution.unit, clip, attribution.seen_at(size))
     if isinstance(raw, RawText):
         return _text(side, attribution, raw, heat, mask)
     if isinstance(raw, RawArray):
@@ -316,7 +350,8 @@ def _text(
         )
     scores = np.nan_to_num(attribution.scores, posinf=0.0, neginf=0.0)
     sizes = np.abs(scores) if heat.signed else np.maximum(scores, 0.0)
-    top = float(sizes.max(initial=0.0)) or 1.0
+    top = float(sizes.max(initial=0.0) if heat.scale == "map" else heat.high) or 1.0
+    counts = heat.strength >= heat.floor
     pieces: list[Piece] = []
     position = 0
     for index in sorted(range(len(words)), key=lambda i: words[i].start)[:MAX_WORDS]:
@@ -330,8 +365,9 @@ def _text(
                 raw.text[start:end],
                 float(attribution.scores[index]),
                 float(heat.values[index]),
-                float(sizes[index]) / top,
+                min(1.0, float(sizes[index]) / top),
                 bool(truth[index]) if truth is not None else False,
+                bool(counts[index]),
             )
         )
         position = max(position, end)

@@ -21,6 +21,9 @@ sans-serif;text-align:left}
 .mma h3{font-size:.95rem;margin:1rem 0 .3rem;font-weight:650}
 .mma p{margin:.4rem 0}
 .mma a{color:var(--link)}
+.mma .verdict{font-size:1.12rem;font-weight:650;border-left:5px solid var(--line);
+padding:.4rem 1rem;margin:.8rem 0;max-width:52rem}
+.mma .verdict.no{border-left-color:var(--warn);color:var(--warn)}
 .mma .lead{font-size:1.06rem;max-width:52rem}
 .mma .soft{color:var(--soft);font-size:.92rem}
 .mma .warn{border-left:5px solid var(--warn);background:var(--warn-ground);color:var(--warn);

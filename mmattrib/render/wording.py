@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from mmattrib.calibration import Verdict, noun
 from mmattrib.placement import which_part
+from mmattrib.render.normalise import Heatmap
 from mmattrib.types import Attribution, Explanation
-
-NOUNS = {"image": "picture", "audio": "recording", "text": "caption"}
-
-
-def noun(modality: str) -> str:
-    """What to call an input of this modality."""
-    return NOUNS.get(modality, f"{modality} input")
 
 
 def nouns(explanation: Explanation) -> list[str]:
@@ -22,9 +18,68 @@ def nouns(explanation: Explanation) -> list[str]:
     return [noun(attribution.modality) for attribution in explanation.attributions.values()]
 
 
-def default_title(explanation: Explanation) -> str:
-    """A title that says what the page answers."""
-    return "What made this " + " and this ".join(nouns(explanation)) + " match?"
+def default_title(explanation: Explanation, verdict: Verdict | None = None) -> str:
+    """A title that asks what made two inputs match only where they do.
+
+    Args:
+        explanation: of both sides.
+        verdict: the explanation's own if None.
+    """
+    pair = "this " + " and this ".join(nouns(explanation))
+    return {
+        "match": f"What made {pair} match?",
+        "weak": f"What made {pair} match weakly?",
+        "no match": f"{pair[0].upper()}{pair[1:]} do not match",
+        "unknown": f"What in {pair} speaks for a match?",
+    }[(verdict or explanation.verdict).level]
+
+
+def maps_show(verdict: Verdict) -> str:
+    """What the maps are of, given whether there is a match."""
+    head = "Below, each input is shown with a map of the parts that "
+    return {
+        "match": f"{head}made the model match it with the other.",
+        "weak": f"{head}made the model match it with the other, as far as it does.",
+        "no match": f"{head}speak for the other all the same, however little. They explain no "
+        "match, for there is none.",
+        "unknown": f"{head}speak for a match with the other.",
+    }[verdict.level]
+
+
+def side_shows(this: str, other: str, verdict: Verdict) -> str:
+    """What one map is of, as a heading."""
+    what = "matched" if verdict.level in {"match", "weak"} else "speaks for"
+    return f"The {this}: what {what} the {other}"
+
+
+def kept(attribution: Attribution) -> str:
+    """How much of the match the mask keeps, and how much noise alone; empty where not measured.
+
+    A descent's first cosine is behind its first mask, not behind noise: it is left out there.
+    """
+    names = ("clean_cosine", "cosine_end", "cosine_start")
+    numbers = [attribution.diagnostics.get(name) for name in names]
+    clean, mask, noise = (float(n) if isinstance(n, int | float) else math.nan for n in numbers)
+    if not (math.isfinite(clean) and math.isfinite(mask)):
+        return ""
+    this = noun(attribution.modality)
+    behind = f"where the {this} reaches the model as far as the map lets it through"
+    alone = math.isfinite(noise) and "losses" not in attribution.diagnostics
+    if clean <= 0:
+        rest = f", and {number(noise)} with noise alone in its place" if alone else ""
+        return (
+            f"There is no match to keep: the cosine is {number(clean)} as given, {number(mask)} "
+            f"{behind}{rest}."
+        )
+    rest = f"; noise alone in its place keeps {_share(noise, clean)}" if alone else ""
+    return f"Of the cosine {number(clean)}, {_share(mask, clean)} is left {behind}{rest}."
+
+
+def _share(cosine: float, clean: float) -> str:
+    """``"64 % (0.122)"``; nothing where the cosine is not above zero."""
+    if cosine <= 0:
+        return f"nothing ({number(cosine)})"
+    return f"{round(100 * cosine / clean)} % ({number(cosine)})"
 
 
 def named(value: Any, absent: str = "not stated") -> str:
@@ -96,22 +151,48 @@ def own_name(name: str, modality: str) -> str:
     return "" if shown in {"", modality, noun(modality)} else shown
 
 
-def primer(explanation: Explanation) -> str:
-    """How the maps came about and how to compare them, for a reader new to the matter."""
+def primer(explanation: Explanation, heats: Mapping[str, Heatmap]) -> str:
+    """How the maps came about and how to compare them, for a reader new to the matter.
+
+    Args:
+        explanation: of both sides.
+        heats: side -> its map as it is drawn.
+    """
     text = (
         "A model reads its input in small pieces, called tokens: patches of a picture or of a "
         "spectrogram, words or parts of words. "
     )
     if all(attribution.unit == "bits" for attribution in explanation.attributions.values()):
         text += (
-            "The method closes every piece as far as it can while the match with the other input "
-            "stays. What has to stay open is what the match rests on, and is counted in bits. "
+            "The method lets a part of every piece through and puts noise in the place of the "
+            "rest, and weighs the match with the other input against the information that is let "
+            "through. How much of a piece is let through is counted in bits. "
         )
     return text + (
-        "Each map is coloured from its own least to its own largest score: compare brightness "
-        "within a map, and numbers between maps. A map shows what this model used; it does not "
-        "show that the model is right."
+        f"{scale_note(explanation, heats)} A map shows what this model used; it does not show that "
+        "the model is right."
     )
+
+
+def scale_note(explanation: Explanation, heats: Mapping[str, Heatmap]) -> str:
+    """Which score is drawn in full colour, and what can be compared."""
+    own = [side for side, heat in heats.items() if heat.scale == "map"]
+    said = []
+    for unit in dict.fromkeys(explanation[side].unit for side in heats if side not in own):
+        side = next(s for s in heats if s not in own and explanation[s].unit == unit)
+        heat, named_unit = heats[side], printable(unit, 40)
+        reach = "the largest score on this page" if heat.scale == "page" else "an absolute scale"
+        said.append(
+            f"Colour runs from 0 to {number(heat.high)} {named_unit}, {reach}: brightness can be "
+            "compared between maps, and next to nothing stays dark."
+        )
+    if own:
+        which = "Each map" if len(own) == len(heats) else "Any other map"
+        said.append(
+            f"{which} is coloured from its own least to its own largest score: compare brightness "
+            "within a map, and numbers between maps; a map of next to nothing is bright too."
+        )
+    return " ".join(said)
 
 
 TRUTH_KEY = (

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mmattrib.engine.noise import normal
 from mmattrib.models.attention import AttentionPass
 from mmattrib.models.capabilities import INPUT_LAYER, MEANING
 from mmattrib.models.encoder import Encoder, EncoderInputs
@@ -54,7 +55,7 @@ def check_attention(check: Check, inputs: EncoderInputs, embedding: Tensor) -> N
     valid = encoder.grid(inputs, encoder.num_layers - 1).valid
     for block, weights in enumerate(found.weights):
         _check_weights(check, weights.detach().float().cpu(), valid, found, block)
-    direction = torch.randn(embedding.shape[1], generator=check.generator).to(embedding)
+    direction = normal([embedding.shape[1]], check.generator).to(embedding)
     with torch.enable_grad():
         slopes = torch.autograd.grad(
             (found.embedding[0] * direction).sum(), found.weights, allow_unused=True
@@ -113,10 +114,10 @@ def check_input_gradient(check: Check, inputs: EncoderInputs) -> None:
 
     leaf = cells[:1].detach().clone().requires_grad_(True)
     width = encoder.embed(one).shape[1]
-    direction = torch.randn(width, generator=check.generator, dtype=torch.float64).to(leaf.device)
+    direction = normal([width], check.generator).to(leaf.device, torch.float64)
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(value(leaf), leaf)
-    noise = torch.randn(leaf.shape, generator=check.generator).to(leaf)
+    noise = normal(leaf.shape, check.generator).to(leaf)
     # Half along the gradient: in many dimensions a random direction alone hardly rises.
     along = slope / slope.norm() + noise / noise.norm()
     expected = float((slope.double() * along.double()).sum())

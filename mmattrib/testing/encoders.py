@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmattrib.engine.noise import normal
 from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.models.encoder import Encoder, EncoderInputs
@@ -83,8 +84,10 @@ def check_grid(
     Mistakes of order (rows against columns, time against frequency, a CLS offset, the folding of
     clips) do not show in shapes. Here a region of the raw input is changed: pixels are painted
     over, a tone burst is added at a time and in a band, a word is replaced. The change of each
-    token at an early layer is laid on the input with ``grid.to_input``; its peak must lie in the
-    region.
+    token at an early layer is laid on the input with ``grid.to_input``; the centre of mass of what
+    is above half of its peak must lie in the region. A token that sees its own patch alone puts it
+    there exactly. Overlapping receptive fields spread a change over their neighbours, at the
+    border inwards alone; ``slack`` says how far its centre may then lie outside.
 
     Args:
         encoder: the encoder.
@@ -96,7 +99,10 @@ def check_grid(
             claims for ``count`` tokens drawn at random (of pictures, two corners of each), so
             that an offset by a single token shows; for text, ``count`` words spread evenly.
         count: how many regions to draw.
-        slack: how far outside its region a peak may lie, in tokens.
+        slack: how far outside its region a change may lie, in tokens: 0.25 for tokens that see a
+            patch each, up to 0.5 for convolutional towers. Drawn regions of pictures lie in two
+            corners of a cell, a third of it from its edge, so that an offset by one token shows up
+            to 0.6.
         misses: how many regions may come back elsewhere; 0 fits the embedding output, later
             layers mix tokens and may need one or two.
         seed: of the draw.
@@ -212,7 +218,7 @@ class _EncoderCheck:
 
     def __init__(self, encoder: Encoder, raws: list[RawInput], rtol: float, atol: float) -> None:
         self.encoder, self.raws, self.rtol, self.atol = encoder, raws, rtol, atol
-        self.generator = torch.Generator().manual_seed(0)
+        self.generator = torch.Generator("cpu").manual_seed(0)
 
     def fail(self, message: str, cause: BaseException | None = None) -> None:
         raise EncoderError(
@@ -375,7 +381,7 @@ class _EncoderCheck:
         grid = self.check_layout(inputs, tokens, layer)
         padding = ~grid.valid.to(tokens.device)
         if bool(padding.any()):
-            noise = torch.randn(tokens.shape, generator=self.generator).to(tokens)
+            noise = normal(tokens.shape, self.generator).to(tokens)
             other = torch.where(padding[..., None], tokens + noise, tokens)
             unmoved = self.call(f"suffix {at}", encoder.suffix, other, layer, inputs)
             self.close(unmoved, embedding, f"suffix {at} reads tokens that the grid calls padding")
@@ -388,7 +394,7 @@ class _EncoderCheck:
         leaf = tokens.clone().requires_grad_(True)
         with torch.enable_grad():
             out = self.call(f"suffix {at}", self.encoder.suffix, leaf, layer, inputs)
-            direction = torch.randn(out.shape[1], generator=self.generator).to(out)
+            direction = normal([out.shape[1]], self.generator).to(out)
             if not out.requires_grad:
                 self.fail(f"suffix {at} is not differentiable in its tokens")
             gradient = torch.autograd.grad((out[0] * direction).sum(), leaf, allow_unused=True)[0]
@@ -408,7 +414,7 @@ class _EncoderCheck:
         tokens = self.encoder.prefix(inputs, layer)[:1].detach().requires_grad_(True)
         with torch.enable_grad():
             out = self.encoder.suffix(tokens, layer, inputs.select([0]))
-            direction = torch.randn(out.shape[1], generator=self.generator).to(out)
+            direction = normal([out.shape[1]], self.generator).to(out)
             gradient = torch.autograd.grad((out[0] * direction).sum(), tokens)[0]
         content = self.encoder.grid(inputs, layer).content[:1].to(tokens.device)
         if not bool(gradient[content].any()):

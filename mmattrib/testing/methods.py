@@ -15,6 +15,7 @@ from torch import Tensor
 from mmattrib.errors import InputError, MethodError, MmattribError
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.encoder import Encoder, EncoderInputs
+from mmattrib.models.turns import ordinary_tensors
 from mmattrib.testing.encoders import _State
 from mmattrib.types import RawInput
 
@@ -79,7 +80,10 @@ class _MethodCheck:
     ) -> None:
         self.method, self.rtol = method, rtol
         self.encoder, self.guide = encoder, guide
-        self.inputs, self.others = encoder.preprocess(raws), guide.preprocess(guides)
+        with ordinary_tensors(encoder.module):
+            self.inputs = encoder.preprocess(raws)
+        with ordinary_tensors(guide.module):
+            self.others = guide.preprocess(guides)
         self.layer = method.default_layer(encoder) if layer is None else layer
         self.valid = encoder.grid(self.inputs, self.layer).valid
 

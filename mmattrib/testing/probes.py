@@ -41,7 +41,7 @@ class Probe(ABC):
 
     @abstractmethod
     def inside(self, region: Region, found: FloatArray) -> bool:
-        """Whether the peak of ``found`` lies in the region."""
+        """Whether the change ``found`` lies in the region."""
 
     @abstractmethod
     def say(self, region: Region) -> str:
@@ -49,7 +49,7 @@ class Probe(ABC):
 
     @abstractmethod
     def say_found(self, found: FloatArray) -> str:
-        """The peak's place, for a message."""
+        """The place of the change, for a message."""
 
 
 def probe_for(modality: Modality, raw: RawInput, count: int, slack: float, seed: int) -> Probe:
@@ -122,14 +122,13 @@ class _PlaneProbe(Probe):
         return pairs[: self.count * len(self.shares)]
 
     def inside(self, region: Region, found: FloatArray) -> bool:
-        peak = np.unravel_index(int(found.argmax()), found.shape)
         for axis, place, (low, high), cell in zip(
-            self.plane, peak, self.parts(region), self.cell, strict=True
+            self.plane, _centre(found), self.parts(region), self.cell, strict=True
         ):
             edges = _edges(axis)
             places = np.arange(len(edges), dtype=np.float64)
             first, last = np.interp([low, high], edges, places)
-            if not first - self.slack * cell <= place + 0.5 <= last + self.slack * cell:
+            if not first - self.slack * cell <= place <= last + self.slack * cell:
                 return False
         return True
 
@@ -141,10 +140,9 @@ class _PlaneProbe(Probe):
         )
 
     def say_found(self, found: FloatArray) -> str:
-        peak = np.unravel_index(int(found.argmax()), found.shape)
         return " and ".join(
-            f"{axis.name} {axis.values[place]:.4g} {axis.unit}"
-            for axis, place in zip(self.plane, peak, strict=True)
+            f"{axis.name} {axis.values[min(int(place), len(axis.values) - 1)]:.4g} {axis.unit}"
+            for axis, place in zip(self.plane, _centre(found), strict=True)
         )
 
     def look(self, grid: TokenGrid) -> None:
@@ -154,7 +152,7 @@ class _PlaneProbe(Probe):
         self.plane = (axes[0], axes[1])
         content = np.flatnonzero(grid.content[0].numpy())
         for token in self.random.permutation(content)[: 4 * self.count]:
-            scores = torch.zeros(grid.valid.shape)
+            scores = torch.zeros(grid.valid.shape, dtype=torch.float32, device="cpu")
             scores[0, int(token)] = 1.0
             claimed = grid.to_input(scores)[0]
             if claimed.max() <= 0:
@@ -171,6 +169,19 @@ class _PlaneProbe(Probe):
 def _part(span: tuple[float, float], share: tuple[float, float]) -> tuple[float, float]:
     length = span[1] - span[0]
     return span[0] + share[0] * length, span[0] + share[1] * length
+
+
+def _centre(found: FloatArray) -> tuple[float, ...]:
+    """Where a change lies: its centre of mass above half of its largest, in places from the edge.
+
+    Of a token of its own patch this is the peak; overlapping receptive fields spread a change over
+    several tokens, whose largest need not be the nearest.
+    """
+    above = np.maximum(found.astype(np.float64) - 0.5 * float(found.max()), 0.0)
+    return tuple(
+        float((np.indices((n,))[0] + 0.5) @ above.sum(axis=1 - axis) / above.sum())
+        for axis, n in enumerate(above.shape)
+    )
 
 
 def _edges(axis: Axis) -> np.ndarray:

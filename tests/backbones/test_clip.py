@@ -633,3 +633,42 @@ def test_threads_that_share_a_tokenizer_get_the_maps_of_one_alone(clip: mm.Backb
     for number, found in enumerate(together):
         for got, expected in zip(found, alone[number % len(pairs)], strict=True):
             np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("part", ["v_proj", "self"])
+def test_token_embeddings_see_a_hook_on_the_last_attention(clip: mm.Backbone, part: str) -> None:
+    """On its value projection the value path runs through it; around it the whole tower is run."""
+    encoder: Any = clip["image"]
+    attention = encoder.blocks[-1].self_attn
+    hooked = attention.v_proj if part == "v_proj" else attention
+
+    def turn(_module: Any, _args: Any, out: Any) -> Any:
+        changed = -(out[0] if isinstance(out, tuple) else out)
+        return (changed, *out[1:]) if isinstance(out, tuple) else changed
+
+    with encoder.frozen(), torch.no_grad():
+        inputs = encoder.preprocess(checkpoints.pictures()[:1])
+        before = encoder.token_embeddings(inputs).values
+        handle = hooked.register_forward_hook(turn)
+        try:
+            after = encoder.checked(inputs, 0).token_embeddings(inputs).values
+        finally:
+            handle.remove()
+    assert not torch.allclose(after, before, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_the_padding_id_is_the_tokenizers_even_where_padding_counts(
+    kind: str, written: Written
+) -> None:
+    from mmattrib.perturb.tokens import keep_tokens
+
+    text = load(str(written(kind)[0]))["text"]
+    assert text.pad_id == written(kind)[2].tokenizer.pad_token_id
+    with text.frozen(), torch.no_grad():
+        inputs = text.preprocess(checkpoints.CAPTIONS[:1])
+        content = text.grid(inputs, -1).content
+        gone = keep_tokens(text, inputs, torch.zeros(content.shape), fill="pad")
+        ids = inputs["ids"].masked_fill(content, text.pad_id)
+        put_in = text.prefix(inputs.with_tensor("ids", ids), -1)
+        torch.testing.assert_close(gone, text.suffix(put_in, -1, inputs))

@@ -84,8 +84,9 @@ def test_people_get_a_few_lines(attribute: Attribute, files: Path, tmp_path: Pat
     result = attribute("--audio", files / "good.wav", "--text", "a loud dog", "--out", out)
     assert result.code == 0, result.err
     lines = result.out.splitlines()
-    assert lines[0].startswith("cosine of audio and text: ")
-    assert lines[0].endswith("(method ca-m2ib, backbone tiny)")
+    assert "95 % of" in lines[0]  # the verdict, on tiny's own calibration
+    assert lines[1].startswith("cosine of audio and text: ")
+    assert lines[1].endswith("(method ca-m2ib, backbone tiny)")
     layer = mm.load(out)["audio"].layer
     assert any(line.startswith(f"audio, layer {layer}: highest, in bits") for line in lines)
     assert any(line.endswith("  dog") for line in lines)
@@ -168,7 +169,9 @@ def test_a_summary_is_strict_json() -> None:
     assert found["sides"]["text"]["words"][1]["score"] is None
     assert found["sides"]["text"]["diagnostics"] == {"fit": 0.5}
     assert found["provenance"]["loss"] is None
-    assert describe(found).splitlines() == [
+    verdict, *rest = describe(found).splitlines()
+    assert verdict.startswith("Whether they match is unknown: their cosine is 0.25")
+    assert rest == [
         "cosine of audio and text: 0.25 (method hand, backbone none)",
         "audio, layer 1: highest, in bits:",
         "         3  frequency 800 Hz, time 2 s",

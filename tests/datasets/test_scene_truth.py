@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmattrib.backbones.tiny.tokenizer import tokenise
 from mmattrib.datasets.scenes import captions
 from mmattrib.datasets.scenes import drawing as scene_render
 from mmattrib.datasets.scenes.bank import Bank, Split
@@ -21,6 +22,8 @@ from mmattrib.datasets.scenes.generator import (
 from mmattrib.datasets.scenes.specs import SceneOptions, draw_spec, draw_training_spec
 from mmattrib.errors import InputError, OptionError
 from mmattrib.models.melspec import MelSpec, hz_to_mel, mel_to_hz
+from mmattrib.placement import from_map
+from mmattrib.samples import MaskRegion
 from mmattrib.types import RawAudio, RawImage, RawText, Word
 
 BANK = Bank.shipped()
@@ -293,24 +296,27 @@ def test_the_parts_of_a_scene_are_its_objects_events_and_mentions(pool: list[Sce
             assert tuple(part.name for part in parts) == part_names(scene, side)
             assert tuple(p.name for p in parts if p.shared) == scene.shared
         for part, thing in zip(scene.parts("image"), scene.objects, strict=True):
-            assert part.region is thing.mask is part.mask()
-            assert [(a.name, a.unit, len(a.values)) for a in part.axes] == [
-                ("y", "px", 96),
-                ("x", "px", 96),
-            ]
+            assert isinstance(part.region, MaskRegion)
+            assert part.region.values is thing.mask
+            names = [(a.name, a.unit, len(a.values)) for a in part.region.axes]
+            assert names == [("y", "px", 96), ("x", "px", 96)]
         for part, event in zip(scene.parts("audio"), scene.events, strict=True):
-            assert part.region is event.mask
-            assert [(a.name, a.unit) for a in part.axes] == [("frequency", "Hz"), ("time", "s")]
-            assert tuple(len(axis.values) for axis in part.axes) == event.mask.shape
-            heard = part.axes[1].values[np.flatnonzero(event.mask.any(0))]
+            assert isinstance(part.region, MaskRegion)
+            assert part.region.values is event.mask
+            axes = part.region.axes
+            assert [(a.name, a.unit) for a in axes] == [("frequency", "Hz"), ("time", "s")]
+            assert tuple(len(axis.values) for axis in axes) == event.mask.shape
+            heard = axes[1].values[np.flatnonzero(event.mask.any(0))]
             assert event.start - 0.05 <= heard.min() <= heard.max() <= event.end + 0.05
 
 
 def test_a_mention_covers_its_own_words_and_no_others(pool: list[Scene]) -> None:
     for scene in pool:
-        words = [Word(scene.caption[a:b], a, b) for _, (a, b) in captions.tokenise(scene.caption)]
+        found = tokenise(scene.caption)
+        words = tuple(Word(scene.caption[a:b], a, b) for _, (a, b) in found)
+        map_ = from_map("text", np.zeros(len(words)), "bits", words=words)
         for part, mention in zip(scene.parts("text"), scene.mentions, strict=True):
-            covered = [w.text for w, yes in zip(words, part.mask(words), strict=True) if yes]
+            covered = [w.text for w, yes in zip(words, part.on(map_), strict=True) if yes]
             start, end = mention.span
             assert " ".join(covered) == scene.caption[start:end]
 

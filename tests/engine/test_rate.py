@@ -499,3 +499,14 @@ def test_what_opens_for_a_target_is_shut_for_its_opposite() -> None:
     assert bool(((towards > 0) != (away > 0)).all())
     assert (towards > 0).any()
     assert (away > 0).any()
+
+
+def test_pooling_rounds_no_pair_by_its_batch() -> None:
+    """At sizes at which a product of matrices over a whole batch rounds differently."""
+    scores, embeddings = seeded(3, 65), seeded(3, 65, 64, seed=1)
+    content = all_valid(3, 65)
+    together = pooled(scores, embeddings, content, 20.0)
+    for row in range(3):
+        one = slice(row, row + 1)
+        alone = pooled(scores[one], embeddings[one], content[one], 20.0)
+        assert torch.equal(alone[0], together[row])

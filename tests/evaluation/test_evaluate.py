@@ -191,6 +191,19 @@ def test_a_broken_sample_is_told_and_costs_no_other(
     assert "none.png" in found.table()
 
 
+def test_a_sample_that_lacks_a_side_is_not_taken_for_another_pair(
+    untrained: mm.Backbone, three: mm.Dataset
+) -> None:
+    whole, lacking, _ = three
+    lacking = Sample("lacks sound", {k: lacking.inputs[k] for k in ("image", "text")})
+    found = evaluate(
+        untrained, [whole, lacking], methods=["random"], metrics=["cosine"], pairs=None
+    )
+    assert np.isnan(found.values("random", "image|audio", "cosine")).tolist() == [False, True]
+    assert not np.isnan(found.values("random", "image|text", "cosine")).any()
+    assert [p[1] for p in found.problems] == ["lacks sound"]
+
+
 def test_a_metric_that_asks_the_model(untrained: mm.Backbone, three: mm.Dataset) -> None:
     found = evaluate(untrained, three, methods=["nib"], metrics=["confidence_drop", "cosine"])
     for place, sample in enumerate(three):

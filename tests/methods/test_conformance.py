@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from quick_methods import NAMES, quick
 from toy_encoders import RAWS, ToyAudio, ToyEncoder, ToyImage, ToyText
 
 import mmattrib as mm
@@ -19,13 +19,10 @@ from mmattrib.errors import OptionError
 from mmattrib.methods import Side, SideScores, guide_of
 from mmattrib.methods.options import limits_of
 from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
-from mmattrib.plugins import default_plugins, load_plugins
 from mmattrib.testing import check_method
 from mmattrib.types import RawAudio, RawImage, RawInput, RawText
 
-NAMES = default_plugins().registry.names("method")
 TOYS: dict[str, Callable[[], ToyEncoder]] = {"image": ToyImage, "audio": ToyAudio, "text": ToyText}
-EXAMPLE = Path(__file__).parents[2] / "examples" / "plugins" / "method.py"
 
 pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
 
@@ -49,13 +46,6 @@ def test_every_method_keeps_its_contract_on_tiny(name: str, three_scenes: list[m
     check_method(method, tiny["text"], captions, tiny["image"], pictures)
     if name in ("ca-m2ib", "m2ib"):
         check_method(method, tiny["audio"], sounds, tiny["text"], captions)
-
-
-def quick(name: str) -> dict[str, int]:
-    """A small budget, of whatever options the method has."""
-    small = {"points": 4, "guide_points": 2, "draws_behind": 2, "steps": 3, "samples": 2}
-    given = {each.name for each in fields(mm.load_method(name).options)}
-    return {option: value for option, value in small.items() if option in given}
 
 
 def paired(explained: str, guide: str) -> Side:
@@ -130,7 +120,8 @@ def test_what_does_not_act_is_refused_and_not_described(name: str) -> None:
         for condition, values in limits_of(options, each.name).only.items():
             current = getattr(options, condition)
             assert current in values  # an option acts by default
-            off = next(v for v in limits_of(options, condition).choices if v not in values)
+            off = other_value(condition, current, options)
+            assert off not in values
             made = mm.load_method(name, **{condition: off})
             assert each.name not in made.describe()
             value = other_value(each.name, each.default, options)
@@ -159,25 +150,6 @@ def test_the_guides_tokens_are_embedded_for_methods_that_read_them(name: str, re
     guide = guide_of(encoder, [inputs.select([row]) for row in range(3)])
     mm.load_method(name)(replace(SIDES[0], guide=guide))
     assert calls == [1] * reads
-
-
-def test_the_example_of_a_method_is_short_registers_and_keeps_the_contract() -> None:
-    assert sum(bool(line.strip()) for line in EXAMPLE.read_text().splitlines()) <= 15
-    plugins = load_plugins(builtins=(), entry_points=())
-    namespace: dict[str, Any] = {"__name__": "occlusion"}
-    exec(compile(EXAMPLE.read_text(), str(EXAMPLE), "exec"), namespace)
-    module = type(sys)("occlusion")
-    vars(module).update(namespace)
-    plugins.add(module, name="occlusion", distribution="example")
-    assert not plugins.problems
-    method = plugins.registry.create("method", "occlusion")
-    check_method(method, ToyText(), RAWS["text"](), ToyImage(), RAWS["image"]())
-    found = method(SIDES[0])
-    side = SIDES[0]
-    silent = side.tokens().clone()
-    silent[1, 2] = 0
-    fall = side.cosines(side.tokens())[1] - side.cosines(silent)[1]
-    assert float(found.scores[1, 2]) == pytest.approx(float(fall), abs=1e-6)
 
 
 def test_importing_the_methods_imports_no_torch() -> None:

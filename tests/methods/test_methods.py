@@ -26,7 +26,8 @@ from mmattrib.methods.random import Random
 from mmattrib.models.blocks import BlockEncoder
 from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.grids import TokenGrid
-from mmattrib.types import Axis, FloatArray, RawInput, RawText
+from mmattrib.placement import WordPlacement
+from mmattrib.types import FloatArray, RawInput, RawText, Word
 
 WIDTH, LENGTH, DIM = 12, 6, 10
 METHODS = [CAM2IB, CAM2IBLiteral, M2IB, NIB, GradientTimesInput, GradCAM, Random]
@@ -63,14 +64,13 @@ class FlatGrid(TokenGrid):
         self.valid, self.content = valid, valid.clone()
         self.content[:, 0] = False
 
-    def to_input(self, scores: Tensor) -> list[FloatArray]:
-        return [row.numpy() for row in scores]
+    def placement(self, index: int) -> WordPlacement:
+        count = self.valid.shape[1]
+        words = tuple(Word(str(number), number, number + 1) for number in range(count))
+        return WordPlacement(words, np.arange(count, dtype=np.int32))
 
     def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
         return torch.from_numpy(np.stack(maps))
-
-    def axes(self, index: int) -> tuple[Axis, ...]:
-        return ()
 
 
 class WordEncoder(BlockEncoder):
@@ -439,6 +439,12 @@ def test_options_are_parsed_checked_and_described() -> None:
         (CAM2IB, {"pooling": -1}, "pooling must be from 0 to 1000, got -1"),
         (CAM2IB, {"pooling": float("nan")}, "pooling must be from 0 to 1000, got nan"),
         (CAM2IB, {"beta": 0}, "beta must be above 0, got 0"),
+        (CAM2IB, {"keep": 0}, "keep must be above 0 and at most 1, got 0"),
+        (CAM2IB, {"keep": 1.01}, "keep must be above 0 and at most 1, got 1.01"),
+        (CAM2IB, {"keep": "most"}, "keep must be a number, got 'most'"),
+        (CAM2IB, {"keep": 0.9, "beta": 1}, "beta=1.0 .* beside keep=0.9: give beta or keep, not"),
+        (CAM2IB, {"keep": 0.9, "beta": 3}, "beta=3.0 .* beside keep=0.9: give beta or keep, not"),
+        (CAM2IB, {"guidance": "none", "guide_points": 32}, "guide_points=32 would have no effect"),
         (CAM2IB, {"gamma": 2}, "'ca-m2ib' has no option 'gamma'"),
         (CAM2IB, {"samples": 2}, "'ca-m2ib' has no option 'samples'"),
         (NIB, {"seed": 2}, "'nib' has no option 'seed'"),

@@ -78,6 +78,39 @@ def test_a_changed_last_attention_is_explained_as_it_is(
     )
 
 
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_the_guides_tokens_are_those_of_the_changed_model(
+    untrained: mm.Backbone, side: str
+) -> None:
+    """What is attended to is read behind the hook: the whole tower's last tokens."""
+    encoder: Any = untrained[side]
+    other = "text" if side == "image" else "image"
+    raw = mm.io.load(side, PICTURE if side == "image" else "a dog")
+    with encoder.frozen(), torch.no_grad(), hooked_for_a_while(encoder.blocks[-1]):
+        inputs = encoder.preprocess([raw])
+        with pytest.warns(TrustWarning, match="has been changed"):
+            changed = encoder.checked(inputs, 0)
+        found = changed.token_embeddings(inputs)
+        last = encoder.prefix(inputs, encoder.num_layers - 1)
+        expected = nn.functional.normalize(encoder.project(last, inputs), dim=-1)
+    assert torch.equal(found.values, expected)
+    assert not torch.allclose(found.values, encoder.token_embeddings(inputs).values, atol=1e-3)
+
+    class Reads(mm.methods.Method):
+        """Scores by the guide's own tokens."""
+
+        name, unit = "reads", "none"
+
+        def explain(self, explained: Any) -> Any:
+            seen[explained.encoder.modality] = explained.guide.tokens
+            return self.scored(torch.zeros(explained.grid().valid.shape))
+
+    seen: dict[str, Tensor] = {}
+    with hooked_for_a_while(encoder.blocks[-1]), pytest.warns(TrustWarning):
+        mm.attribute(untrained, image=PICTURE, text="a dog", layer=0, method=Reads())
+    assert torch.equal(seen[other], expected)
+
+
 def test_an_unchanged_model_is_used_as_it_is(untrained: mm.Backbone) -> None:
     encoder = untrained["image"]
     inputs = encoder.preprocess([RawImage(PICTURE, "p")])

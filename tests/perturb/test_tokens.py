@@ -123,6 +123,8 @@ def test_tiny_pads_with_zero_even_where_a_batch_shows_no_padding(untrained: mm.B
 class _PadsWithItsEnd(ToyText):
     """Reads a caption at its first end token, which is its padding too, as OpenAI's CLIP does."""
 
+    pad_id = 2
+
     def preprocess(self, raws: Any) -> EncoderInputs:
         inputs = super().preprocess(raws)
         mask = inputs["mask"]
@@ -155,7 +157,9 @@ def test_padding_that_is_the_end_token_too_does_not_end_the_caption_earlier() ->
 
 
 class _NeverPads(ToyText):
-    """Counts its padding as valid, as SigLIP does."""
+    """Counts its padding as valid, as SigLIP does, and does not say which id it is."""
+
+    pad_id = None
 
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         grid = super().grid(inputs, layer)
@@ -164,7 +168,7 @@ class _NeverPads(ToyText):
         return grid
 
 
-def test_an_encoder_that_does_not_show_its_padding_needs_the_id() -> None:
+def test_an_encoder_that_does_not_declare_its_padding_needs_the_id() -> None:
     encoder = _NeverPads()
     encoder.module.eval()
     inputs = encoder.preprocess(RAWS["text"]())

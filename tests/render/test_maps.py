@@ -43,9 +43,9 @@ def test_heatmaps_are_always_in_range(scores: np.ndarray, unit: str) -> None:
     assert heat.informative or any("No information" in note for note in heat.notes)
 
 
-def test_heatmap_keeps_order_and_reaches_both_ends() -> None:
+def test_a_map_scaled_by_itself_keeps_order_and_reaches_both_ends() -> None:
     scores = np.array([[0.5, 2.0], [1.0, 4.5]], np.float32)
-    heat = heatmap(scores)
+    heat = heatmap(scores, scale="map")
     assert (heat.low, heat.high, heat.signed) == (0.5, 4.5, False)
     np.testing.assert_allclose(heat.values, (scores - 0.5) / 4.0, rtol=1e-6)
 
@@ -55,6 +55,58 @@ def test_negative_rounding_of_bits_counts_as_zero() -> None:
     assert not heat.signed
     assert heat.low == 0.0
     assert heat.values.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_a_map_of_next_to_nothing_is_dark_and_called_empty() -> None:
+    scores = np.array([[0.0, 0.001], [0.015, 0.002]], np.float32)
+    heat = heatmap(scores)
+    assert (heat.low, heat.high, heat.scale) == (0.0, 1.0, "absolute")
+    np.testing.assert_array_equal(heat.values, scores)
+    assert not heat.informative
+    assert "Empty map: its largest score, 0.015 bits" in heat.notes[0]
+    assert heatmap(scores, scale="map").values.max() == 1.0
+    calibrated = heatmap(np.array([1.0, 40.0]), full=80.0)
+    np.testing.assert_allclose(calibrated.values, [0.0125, 0.5])
+    assert calibrated.informative
+
+
+def test_full_colour_reaches_as_far_as_the_largest_score() -> None:
+    heat = heatmap(np.array([1.0, 200.0]), full=80.0)
+    assert heat.high == 200.0
+    assert not heat.clipped
+    signed = heatmap(np.array([-0.001, 0.002]), "cosine", full=0.1)
+    np.testing.assert_allclose(signed.values, [0.495, 0.51])
+    assert not signed.informative
+
+
+def test_units_without_a_scale_of_their_own_are_scaled_by_the_map() -> None:
+    heat = heatmap(np.array([1e-4, 3e-4]), "none")
+    assert (heat.scale, heat.high, heat.values.max()) == ("map", 3e-4, 1.0)
+    with pytest.raises(OptionError, match="'map', 'page', 'absolute'"):
+        heatmap(np.zeros(2), scale="log")  # type: ignore[arg-type]
+
+
+def test_maps_of_one_unit_share_the_scale_of_their_page() -> None:
+    image = with_scores(image_side(), lambda scores: 10.0 * scores)
+    for scale, high in (("absolute", 10.0), ("page", 10.0), ("map", 3.0)):
+        first, second = panels(pair(image, text_side()), scale=scale)  # type: ignore[arg-type]
+        assert first.heat.high == pytest.approx(10.0, rel=1e-3)
+        assert second.heat.high == pytest.approx(high, rel=1e-3)
+    other = with_scores(image_side(), lambda scores: 10.0 * scores, unit="nats")
+    assert panels(pair(other, text_side()))[1].heat.high == 3.0
+
+
+def test_words_under_the_floor_are_not_coloured() -> None:
+    image = with_scores(image_side(), lambda scores: 50.0 * scores)
+    (_, words) = panels(pair(image, text_side()))
+    assert isinstance(words, TextPanel)
+    high = words.heat.high
+    scored = [piece for piece in words.pieces if piece.score is not None]
+    assert [p.coloured for p in scored] == [p.score >= 0.05 * high for p in scored]  # type: ignore[operator]
+    assert {p.coloured for p in scored} == {True, False}
+    (_, alone) = panels(pair(image, text_side()), scale="map")
+    assert isinstance(alone, TextPanel)
+    assert all(piece.coloured for piece in alone.pieces)
 
 
 def test_signed_scores_keep_zero_in_the_middle() -> None:
@@ -95,13 +147,13 @@ def test_constant_negative_map_is_no_information() -> None:
 def test_missing_scores_are_counted_and_drawn_as_zero() -> None:
     heat = heatmap(np.array([np.nan, 1.0, 3.0, np.inf]))
     assert "2 of 4" in heat.notes[0]
-    assert heat.values.tolist() == [0.0, 0.0, 1.0, 0.0]
+    np.testing.assert_allclose(heat.values, [0.0, 1 / 3, 1.0, 0.0], rtol=1e-6)
 
 
 def test_percentile_clip_keeps_an_outlier_from_hiding_the_rest() -> None:
     scores = np.append(np.linspace(0, 1, 99), 1000.0)
     assert heatmap(scores).values[98] < 0.01
-    clipped = heatmap(scores, clip=98.0)
+    clipped = heatmap(scores, clip=98.0, scale="map")
     assert clipped.values[97] > 0.9
     assert clipped.clipped
     assert clipped.high < 1.0
@@ -279,13 +331,14 @@ def test_what_the_model_never_saw_is_hatched_and_does_not_set_the_range() -> Non
     assert (np.roll(lines[1:], 1, axis=1)[:, 5:] == lines[:-1, 5:]).mean() > 0.97  # diagonal
     assert np.ptp(hidden, axis=2).max() <= 1  # no colour, so that it is not taken for a score
     _, attribution = seen_in_part((0, 40, 40, 80))
-    assert panel.heat.low == pytest.approx(float(attribution.scores[attribution.seen].min()))
-    assert panel.heat.low > 0
+    (alone, _) = panels(pair(seen_in_part((0, 40, 40, 80)), text_side()), scale="map")
+    assert alone.heat.low == pytest.approx(float(attribution.scores[attribution.seen].min()))
+    assert alone.heat.low > 0
 
 
 def test_unseen_cells_do_not_count() -> None:
     seen = np.array([True, True, True, False])
-    heat = heatmap(np.array([1.0, 2.0, 3.0, 0.0]), seen=seen)
+    heat = heatmap(np.array([1.0, 2.0, 3.0, 0.0]), seen=seen, scale="map")
     assert (heat.low, heat.high, heat.notes) == (1.0, 3.0, ())
     assert heat.values.tolist() == [0.0, 0.5, 1.0, 0.0]
     signed = heatmap(np.array([-1.0, 0.0, 1.0, 9.0]), "cosine", seen=seen)
@@ -295,7 +348,7 @@ def test_unseen_cells_do_not_count() -> None:
 
 def test_a_large_picture_is_laid_at_the_size_it_is_drawn() -> None:
     side = seen_in_part((0, 0, 3000, 4000), 3000, 4000)
-    (panel, _) = panels(pair(side, text_side()))
+    (panel, _) = panels(pair(side, text_side()), scale="map")
     assert "scores" not in vars(side[1])
     assert panel.heat.values.shape == (768, 1024)
     assert panel.heat.high == pytest.approx(float(side[1].scores.max()), rel=1e-3)

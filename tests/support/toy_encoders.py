@@ -164,7 +164,11 @@ class ToyAudio(ToyEncoder):
         for raw in raws:
             wave = torch.from_numpy(resample(raw, 8000).samples[:16000])
             frames = nnf.pad(wave, (0, 16000 - len(wave))).view(40, self.hop)
-            power = torch.fft.rfft(frames * torch.hann_window(self.hop)).abs().square()
+            power = (
+                torch.fft.rfft(frames * torch.hann_window(self.hop, dtype=torch.float32))
+                .abs()
+                .square()
+            )
             bands = torch.log(power[:, 1:193].view(40, 16, 12).mean(-1) + 1e-3)
             # (chunk, t, frame, f, band) to (chunk, f, t) cells of 5 frames x 2 bands
             laid = bands.view(2, 4, 5, 8, 2).permute(0, 3, 1, 2, 4)
@@ -181,6 +185,7 @@ class ToyText(ToyEncoder):
     """Lower-case words cut into pieces of four letters; BOS, EOS and padding to 20 tokens."""
 
     modality = "text"
+    pad_id = 0
     shift = 0
 
     def __init__(self, **options: Any) -> None:

@@ -65,7 +65,7 @@ def register_backbones(register: Register) -> None:
     register(
         "clip",
         load,
-        summary="CLIP, MetaCLIP 2, SigLIP, AltCLIP, Chinese-CLIP of transformers, hub or folder",
+        summary="CLIP, MetaCLIP 2, SigLIP, AltCLIP, Chinese-CLIP: transformers, hub or folder",
         modalities=("image", "text"),
         requires=("transformers",),
         extra="mmattrib[clip]",

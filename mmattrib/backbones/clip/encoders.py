@@ -1,4 +1,4 @@
-"""The encoders of CLIP-like transformers models: their towers as the engine sees them."""
+"""The encoders of CLIP-like transformers models: their towers, cut at any layer."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ClipImageEncoder(_ImageEncoder):
         super().__init__(model, module, recipe)
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
-        return torch.zeros(len(inputs), dtype=torch.long)
+        return torch.zeros(len(inputs), dtype=torch.long, device="cpu")
 
     def to_joint(self, tokens: Tensor) -> Tensor:
         joint: Tensor = self.model.visual_projection(self.tower.post_layernorm(tokens))
@@ -136,7 +136,7 @@ class ClipTextEncoder(_TextEncoder):
         self.last = pre_norm(self.blocks[-1])
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
-        """As the model has it: the highest id where its configuration says 2, else the id."""
+        """Where the text ends, as the model finds it: the highest id if its configuration has 2."""
         ids, end = inputs["ids"].int(), self.model.config.text_config.eos_token_id
         if end == 2 and self.model.config.model_type == "clip":
             return ids.argmax(dim=-1)
@@ -165,7 +165,7 @@ class SiglipTextEncoder(_TextEncoder):
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
         ids = inputs["ids"]
-        return torch.full((len(ids),), ids.shape[1] - 1)
+        return torch.full((len(ids),), ids.shape[1] - 1, device="cpu")
 
     def valid(self, inputs: EncoderInputs) -> Tensor:
         return torch.ones_like(inputs["real"])
@@ -193,7 +193,7 @@ class BertTextEncoder(_TextEncoder):
         )
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
-        return torch.zeros(len(inputs), dtype=torch.long)
+        return torch.zeros(len(inputs), dtype=torch.long, device="cpu")
 
     def to_joint(self, tokens: Tensor) -> Tensor:
         if hasattr(self.tower, "transformation"):  # AltCLIP's own, in front of CLIP's

@@ -43,7 +43,7 @@ DARKEST = 32
 
 
 class RadiographEncoder(OpenClipImageEncoder):
-    """Says when a radiograph is nearly black.
+    """An image encoder for radiographs that warns where one is nearly black.
 
     A 16-bit PNG is scaled from its full range; one that holds 12 bits comes out 16 times too dark.
     """

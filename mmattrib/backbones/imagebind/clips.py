@@ -1,4 +1,4 @@
-"""ImageBind's encoders of what lasts: recordings and videos, each as several views."""
+"""ImageBind's encoders of recordings and videos, which it sees as several clips or crops."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from mmattrib.types import Axis, Modality, RawArray, RawAudio, RawInput
 class AudioEncoder(ImageBindEncoder):
     """Recordings of any length, as clips of two seconds whose embeddings are averaged.
 
-    The clips are explained together. Each is put back where it was in the recording; what several
-    clips hear takes their mean, and what none hears has score zero.
+    The clips are explained together. Each is put back where it was in the recording; where clips
+    overlap, their scores are averaged; where there is no clip, the score is zero.
     """
 
     modality = "audio"
@@ -50,11 +50,11 @@ class AudioEncoder(ImageBindEncoder):
         found = [signals.audio_clips(of_kind(raw, RawAudio), self.audio_clips) for raw in raws]
         most = max(len(clips.starts) for clips in found)
         x = found[0].mel.new_zeros(len(raws), most, *found[0].mel.shape[1:])
-        starts = torch.full((len(raws), most), -1)
+        starts = torch.full((len(raws), most), -1, device="cpu")
         for row, clips in enumerate(found):
             x[row, : len(clips.starts)] = clips.mel
             starts[row, : len(clips.starts)] = clips.starts
-        samples = torch.tensor([clips.samples for clips in found])
+        samples = torch.tensor([clips.samples for clips in found], device="cpu")
         tensors = {"x": x, "starts": starts, "samples": samples}
         return EncoderInputs(
             {name: value.to(self.device) for name, value in tensors.items()}, tuple(raws)
@@ -113,7 +113,7 @@ class VideoEncoder(ImageBindEncoder):
 
     def used(self, inputs: EncoderInputs) -> Tensor:
         views = signals.VIDEO_CLIPS * signals.VIDEO_CROPS
-        return torch.ones(len(inputs), views, dtype=torch.bool)
+        return torch.ones(len(inputs), views, dtype=torch.bool, device="cpu")
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         found = [signals.video_views(of_kind(raw, RawArray)) for raw in raws]
@@ -127,7 +127,7 @@ class VideoEncoder(ImageBindEncoder):
             "x": torch.stack([views.pixels for views in found]),
             "frames": torch.stack([views.frames for views in found]),
             side: torch.stack([views.offsets for views in found]),
-            "size": torch.tensor([views.size for views in found]),
+            "size": torch.tensor([views.size for views in found], device="cpu"),
         }
         return EncoderInputs(
             {name: value.to(self.device) for name, value in tensors.items()}, tuple(raws)

@@ -1,4 +1,4 @@
-"""Getting ``imagebind_huge.pth``: resumable, checked, whole or not at all."""
+"""Download ``imagebind_huge.pth``: resumable and checked against its hash."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def file_hash(path: Path) -> str:
 
 
 def fetch(url: str, target: Path, sha256: str | None, progress: bool = True) -> Path:
-    """Download a file once; a broken download goes on where it stopped.
+    """Download a file once; an interrupted download continues where it stopped.
 
     The part that has arrived stands beside ``target`` with ``.part`` added. ``target`` itself
     appears when all of it is there and has the right hash.

@@ -1,4 +1,4 @@
-"""ImageBind's towers as the engine sees them."""
+"""The encoders of ImageBind: its towers, cut at any layer."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class ImageBindEncoder(BlockEncoder):
 
     def used(self, inputs: EncoderInputs) -> Tensor:
         """``(B, views)`` bool, views that are not padding."""
-        return torch.ones(len(inputs), 1, dtype=torch.bool)
+        return torch.ones(len(inputs), 1, dtype=torch.bool, device="cpu")
 
     def tokens_from(self, output: Any) -> Tensor:
         return super().tokens_from(output).transpose(0, 1)
@@ -252,7 +252,10 @@ class PatchEncoder(ImageBindEncoder):
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         seen = [self.see(raw) for raw in raws]
         places = [(b.top, b.left, b.bottom, b.right, *size) for _, b, size in seen]
-        tensors = {"x": torch.stack([x for x, _, _ in seen]), "places": torch.tensor(places)}
+        tensors = {
+            "x": torch.stack([x for x, _, _ in seen]),
+            "places": torch.tensor(places, device="cpu"),
+        }
         return EncoderInputs(
             {name: value.to(self.device) for name, value in tensors.items()}, tuple(raws)
         )
@@ -309,6 +312,7 @@ class TextEncoder(ImageBindEncoder):
 
     modality = "text"
     input_name = None
+    pad_id = 0
 
     def __init__(
         self, tower: Tower, library: Library, audio_clips: int | Literal["cover"] = 3
@@ -321,9 +325,9 @@ class TextEncoder(ImageBindEncoder):
         # Nothing after the end token is read, so it is left out; few lengths batch better.
         longest = max(len(caption.ids) for caption in captions)
         length = min(CONTEXT, -(-longest // 8) * 8)
-        ids = torch.zeros(len(raws), length, dtype=torch.long)
+        ids = torch.zeros(len(raws), length, dtype=torch.long, device="cpu")
         for row, caption in enumerate(captions):
-            ids[row, : len(caption.ids)] = torch.tensor(caption.ids)
+            ids[row, : len(caption.ids)] = torch.tensor(caption.ids, device="cpu")
         return EncoderInputs({"x": ids.to(self.device)}, tuple(raws))
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
@@ -349,8 +353,9 @@ class TextEncoder(ImageBindEncoder):
         captions = [self.tokenizer(of_kind(raw, RawText)) for raw in inputs.raw]
         texts = [of_kind(raw, RawText).text for raw in inputs.raw]
         spans = [[*found.spans, *[None] * (length - len(found.spans))] for found in captions]
-        counts = torch.tensor([len(found.ids) for found in captions])
-        return TextGrid.from_spans(texts, spans, torch.arange(length)[None] < counts[:, None])
+        counts = torch.tensor([len(found.ids) for found in captions], device="cpu")
+        real = torch.arange(length, device="cpu")[None] < counts[:, None]
+        return TextGrid.from_spans(texts, spans, real)
 
 
 class ImuEncoder(ImageBindEncoder):

@@ -50,7 +50,7 @@ _library: Library | None = None
 def library() -> Library:
     """The library; imported when first asked for.
 
-    A package that the user has imported himself is used as it is.
+    A package that the user has imported already is used as it is.
 
     Raises:
         MissingExtraError: it, or something that it imports, is not installed, or the package of

@@ -1,4 +1,4 @@
-"""From a checkpoint file to a backbone: every weight in its place, or an error that says why."""
+"""Load ImageBind from a checkpoint file; an error names every weight that does not fit."""
 
 from __future__ import annotations
 

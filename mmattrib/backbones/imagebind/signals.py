@@ -110,7 +110,7 @@ def audio_clips(raw: RawAudio, count: int | Literal["cover"]) -> Clips:
     clips = wanted if room else 1
     starts = [int(room * clip / max(1, clips - 1)) for clip in range(clips)]
     mel = [_log_mel(wave[start : start + CLIP_SAMPLES]) for start in starts]
-    return Clips(torch.stack(mel)[:, None], torch.tensor(starts), len(wave))
+    return Clips(torch.stack(mel)[:, None], torch.tensor(starts, device="cpu"), len(wave))
 
 
 def _log_mel(wave: FloatArray) -> Tensor:
@@ -276,8 +276,10 @@ def video_views(raw: RawArray) -> Views:
     short = min(height, width)
     size = (height * SIDE // short, width * SIDE // short)
     room = max(size) - SIDE
-    offsets = torch.tensor([0, math.ceil(room / 2), room])
-    mean, std = (torch.tensor(each, dtype=torch.float32).view(3, 1, 1) for each in (MEAN, STD))
+    offsets = torch.tensor([0, math.ceil(room / 2), room], device="cpu")
+    mean, std = (
+        torch.tensor(each, dtype=torch.float32, device="cpu").view(3, 1, 1) for each in (MEAN, STD)
+    )
     views = []
     for pair in frames.tolist():
         chosen = torch.from_numpy(np.ascontiguousarray(values[pair])).permute(0, 3, 1, 2)
@@ -294,4 +296,4 @@ def _clip_frames(count: int, rate: float) -> Tensor:
     length = min(count, max(1, round(CLIP_SECONDS * rate)))
     room = count - length
     starts = [int(room * clip / (VIDEO_CLIPS - 1)) for clip in range(VIDEO_CLIPS)]
-    return torch.tensor([(start, start + length - 1) for start in starts])
+    return torch.tensor([(start, start + length - 1) for start in starts], device="cpu")

@@ -67,7 +67,7 @@ def register_backbones(register: Register) -> None:
     register(
         "open_clip",
         load,
-        summary="any open_clip model with transformer towers: tags, hf-hub:, local checkpoints",
+        summary="any open_clip model with transformer towers: by tag, hf-hub: or local checkpoint",
         modalities=("image", "text"),
         requires=("open_clip",),
         extra="mmattrib[open_clip]",

@@ -1,4 +1,4 @@
-"""The encoders of open_clip models: their towers as the engine sees them."""
+"""The encoders of open_clip models: their towers, cut at any layer."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ class OpenClipImageEncoder(ImageTowerEncoder):
         return embedding
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor | None:
-        return torch.zeros(len(inputs), dtype=torch.long) if self.reads_cls else None
+        if not self.reads_cls:
+            return None
+        return torch.zeros(len(inputs), dtype=torch.long, device="cpu")
 
     def pool(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
         if self.reads_cls:
@@ -148,13 +150,14 @@ class OpenClipTextEncoder(TowerEncoder):
         self.stops_at_end = (
             self.causal and not masked and self.pool_type in ("argmax", "eos", "first")
         )
+        self.pad_id = tokenizer.pad
         last = pre_norm(blocks[-1])
         simple = self.stops_at_end or not (self.causal or masked)
         self.last = last if simple else replace(last, attend=None)
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         captions = [self.tokenizer(expect(raw, RawText)) for raw in raws]
-        ids = torch.tensor([caption.ids for caption in captions])
+        ids = torch.tensor([caption.ids for caption in captions], device="cpu")
         return EncoderInputs({"ids": ids.to(self.device)}, tuple(raws))
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
@@ -164,13 +167,13 @@ class OpenClipTextEncoder(TowerEncoder):
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
         ids = inputs["ids"]
         if self.extra or self.pool_type == "last":
-            return torch.full((len(ids),), ids.shape[1] + self.extra - 1)
+            return torch.full((len(ids),), ids.shape[1] + self.extra - 1, device="cpu")
         if self.pool_type == "argmax":
             return ids.argmax(dim=-1)
         if self.pool_type == "eos":
             first: Tensor = (ids == self.end).int().argmax(dim=-1)
             return first
-        return torch.zeros(len(ids), dtype=torch.long)
+        return torch.zeros(len(ids), dtype=torch.long, device="cpu")
 
     def readable(self, inputs: EncoderInputs, index: Tensor, count: int) -> Tensor | None:
         return causal_keys(index, count) if self.causal else None
@@ -192,5 +195,5 @@ class OpenClipTextEncoder(TowerEncoder):
         if self.stops_at_end:
             valid = causal_keys(self.pooled_index(inputs).cpu(), count)
         else:
-            valid = torch.ones(len(captions), count, dtype=torch.bool)
+            valid = torch.ones(len(captions), count, dtype=torch.bool, device="cpu")
         return TextGrid.from_spans([expect(raw, RawText).text for raw in inputs.raw], spans, valid)

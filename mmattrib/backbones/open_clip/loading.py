@@ -31,7 +31,7 @@ from mmattrib.models.weights import (
 from mmattrib.types import JSONValue
 
 OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's state dicts hold beside the weights; they give the format away."""
+"""Entries that only OpenAI's state dicts have; they identify the format."""
 
 _SCHEMES = ("hf-hub:", "local-dir:")
 _FITS: dict[str, Fit] = {"shortest": "crop", "squash": "stretch", "longest": "letterbox"}
@@ -163,7 +163,7 @@ def refuse_other_towers(model: Any) -> None:
 def quiet() -> Iterator[None]:
     """Keep open_clip's notes on its progress off the root logger.
 
-    ``logging.warning`` would also put a handler there for good.
+    ``logging.warning`` would also add a handler to the root logger permanently.
     """
     root = logging.getLogger()
     level, handler = root.level, logging.NullHandler()
@@ -281,7 +281,7 @@ def _from_file(
 
 
 def _created(model: str, pretrained: str | None, forced: dict[str, Any]) -> nn.Module:
-    """``open_clip.create_model`` with weights or not at all."""
+    """``open_clip.create_model``, with an error where the weights were not loaded."""
     import open_clip
 
     try:

@@ -10,7 +10,7 @@ from mmattrib.types import RawText
 
 
 class OpenClipTokenizer:
-    """One of open_clip's tokenizers, which alone would cut captions without a word.
+    """One of open_clip's tokenizers, refusing captions that it would silently cut.
 
     They do not say where tokens lie either. Taken are its BPE tokenizer, and its wrapper around a
     fast tokenizer of transformers.
@@ -39,6 +39,11 @@ class OpenClipTokenizer:
                 f"the model's tokenizer, {type(self.inner).__name__}, is slow or in a mode of its "
                 "own, so that tokens cannot be found in the caption; accepted: fast tokenizers"
             )
+
+    @property
+    def pad(self) -> int | None:
+        """The id that captions are padded with: 0 of open_clip's own, the wrapped one's or none."""
+        return 0 if self.inner is None else getattr(self.inner, "pad_token_id", None)
 
     def __call__(self, raw: RawText) -> Caption:
         """Tokenize a caption and pad it to the full length.

@@ -39,6 +39,6 @@ def register_backbones(register: Register) -> None:
     register(
         "tiny",
         load,
-        summary="drawn things and their sounds, for demonstration; photographs mean little to it",
+        summary="small shipped model of drawn things, their sounds and names; not for photographs",
         modalities=("image", "audio", "text"),
     )

@@ -18,11 +18,13 @@ from mmattrib.files import is_file
 from mmattrib.models.weights import check_finite
 
 WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny.safetensors"
+CALIBRATION: Final = WEIGHTS.with_name("calibration.json")
+"""What unrelated pairs look like to the shipped weights; `examples.tiny.calibrate` writes it."""
 
 
 @dataclass(frozen=True)
 class TinyInfo:
-    """What a checkpoint says of itself: sizes, words, classes and how it was trained."""
+    """The description stored in a checkpoint: sizes, words, classes and how it was trained."""
 
     config: TinyConfig
     vocabulary: tuple[str, ...]
@@ -88,5 +90,5 @@ def _check_words(path: Path, info: TinyInfo) -> None:
 
 
 def count_parameters(model: torch.nn.Module) -> int:
-    """Number of trained numbers."""
+    """Number of trainable parameters."""
     return sum(p.numel() for p in model.parameters())

@@ -1,4 +1,4 @@
-"""The three encoders of `tiny`: its towers as the engine sees them."""
+"""The three encoders of `tiny`: its towers, cut at any layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from mmattrib.backbones.tiny.checkpoint import WEIGHTS, load_tiny
+from mmattrib.backbones.tiny.checkpoint import CALIBRATION, WEIGHTS, load_tiny
 from mmattrib.backbones.tiny.model import (
     Block,
     TinyConfig,
@@ -23,9 +23,10 @@ from mmattrib.backbones.tiny.model import (
     normalise_image,
     normalise_log_mel,
 )
-from mmattrib.backbones.tiny.tokenizer import UNK_ID, Tokens, WordTokenizer
+from mmattrib.backbones.tiny.tokenizer import PAD_ID, UNK_ID, Tokens, WordTokenizer
 from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
 from mmattrib.io.audio import resample
+from mmattrib.io.calibrations import load_calibration
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.blocks import BlockEncoder
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
@@ -115,6 +116,8 @@ class TinyTextEncoder(_TinyEncoder):
     Words that training never saw all look alike to the model. A caption that has no other is
     refused; otherwise a :class:`~mmattrib.errors.TrustWarning` names them, each once per encoder.
     """
+
+    pad_id = PAD_ID
 
     def __init__(
         self, tower: Tower, config: TinyConfig, default_layer: int, tokenizer: WordTokenizer
@@ -235,13 +238,13 @@ class TinyAudioEncoder(_TinyEncoder):
             waves.append(wave)
         counts = [max(1, math.ceil(len(wave) / self.clip_samples)) for wave in waves]
         shape = (len(waves), max(counts), self.config.mel_bins, self.config.frames)
-        x = torch.zeros(shape, dtype=torch.float32)
+        x = torch.zeros(shape, dtype=torch.float32, device="cpu")
         for row, (wave, count) in enumerate(zip(waves, counts, strict=True)):
             padded = np.zeros(count * self.clip_samples, dtype=np.float32)
             padded[: len(wave)] = wave
             power = self.spec.power(torch.from_numpy(padded).view(count, -1))
             x[row, :count] = normalise_log_mel(self.spec.log_mel(power))
-        clips = torch.tensor(counts)
+        clips = torch.tensor(counts, device="cpu")
         return EncoderInputs({"x": x.to(self.device), "clips": clips.to(self.device)}, tuple(raws))
 
     def embed(self, inputs: EncoderInputs) -> Tensor:
@@ -274,12 +277,12 @@ class TinyAudioEncoder(_TinyEncoder):
         frames = [self.frames(expect(raw, RawAudio)) for raw in inputs.raw]
         if layer == INPUT_LAYER:
             rows, columns = self.config.mel_bins, self.config.frames
-            laid = torch.ones(batch, clips, rows * columns, dtype=torch.bool)
+            laid = torch.ones(batch, clips, rows * columns, dtype=torch.bool, device="cpu")
         else:
             rows, columns = self.config.audio_grid
-            laid = torch.ones(batch, clips, self._per_clip, dtype=torch.bool)
+            laid = torch.ones(batch, clips, self._per_clip, dtype=torch.bool, device="cpu")
             laid[:, :, 0] = False
-        used = torch.arange(clips)[None] < inputs["clips"].cpu()[:, None]
+        used = torch.arange(clips, device="cpu")[None] < inputs["clips"].cpu()[:, None]
         return SpectrogramGrid(
             Layout("clip f t", "f (clip t)", {"clip": clips, "f": rows, "t": columns}),
             np.asarray(self.spec.hz(), dtype=np.float32),
@@ -320,7 +323,10 @@ def load(checkpoint: str | Path | None = None, device: str = "cpu") -> Backbone:
     provenance: dict[str, JSONValue] = {"checkpoint": path.name, "training": info.training}
     if checkpoint is None:  # what others trained is theirs to license
         provenance["licence"] = "Apache-2.0"
-    return wrap(model.to(place), info.vocabulary, provenance)
+    backbone = wrap(model.to(place), info.vocabulary, provenance)
+    if checkpoint is None and CALIBRATION.exists():
+        backbone.calibration = load_calibration(CALIBRATION)
+    return backbone
 
 
 DEFAULT_LAYERS: Final = {"image": 0, "audio": 0, "text": -1}

@@ -114,6 +114,6 @@ def register_datasets(register: Register) -> None:
     register(
         "scenes",
         _load,
-        summary="made scenes: picture, recording and caption whose shared things are known",
+        summary="generated pictures, recordings and captions of which it is known what they share",
         modalities=("image", "audio", "text"),
     )

@@ -33,7 +33,7 @@ from mmattrib.types import Axis, Modality, RawAudio, RawImage, RawInput, RawText
 MEL: Final = MelSpec()
 
 _OWNED: Final = 0.5  # share of a cell's power that makes it an event's own
-_FLOOR: Final = 10**-3.5  # of the event's own peak power; weaker cells are nobody's
+_FLOOR: Final = 10**-3.5  # of the event's own peak power; weaker cells belong to no event
 _MIN_PIXELS: Final = 110
 _MIN_VISIBLE: Final = 0.55  # of the sprite's full area
 _MIN_CELLS: Final = 80

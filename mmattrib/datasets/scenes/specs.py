@@ -1,4 +1,4 @@
-"""What a scene holds, before anything is drawn: which classes stand in which modality."""
+"""The classes that a scene holds in each modality, chosen before anything is drawn."""
 
 from __future__ import annotations
 

@@ -11,11 +11,12 @@ ImageBind's audio tokens are ``"clip f t"``, CLAP's folded ones ``"chunk f t"`` 
 from __future__ import annotations
 
 from mmattrib.models.grids.base import TokenGrid, content_mask
-from mmattrib.models.grids.placed import PlacedGrid
+from mmattrib.models.grids.placed import AxisPlacement, PlacedGrid
 from mmattrib.models.grids.plane import Box, ImageGrid, Layout, PlaneGrid, SpectrogramGrid
 from mmattrib.models.grids.text import TextGrid
 
 __all__ = [
+    "AxisPlacement",
     "Box",
     "ImageGrid",
     "Layout",

@@ -1,4 +1,4 @@
-"""What a grid is: which tokens are real, which stand for the input, and where they lie."""
+"""The base class of grids: which tokens are valid, which stand for the input, and where."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def content_mask(batch: int, count: int, prefix: int = 0, suffix: int = 0) -> Te
     Returns:
         ``(batch, prefix + count + suffix)`` bool.
     """
-    mask = torch.zeros(batch, prefix + count + suffix, dtype=torch.bool)
+    mask = torch.zeros(batch, prefix + count + suffix, dtype=torch.bool, device="cpu")
     mask[:, prefix : prefix + count] = True
     return mask
 

@@ -1,4 +1,4 @@
-"""PlacedGrid: tokens laid on an input by weights, for what a plane with one box cannot say."""
+"""PlacedGrid: tokens placed on an input by weights, where cells overlap, leave gaps or repeat."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class PlacedGrid(TokenGrid):
         self._placements = [tuple(each) for each in placements]
         self._laid = laid.cpu()
         self.valid = torch.ones_like(self._laid) if valid is None else valid.cpu()
-        plane = tuple(layout.unfold(torch.zeros(1, layout.count)).shape[1:])
+        plane = layout.shape
         for own, places in zip(self._axes, self._placements, strict=True):
             wanted = [(len(axis.values), cells) for axis, cells in zip(own, plane, strict=False)]
             given = [tuple(place.weights.shape) for place in places]
@@ -125,7 +125,7 @@ class PlacedGrid(TokenGrid):
                     f"placements of {given} (places, cells) do not fit axes of "
                     f"{[len(axis.values) for axis in own]} and a plane of {plane}"
                 )
-        used = torch.zeros(len(self._axes), layout.count, dtype=torch.bool)
+        used = torch.zeros(len(self._axes), layout.count, dtype=torch.bool, device="cpu")
         for row, places in enumerate(self._placements):
             inside = _outer([place.used.float() for place in places])
             used[row] = self.layout.fold(inside[None])[0] > 0
@@ -145,7 +145,7 @@ class PlacedGrid(TokenGrid):
             )
             for values, places in zip(maps, self._placements, strict=True)
         ]
-        out = torch.zeros(self.content.shape)
+        out = torch.zeros(self.content.shape, dtype=torch.float32, device="cpu")
         out[self._laid] = self.layout.fold(torch.stack(planes)).reshape(-1)
         return out * self.content
 

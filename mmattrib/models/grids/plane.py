@@ -49,6 +49,12 @@ class Layout:
         """Number of content tokens."""
         return int(np.prod(list(self.sizes.values())))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the plane's axes."""
+        flat = np.empty(self.count, dtype=bool)
+        return einops.rearrange(flat, f"({self._flat}) -> {self.plane}", **self.sizes).shape
+
     def unfold(self, scores: Tensor) -> Tensor:
         """``(B, count)`` to ``(B, rows, columns)``."""
         pattern = f"{_BATCH} ({self._flat}) -> {_BATCH} {self.plane}"
@@ -79,13 +85,14 @@ class Layout:
 class Box:
     """The part of an input plane that the model sees: rows ``top:bottom``, columns ``left:right``.
 
-    May reach outside the plane where the model pads its input.
+    May reach outside the plane where the model pads its input, and need not lie on whole places:
+    tokens may be centred beside the middle of their patch.
     """
 
-    top: int
-    left: int
-    bottom: int
-    right: int
+    top: float
+    left: float
+    bottom: float
+    right: float
 
 
 class PlaneGrid(TokenGrid):
@@ -151,20 +158,13 @@ class PlaneGrid(TokenGrid):
         return PlanePlacement(self._axes[index], (down, across), order)
 
     def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
-        rows, columns = self.layout.unfold(torch.zeros(1, self.layout.count)).shape[1:]
+        rows, columns = self.layout.shape
         planes = []
         for values, box, shape in zip(maps, self._boxes, self._shapes, strict=True):
-            seen = np.zeros((box.bottom - box.top, box.right - box.left), dtype=np.float32)
-            inside_rows, inside_columns = _overlap(box, shape)
-            seen[
-                inside_rows.start - box.top : inside_rows.stop - box.top,
-                inside_columns.start - box.left : inside_columns.stop - box.left,
-            ] = np.asarray(values, dtype=np.float32)[inside_rows, inside_columns]
-            cells = nnf.interpolate(
-                torch.from_numpy(seen)[None, None], (rows, columns), mode="area"
+            planes.append(
+                _averaged(np.asarray(values, dtype=np.float32), box, shape, (rows, columns))
             )
-            planes.append(cells[0, 0])
-        out = torch.zeros(self.content.shape)
+        out = torch.zeros(self.content.shape, dtype=torch.float32, device="cpu")
         out[self._laid] = self.layout.fold(torch.stack(planes)).reshape(-1)
         return out * self.content
 
@@ -172,12 +172,43 @@ class PlaneGrid(TokenGrid):
         return self._axes[index]
 
 
+def _averaged(
+    values: FloatArray, box: Box, shape: tuple[int, int], cells: tuple[int, int]
+) -> Tensor:
+    """``cells`` means of a plane over the parts of a box; zero is taken for what is outside."""
+    ends = (box.top, box.left, box.bottom, box.right)
+    if not all(float(end).is_integer() for end in ends):
+        down = _shares(shape[0], box.top, box.bottom, cells[0])
+        across = _shares(shape[1], box.left, box.right, cells[1])
+        return torch.from_numpy((down @ values @ across.T).astype(np.float32))
+    top, left, bottom, right = map(int, ends)
+    seen = np.zeros((bottom - top, right - left), dtype=np.float32)
+    rows, columns = _overlap(box, shape)
+    inside = (
+        slice(rows.start - top, rows.stop - top),
+        slice(columns.start - left, columns.stop - left),
+    )
+    seen[inside] = values[rows, columns]
+    return nnf.interpolate(torch.from_numpy(seen)[None, None], cells, mode="area")[0, 0]
+
+
+def _shares(length: int, start: float, stop: float, count: int) -> FloatArray:
+    """``(count, length)``: the share of each even part of ``start:stop`` that each place fills."""
+    edges = np.linspace(start, stop, count + 1)
+    places = np.arange(length)
+    low = np.maximum(edges[:-1, None], places)
+    high = np.minimum(edges[1:, None], places + 1)
+    shares: FloatArray = np.maximum(high - low, 0.0) / np.diff(edges)[:, None]
+    return shares
+
+
 def _overlap(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:
     """Rows and columns of the plane inside the box; empty where they do not meet."""
-    top, left = min(max(0, box.top), box.bottom), min(max(0, box.left), box.right)
+    top, left, bottom, right = map(int, (box.top, box.left, box.bottom, box.right))
+    first, start = min(max(0, top), bottom), min(max(0, left), right)
     return (
-        slice(top, max(top, min(shape[0], box.bottom))),
-        slice(left, max(left, min(shape[1], box.right))),
+        slice(first, max(first, min(shape[0], bottom))),
+        slice(start, max(start, min(shape[1], right))),
     )
 
 

@@ -62,7 +62,7 @@ class TextGrid(TokenGrid):
             EncoderError: more spans than tokens, or a span outside of its caption.
         """
         words: list[list[Word]] = []
-        index = torch.full(valid.shape, -1, dtype=torch.long)
+        index = torch.full(valid.shape, -1, dtype=torch.long, device="cpu")
         for row, (text, row_spans) in enumerate(zip(texts, spans, strict=True)):
             if len(row_spans) > valid.shape[1]:
                 raise EncoderError(
@@ -70,7 +70,7 @@ class TextGrid(TokenGrid):
                 )
             found, places = words_of_tokens(text, row_spans)
             words.append(found)
-            index[row, : len(places)] = torch.tensor(places, dtype=torch.long)
+            index[row, : len(places)] = torch.tensor(places, dtype=torch.long, device="cpu")
         return cls(words, index, valid)
 
     def placement(self, index: int) -> WordPlacement:
@@ -79,7 +79,7 @@ class TextGrid(TokenGrid):
         )
 
     def to_tokens(self, maps: Sequence[FloatArray]) -> Tensor:
-        out = torch.zeros(self.valid.shape)
+        out = torch.zeros(self.valid.shape, dtype=torch.float32, device="cpu")
         for row, values in enumerate(maps):
             content = self.content[row]
             out[row, content] = torch.from_numpy(np.asarray(values, dtype=np.float32))[

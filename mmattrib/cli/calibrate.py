@@ -1,0 +1,115 @@
+"""``mmattrib calibrate``: what unrelated pairs look like to a backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mmattrib.cli.attribute import checked_device, parse_layers, parse_options
+from mmattrib.cli.outputs import check_outputs
+from mmattrib.plugins import default_plugins
+
+
+@click.command()
+@click.option("--backbone", default="tiny", show_default=True, help="One of `mmattrib backbones`.")
+@click.option(
+    "--backbone-option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the backbone, e.g. a checkpoint. May be repeated.",
+)
+@click.option("--device", help="Where to compute. Default: the backbone's choice.")
+@click.option("--data", default="scenes", show_default=True, help="One of `mmattrib datasets`.")
+@click.option(
+    "--data-option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the data set, e.g. folder=DIR of pairs. May be repeated.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    help="How many samples, from the first on.",
+)
+@click.option(
+    "--maps",
+    type=click.IntRange(min=0),
+    default=40,
+    show_default=True,
+    help="How many of them are explained too, so that pages know what an empty map holds; 0 for "
+    "none, which is much quicker.",
+)
+@click.option("--method", default="ca-m2ib", show_default=True, help="One of `mmattrib methods`.")
+@click.option(
+    "--option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the method, e.g. beta=0.1. May be repeated.",
+)
+@click.option(
+    "--layer",
+    multiple=True,
+    metavar="[MODALITY=]N",
+    help="Layer to explain. Default: each encoder's own choice.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the method's noise.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .json file, for `mmattrib attribute --calibration`.",
+)
+def calibrate(
+    backbone: str,
+    backbone_option: tuple[str, ...],
+    device: str | None,
+    data: str,
+    data_option: tuple[str, ...],
+    limit: int,
+    maps: int,
+    method: str,
+    option: tuple[str, ...],
+    layer: tuple[str, ...],
+    seed: int,
+    out: Path,
+) -> None:
+    """Measure unrelated pairs, so that pages can say that two inputs do not match.
+
+    Every sample is paired with an input of another one that has nothing to do with it. Where the
+    data does not say what its inputs show, that is the next sample: give samples in mixed order.
+    """
+    check_outputs([out], suffixes=(".json",))
+    options = parse_options(backbone_option, "--backbone-option")
+    data_options = parse_options(data_option, "--data-option")
+    method_options = parse_options(option, "--option")
+    registry = default_plugins().registry
+    registry.require("backbone", backbone)
+    registry.require("dataset", data)
+    registry.require("method", method)
+    layers = parse_layers(layer, registry.get("dataset", data).modalities)
+
+    import mmattrib
+
+    dataset = mmattrib.load_dataset(data, **data_options)
+    made_by = mmattrib.load_method(method, seed, **method_options)
+    if device is not None:
+        options["device"] = checked_device(device)
+    made = mmattrib.calibrate(
+        mmattrib.load_backbone(backbone, **options),
+        dataset,
+        limit=limit,
+        maps=maps,
+        method=made_by,
+        layer=layers,
+    )
+    made.save(out)
+    for kind, known in made.similarities.items():
+        click.echo(
+            f"{kind}: of {known.n} unrelated pairs 95 % have a cosine of at most "
+            f"{known.at(95):.3f}, 99 % of at most {known.at(99):.3f}"
+        )
+    click.echo(f"Wrote {out}")

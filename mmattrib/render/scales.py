@@ -1,0 +1,87 @@
+"""Which score is drawn in full colour: by itself, with the page's other maps, or absolutely.
+
+Drawn from its least to its largest score, a map that holds next to nothing looks like one that
+holds a match. On an absolute scale it stays dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias, get_args
+
+from mmattrib.calibration import scores_of
+from mmattrib.errors import OptionError
+from mmattrib.types import Explanation
+
+Scale: TypeAlias = Literal["map", "page", "absolute"]
+"""``"map"``: from a map's own least to its own largest score. ``"page"``: from 0 to the largest
+score of that unit on the page. ``"absolute"``: the same, but full colour takes at least what
+:func:`full_scores` says."""
+
+FULL_BITS: Final = 1.0
+"""Least bits of a word or token in full colour, where no calibration says what matching pairs
+reach. One bit answers one question of yes and no. A map that holds more stretches the scale."""
+COSINE_SHARE: Final = 0.1
+"""Share of the pair's cosine in full colour, for scores in cosine: one token in ten would make it
+up. Scores of integrated gradients add up to the cosine less that without the input."""
+LEAST_COSINE: Final = 0.01
+"""Cosine in full colour at least."""
+FLOOR: Final = 0.05
+"""Share of the full colour below which a word is not coloured, and a map is called empty."""
+
+NATURAL: Final[Mapping[str, float]] = {"bits": FULL_BITS, "cosine": LEAST_COSINE}
+"""Unit -> least score in full colour, where nothing is known of the pair."""
+
+
+def check_scale(scale: str) -> None:
+    """Refuse a scale that is none.
+
+    Raises:
+        OptionError: it is none of :data:`Scale`.
+    """
+    if scale not in get_args(Scale):
+        raise OptionError(f"scale={scale!r}: accepted are {', '.join(map(repr, get_args(Scale)))}.")
+
+
+def full_scores(
+    explanation: Explanation, tops: Mapping[str, float], scale: Scale
+) -> dict[str, float | None]:
+    """The score of each side that is drawn in full colour; None for its own largest.
+
+    Absolutely, that is what the maps of matching pairs reach where a calibration knows it
+    (:attr:`mmattrib.calibration.ScoreEntry.full`), :data:`FULL_BITS` for other bits, and
+    :data:`COSINE_SHARE` of the pair's cosine for scores in cosine; more where a map of the page
+    holds more. Sides of one unit share it, so that their maps can be compared. Other units have no
+    scale of their own.
+
+    Args:
+        explanation: whose maps are drawn.
+        tops: side -> the largest score of its map, in size.
+        scale: see :data:`Scale`.
+    """
+    if scale == "map":
+        return dict.fromkeys(explanation)
+    highs: dict[str, float] = {}
+    natural = _natural(explanation) if scale == "absolute" else {}
+    for side, attribution in explanation.items():
+        top = max(tops[side], natural.get(side, 0.0))
+        highs[attribution.unit] = max(highs.get(attribution.unit, 0.0), top)
+    scaled = {explanation[side].unit for side in natural} if scale == "absolute" else set(highs)
+    return {
+        side: highs[attribution.unit] if attribution.unit in scaled else None
+        for side, attribution in explanation.items()
+    }
+
+
+def _natural(explanation: Explanation) -> dict[str, float]:
+    """Side -> score in full colour at least, where its unit has such a scale."""
+    known = scores_of(explanation)
+    found = {}
+    for side, attribution in explanation.items():
+        if side in known:
+            found[side] = known[side].full
+        elif attribution.unit == "cosine":
+            found[side] = max(COSINE_SHARE * abs(explanation.similarity), LEAST_COSINE)
+        elif attribution.unit in NATURAL:
+            found[side] = NATURAL[attribution.unit]
+    return found

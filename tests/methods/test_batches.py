@@ -1,0 +1,69 @@
+"""A pair's map and its diagnostics do not depend on the pairs beside it, nor on their order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from quick_methods import NAMES, quick
+
+import mmattrib as mm
+
+pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
+DIRECTIONS = [("image", "text"), ("audio", "text"), ("image", "audio")]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> mm.Backbone:
+    return mm.load_backbone("tiny")
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Any]:
+    return mm.scenes(4, seed=11)
+
+
+def same(found: mm.Explanation, expected: mm.Explanation) -> None:
+    assert found.similarity == expected.similarity
+    for side, own in expected.items():
+        np.testing.assert_array_equal(found[side].token_scores, own.token_scores)
+        assert found[side].diagnostics == own.diagnostics
+
+
+@pytest.mark.parametrize("pair", DIRECTIONS, ids="-".join)
+@pytest.mark.parametrize("method", NAMES)
+def test_a_map_is_the_same_alone_and_in_a_batch_bit_for_bit(
+    tiny: mm.Backbone, samples: list[Any], method: str, pair: tuple[str, str]
+) -> None:
+    """Both sides of each pair; on `tiny`, on one thread."""
+    if method.startswith("descent") and pair != DIRECTIONS[0]:
+        pytest.skip("the descents fit with the same code in every direction")
+    pairs = [{side: scene.input(side) for side in pair} for scene in samples]
+    options: dict[str, Any] = {"method": method, "progress": False, **quick(method)}
+    batch = list(mm.attribute_many(tiny, pairs, **options))
+    turned = list(mm.attribute_many(tiny, pairs[::-1], **options))[::-1]
+    for row, one in enumerate(pairs):
+        alone = mm.attribute(tiny, inputs=one, method=method, **quick(method))
+        same(batch[row], alone)
+        same(turned[row], alone)
+
+
+@pytest.mark.parametrize("method", [name for name in NAMES if not name.startswith("descent-")])
+def test_another_number_of_threads_changes_a_map_by_rounding_alone(
+    tiny: mm.Backbone, samples: list[Any], method: str
+) -> None:
+    """docs/architecture.md states the bound: 1e-4 of the map's largest score."""
+    pair = {side: samples[0].input(side) for side in ("image", "text")}
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(mm.attribute(tiny, inputs=pair, method=method, **quick(method)))
+    finally:
+        torch.set_num_threads(before)
+    for side in pair:
+        one, two = (each[side].token_scores[each[side].content] for each in found)
+        assert np.abs(one - two).max() <= 1e-4 * np.abs(one).max()
