@@ -1,4 +1,4 @@
-"""Write files atomically: whole or not at all."""
+"""Write files whole or not at all; ask for files by names that none can have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,22 @@ import stat
 from pathlib import Path
 
 from mmattrib.errors import OptionError
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; False too where no file can have this name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; False too where none can have this name."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def regular_target(path: str | Path) -> Path:

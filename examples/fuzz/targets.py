@@ -192,9 +192,8 @@ def evaluate_arguments(bench: Bench, rng: Rng) -> None:
         return
     if name in ("metrics", "methods") and isinstance(value, str) and value == "all":
         return  # meant so, and slow
-    given[name] = (
-        bench.folder / value[:50] if name == "resume" and value in ("x", "\ud800") else value
-    )
+    in_folder = name == "resume" and isinstance(value, str) and value in ("x", "\ud800")
+    given[name] = bench.folder / value if in_folder else value
     mm.evaluate(bench.tiny, progress=False, **given).table()
 
 

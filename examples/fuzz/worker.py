@@ -39,7 +39,6 @@ def serve(link: Connection, seed: int, corpus: Mapping[str, bytes], log: str) ->
     from examples.fuzz.targets import Bench
 
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="mmattrib-fuzz-") as folder:
         bench = Bench(corpus, Path(folder))
         os.chdir(folder)
@@ -64,7 +63,9 @@ def run_case(bench: Any, seed: int, number: int) -> dict[str, Any]:
     bench.told.clear()
     found: dict[str, Any] = {"kind": kind, "outcome": OK, "error": "", "where": "", "trace": ""}
     try:
-        TARGETS[kind](bench, np.random.default_rng([seed, number]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            TARGETS[kind](bench, np.random.default_rng([seed, number]))
     except MmattribError as error:
         found |= {"outcome": REFUSED, "error": type(error).__name__}
     except BaseException as error:

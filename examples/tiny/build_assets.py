@@ -447,8 +447,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder to write the bank to")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
     try:
+        args.out.mkdir(parents=True, exist_ok=True)
         build(args.packages, args.out, args.seed)
     except (BuildError, OSError) as error:
         parser.exit(2, f"build_assets: {error}\n")

@@ -19,7 +19,7 @@ from examples.tiny.retrieval import (
 from mmattrib.backbones.tiny.checkpoint import WEIGHTS, load_tiny
 from mmattrib.backbones.tiny.tokenizer import WordTokenizer
 from mmattrib.datasets.scenes import SPLITS, Bank, Split
-from mmattrib.errors import InputError, WeightsError
+from mmattrib.errors import MmattribError, WeightsError
 
 
 def evaluate(
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             bank = Bank.load(args.bank) if args.bank else Bank.shipped()
             figures = evaluate(args.weights, split, args.draws, args.pools, args.n, bank)
-        except (InputError, WeightsError) as error:
+        except (MmattribError, OSError) as error:
             parser.error(str(error))
         result[split] = {
             key: {name: round(value, 4) for name, value in group.items()}

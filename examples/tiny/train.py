@@ -25,7 +25,7 @@ from mmattrib.backbones.tiny.checkpoint import TinyInfo, save_tiny
 from mmattrib.backbones.tiny.model import TinyConfig, TinyModel, TowerName
 from mmattrib.datasets.scenes.bank import Bank
 from mmattrib.datasets.scenes.captions import vocabulary
-from mmattrib.errors import InputError, WeightsError
+from mmattrib.errors import MmattribError, WeightsError
 
 RECIPE_VERSION: Final = 1
 GROUPS: Final[dict[str, tuple[TowerName, ...]]] = {
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.write(f"{assemble(args.out, bank)}\n")
             return 0
         path = train(args.out, recipe, args.resume, bank)
-    except (InputError, WeightsError) as error:
+    except (MmattribError, OSError) as error:
         parser.error(str(error))
     minutes = (time.monotonic() - started) / 60
     sys.stdout.write(f"{path}: {path.stat().st_size} bytes after {minutes:.1f} minutes\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 import traceback
 import warnings
@@ -17,7 +18,7 @@ from mmattrib import __version__
 from mmattrib.cli.endings import exit_code, forget_output, signals_as_exceptions
 from mmattrib.cli.repeats import refuse_repeats
 from mmattrib.cli.speech import clean, say
-from mmattrib.errors import InputWarning, MmattribError, TrustWarning, UnknownNameError
+from mmattrib.errors import InputWarning, MmattribError, OptionError, TrustWarning, UnknownNameError
 from mmattrib.plugins import default_plugins
 from mmattrib.plugins.registry import KINDS, did_you_mean, one_line
 
@@ -95,6 +96,7 @@ class Program(click.Group):
         """
 
         def run() -> Any:
+            _check_text(sys.argv[1:] if args is None else args)
             return super(Program, self).main(
                 args=args,
                 prog_name=prog_name,
@@ -127,9 +129,6 @@ class Program(click.Group):
                 forget_output()
             self._fail(_os_message(error))
             return BAD_INPUT
-        except UnicodeEncodeError as error:  # a name that is no text, from a program as a caller
-            self._fail(f"{error.object[error.start : error.end]!a} in an argument is no text")
-            return BAD_INPUT
         except MmattribError as error:
             self._fail(str(error))
             return BAD_INPUT
@@ -143,6 +142,17 @@ class Program(click.Group):
         if self.debug:
             say(traceback.format_exc(), err=True, newline=False)
         say(f"Error: {' '.join(message.split())}", err=True)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse what no shell can give, and what no file can be named."""
+    for text in arguments:
+        try:
+            whole = "\0" not in os.fsencode(text).decode("latin-1")
+        except UnicodeEncodeError:
+            whole = False
+        if not whole:
+            raise OptionError(f"the argument {text!a:.200} holds characters that no text has")
 
 
 def _usage_message(error: click.ClickException) -> str:

@@ -16,10 +16,10 @@ _HEAD = """\
 instead. A test compares the two. -->
 
 Exit codes: 0 when all went well; 2 when something given cannot be used, with one line on standard
-error that says what was given, what is accepted and what to do; 130 after Ctrl-C; 1 for a fault of
-the program, or where nothing reads its output any more. Results go to standard output, everything
-else to standard error. A file is written whole or not at all. Plugins may add commands of their
-own; `mmattrib --help` lists them.
+error that says what was given, what is accepted and what to do; 130 after Ctrl-C, 143 after
+SIGTERM, 129 after SIGHUP; 1 for a fault of the program, or where nothing reads its output any more.
+Results go to standard output, everything else to standard error. A file is written whole or not at
+all. Plugins may add commands of their own; `mmattrib --help` lists them.
 """
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmattrib.datasets.base import Dataset
 from mmattrib.errors import InputError, InputWarning, OptionError
+from mmattrib.files import is_file, is_folder
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import BoxRegion, MaskRegion, Part, Region, Sample, Truth
 
@@ -51,9 +52,9 @@ class PairsDataset(Dataset):
         if not isinstance(folder, str | Path):
             raise OptionError(f"folder must be a path, got {type(folder).__name__}")
         given = Path(folder).expanduser()
-        self.index = given / INDEX if given.is_dir() else given
+        self.index = given / INDEX if is_folder(given) else given
         self.folder = self.index.parent
-        if not self.index.is_file():
+        if not is_file(self.index):
             raise InputError(f"{self.index} is missing; a folder with a {INDEX} is accepted")
         self._rows = list(self._read())
         if not self._rows:
@@ -108,7 +109,7 @@ class PairsDataset(Dataset):
         if sum(bool(row.get(name)) for name in INPUTS) < 2:
             raise self._broken(line, f"fewer than two of {', '.join(INPUTS)} are given")
         for column in ("image", "audio", "mask"):
-            if row.get(column) and not (self.folder / row[column]).is_file():
+            if row.get(column) and not is_file(self.folder / row[column]):
                 raise self._broken(line, f"{column} {row[column]!r} is missing")
         if (row.get("mask") or row.get("boxes")) and not row.get("image"):
             raise self._broken(line, "a mask or boxes are given without an image")

@@ -150,15 +150,23 @@ def candidates(methods: Methods, layer: Layers = None) -> tuple[Candidate, ...]:
             Variant(entry.name, entry.name, {}, layer)
             for entry in default_plugins().registry.usable("method")
         ]
-    elif isinstance(methods, Iterable) and not isinstance(methods, bytes):
-        given = [_one(method, layer) for method in methods]
     else:
-        raise OptionError(
-            f"methods must be 'all' or a sequence of methods, got {type(methods).__name__}"
-        )
+        given = [_one(method, layer) for method in listed(methods, "methods")]
     if not given:
         raise OptionError("an evaluation needs at least one method, got none")
     return _told_apart(given)
+
+
+def listed(given: Any, what: str) -> list[Any]:
+    """What is given one by one.
+
+    Raises:
+        OptionError: it cannot be gone through.
+    """
+    try:
+        return list(given)
+    except TypeError:  # of arrays without an axis too, which call themselves iterable
+        raise OptionError(f"{what} must be a sequence, got {type(given).__name__}") from None
 
 
 def _one(method: Any, layer: Layers, label: str | None = None) -> Candidate:

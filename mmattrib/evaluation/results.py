@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import MmattribError, OptionError
 from mmattrib.evaluation.statistics import Difference, Numbers, compare, mean_and_error
 from mmattrib.evaluation.store import read_entries
 
@@ -362,7 +362,14 @@ def load_results(path: str | Path) -> Results:
     Raises:
         OptionError: the file is no store.
     """
-    return collect(read_entries(path))
+    try:
+        return collect(read_entries(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, MmattribError):
+            raise
+        raise OptionError(
+            f"{path} holds an entry of another shape ({type(error).__name__}: {error})"
+        ) from error
 
 
 def collect(entries: Iterable[Mapping[str, Any]]) -> Results:

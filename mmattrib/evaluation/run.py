@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from mmattrib import __version__
 from mmattrib.datasets.base import Dataset, as_dataset
 from mmattrib.errors import InputError, OptionError
-from mmattrib.evaluation.candidates import Methods, candidates
+from mmattrib.evaluation.candidates import Methods, candidates, listed
 from mmattrib.evaluation.executors import Executor, executor_for
 from mmattrib.evaluation.measure import SECONDS, Context, SampleRow
 from mmattrib.evaluation.models import ModelSource, model_sources
@@ -172,9 +172,7 @@ def make_plan(
     """
     sources = model_sources(backbones)
     datasets = _datasets(data, limit)
-    if not isinstance(seed, Iterable):
-        seed = (seed,)
-    seeds = tuple(seed)
+    seeds = (seed,) if isinstance(seed, int) else tuple(listed(seed, "seed"))
     if not seeds or any(isinstance(s, bool) or not isinstance(s, int) for s in seeds):
         raise OptionError(f"seed must be a whole number or several, got {seed!r}")
     compared = candidates(methods, layer)
@@ -265,12 +263,11 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
         chosen = [m for m in chosen if given == "all" or m.needs]
         limits: Mapping[str, int | None] = {}
     else:
-        if not isinstance(given, Iterable):
-            raise OptionError(
-                f"metrics must be 'all' or a sequence of names, got {type(given).__name__}"
-            )
         limits = given if isinstance(given, Mapping) else {}
-        chosen = [_metric(registry.create("metric", m) if isinstance(m, str) else m) for m in given]
+        chosen = [
+            _metric(registry.create("metric", m) if isinstance(m, str) else m)
+            for m in listed(given, "metrics")
+        ]
     if not chosen:
         raise OptionError("an evaluation needs at least one metric, got none")
     names = [metric.name for metric in chosen]

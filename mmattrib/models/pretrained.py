@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mmattrib.errors import OptionError, WeightsError
+from mmattrib.files import is_file, is_folder
 from mmattrib.models.weights import (
     check_finite,
     check_keys,
@@ -55,7 +56,7 @@ class Pretrained:
         """
         self.checkpoint, self.revision = str(checkpoint), revision
         path = Path(self.checkpoint).expanduser()
-        self.local = path.is_dir()
+        self.local = is_folder(path)
         self.options: dict[str, Any] = {"trust_remote_code": False}
         if self.local:
             if revision is not None:
@@ -67,7 +68,7 @@ class Pretrained:
             self.options["local_files_only"] = True
             return
         name = self.checkpoint
-        if name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1 or path.exists():
+        if name.startswith(("/", ".", "~", "\\")) or name.count("/") > 1 or is_file(path):
             raise WeightsError(
                 f"{name} is not a folder; accepted: a folder that save_pretrained wrote, or a hub "
                 "id such as 'openai/clip-vit-base-patch32'"

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mmattrib.errors import OptionError, WeightsError
+from mmattrib.files import is_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -79,7 +80,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         WeightsError: missing, truncated, of another format, or with code in it.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise WeightsError(f"{path} is not a file; give the path of a checkpoint on this machine")
     try:
         if path.suffix == ".safetensors":
@@ -145,7 +146,7 @@ def explain(error: BaseException, source: object) -> WeightsError:
 def _looks_like_pickle(source: object) -> bool:
     """Whether a file begins as torch.save's files do; True where there is no such file."""
     path = Path(str(source))
-    if not path.is_file():
+    if not is_file(path):
         return True
     with path.open("rb") as stream:
         start = stream.read(4)

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -48,9 +49,10 @@ ROOMS: tuple[str, ...] = (
 
 
 def builtin_modules() -> tuple[str, ...]:
-    """Every public module and package directly in :data:`ROOMS`, by name.
+    """Every public module and package directly in :data:`ROOMS` that may implement a hook, by name.
 
-    What is put there and implements a hook is a built-in plugin; there is no list to keep.
+    What is put there and implements a hook is a built-in plugin; there is no list to keep. A
+    module whose source does not name ``hookimpl`` is left out, so that it is not imported.
     """
     found = []
     for room in ROOMS:
@@ -58,9 +60,17 @@ def builtin_modules() -> tuple[str, ...]:
         found += [
             f"{room}.{module.name}"
             for module in pkgutil.iter_modules(folder)
-            if not module.name.startswith("_")
+            if not module.name.startswith("_") and _names_hookimpl(module)
         ]
     return tuple(found)
+
+
+def _names_hookimpl(module: pkgutil.ModuleInfo) -> bool:
+    spec = module.module_finder.find_spec(module.name, None)
+    try:
+        return b"hookimpl" in Path(str(spec and spec.origin)).read_bytes()
+    except OSError:  # in an archive
+        return True
 
 
 @dataclass(frozen=True)

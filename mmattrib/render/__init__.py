@@ -1,10 +1,27 @@
-"""Explanations as pictures, pages, sound and files. A leaf: nothing here imports torch."""
+"""Explanations as pictures, pages, sound and files. A leaf: nothing here imports torch.
+
+Names are imported when they are first used, so that listings draw nothing in.
+"""
 
 from __future__ import annotations
 
-from mmattrib.render.figures import figure, thumbnail
-from mmattrib.render.normalise import Heatmap, heatmap
-from mmattrib.render.page import index_html, notebook_html, report_html
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmattrib.render.figures import figure, thumbnail
+    from mmattrib.render.normalise import Heatmap, heatmap
+    from mmattrib.render.page import index_html, notebook_html, report_html
+
+_HOME = {
+    "Heatmap": "normalise",
+    "figure": "figures",
+    "heatmap": "normalise",
+    "index_html": "page",
+    "notebook_html": "page",
+    "report_html": "page",
+    "thumbnail": "figures",
+}
 
 __all__ = [
     "Heatmap",
@@ -15,3 +32,13 @@ __all__ = [
     "report_html",
     "thumbnail",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value

@@ -39,16 +39,19 @@ def test_listing_imports_no_model_library(command: str) -> None:
 def test_listing_is_quick() -> None:
     import resource
 
-    def seconds() -> float:
+    def seconds(command: list[str]) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "-m", "mmattrib", "backbones"], capture_output=True, check=True
-        )
+        subprocess.run(command, capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
 
-    # Processor time, and the least of three: other work on the machine slows any one run.
-    assert min(seconds() for _ in range(3)) < 0.5
+    # Processor time, the least of some, and against a start of numpy and click on this machine as
+    # it is now: other work slows both.
+    listing = [sys.executable, "-m", "mmattrib", "backbones"]
+    bare = [sys.executable, "-c", "import numpy, click, importlib.metadata"]
+    found = [(seconds(listing), seconds(bare)) for _ in range(5)]
+    least, start = (min(column) for column in zip(*found, strict=True))
+    assert least < 0.25 or least < 2.5 * start, found
 
 
 def test_backbones(run: Run, plugins: Plugins) -> None:

@@ -18,6 +18,7 @@ from mmattrib.backbones.imagebind.encoders import TOWER_OF, Tower
 from mmattrib.backbones.imagebind.library import Library, library
 from mmattrib.backbones.imagebind.signals import MOST_CLIPS
 from mmattrib.errors import OptionError, WeightsError
+from mmattrib.files import is_file
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder
 from mmattrib.models.weights import check_finite, check_keys, explain, parse_device, parse_dtype
@@ -126,12 +127,12 @@ def _find(checkpoint: str | Path | None, sha256: str | None) -> tuple[Path, str]
     """
     if checkpoint is None:
         path = download.cache_folder() / "imagebind" / download.NAME
-        if not path.is_file():
+        if not is_file(path):
             download.fetch(download.URL, path, sha256 or download.SHA256)
         sha256 = sha256 or download.SHA256
     else:
         path = Path(checkpoint).expanduser()
-        if not path.is_file():
+        if not is_file(path):
             raise WeightsError(
                 f"{path} is not a file; give the path of imagebind_huge.pth on this machine, or no "
                 f"checkpoint to download it from {download.URL}"

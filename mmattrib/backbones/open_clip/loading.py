@@ -15,6 +15,7 @@ from torch import nn
 from mmattrib.backbones.open_clip.encoders import OpenClipImageEncoder, OpenClipTextEncoder
 from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
 from mmattrib.errors import OptionError, WeightsError
+from mmattrib.files import is_file
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.pixels import Fit, PixelRecipe
 from mmattrib.models.weights import (
@@ -185,7 +186,7 @@ def _of_scheme(model: str, pretrained: str | None, forced: dict[str, Any]) -> nn
     scheme, _, rest = model.partition(":")
     if scheme == "local-dir":
         config = Path(rest) / "open_clip_config.json"
-        if not config.is_file():
+        if not is_file(config):
             raise WeightsError(
                 f"{rest} has no open_clip_config.json; accepted after local-dir: a folder that "
                 "open_clip's push_to_hf_hub or save wrote"
@@ -239,7 +240,7 @@ def _of_architecture(name: str, pretrained: str | None, forced: dict[str, Any]) 
             f"no weights were named for {name!r}, and random ones explain nothing; give "
             f"pretrained= the path of a checkpoint, or one of {', '.join(tags) or 'no known tags'}"
         )
-    if Path(pretrained).is_file():
+    if is_file(Path(pretrained)):
         return _from_file(name, Path(pretrained), described, forced)
     if pretrained not in tags:
         raise OptionError(

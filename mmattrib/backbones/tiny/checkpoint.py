@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
 from mmattrib.backbones.tiny.tokenizer import UNK_ID
 from mmattrib.errors import WeightsError
+from mmattrib.files import is_file
 from mmattrib.models.weights import check_finite
 
 WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny.safetensors"
@@ -54,7 +55,7 @@ def load_tiny(path: str | Path = WEIGHTS) -> tuple[TinyModel, TinyInfo]:
     Raises WeightsError for a file that is missing, broken, or of other shapes than it says.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise WeightsError(f"{path} is missing: install mmattrib again, or name another file.")
     try:
         with safe_open(path, framework="pt") as file:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mmattrib.plugins.hookspecs import Register, hookimpl
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mmattrib.datasets.scenes.bank import SPLITS, Bank, Split
     from mmattrib.datasets.scenes.captions import Mention
     from mmattrib.datasets.scenes.dataset import ScenesDataset
@@ -78,10 +80,32 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})  # pluggy looks for hooks here
 
 
-def _load(**options: Any) -> ScenesDataset:
+def _load(
+    n: int = 50,
+    seed: int = 0,
+    *,
+    first: int = 0,
+    split: Split = "heldout",
+    options: SceneOptions | None = None,
+    shared: int | None = 1,
+    bank: Bank | str | Path | None = None,
+) -> ScenesDataset:
+    """Choose scenes; nothing is drawn before a sample is asked for.
+
+    Args:
+        n: how many.
+        seed: which stream.
+        first: number of the first one.
+        split: ``"heldout"`` for drawings and sounds that `tiny` never saw, or ``"train"``.
+        options: how scenes are composed, from Python; in place of ``shared``.
+        shared: how many classes the inputs of a scene share.
+        bank: the folder of other drawings and sounds than the shipped ones.
+    """
     from mmattrib.datasets.scenes.dataset import ScenesDataset
 
-    return ScenesDataset(**options)
+    return ScenesDataset(
+        n, seed, first=first, split=split, options=options, shared=shared, bank=bank
+    )
 
 
 @hookimpl

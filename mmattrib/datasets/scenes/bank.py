@@ -30,6 +30,7 @@ from typing import (
 )
 
 from mmattrib.errors import InputError, OptionError
+from mmattrib.files import is_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,7 +162,7 @@ class Bank:
         except (OSError, ValueError, RuntimeError) as error:  # also a circle of links
             raise InputError(f"{str(folder)!r} can be no folder: {error}") from error
         self._remembered: dict[object, Callable[..., Any]] = {}
-        if self.folder is not None and not (self.folder / "catalog.json").is_file():
+        if self.folder is not None and not is_file(self.folder / "catalog.json"):
             raise InputError(
                 f"bank {folder}: a folder with a catalog.json is accepted, and this one has none "
                 "or is missing; leave the bank out to use the drawings and sounds of the package"

@@ -22,6 +22,10 @@ _KEPT = 128
 """Scenes that are kept: unrelated guides come from those that follow."""
 
 
+MOST = 10_000_000
+"""Most scenes, and the highest number of the first: far more than anybody can wait for."""
+
+
 class ScenesDataset(Dataset):
     """The scenes of a seed: picture, recording and caption, and what they share.
 
@@ -58,6 +62,8 @@ class ScenesDataset(Dataset):
         for label, value, least in (("n", n, 1), ("first", first, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise OptionError(f"{label} must be a whole number, {least} or more, got {value!r}")
+            if value > MOST:
+                raise OptionError(f"{label} must be at most {MOST}, got {value}")
         if options is not None and shared != 1:
             raise OptionError("give either options or shared; options say how many are shared")
         self.n, self.seed, self.first, self.split = n, seed, first, split

@@ -1,0 +1,102 @@
+"""The fuzzing command: it finds no fault, goes on where it stopped, and would find one."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples.fuzz import worker
+from examples.fuzz.__main__ import Report, fuzz, main
+from examples.fuzz.corpus import build
+from examples.fuzz.targets import TARGETS, Bench
+from examples.fuzz.worker import CRASH, HANG, MEMORY, OK, REFUSED, UNTYPED
+
+
+@pytest.fixture(scope="module")
+def corpus() -> dict[str, bytes]:
+    return build()
+
+
+def test_the_corpus_has_every_form(corpus: dict[str, bytes]) -> None:
+    assert {Path(name).suffix for name in corpus} >= {
+        ".png", ".jpg", ".tiff", ".gif", ".webp", ".wav", ".flac", ".ogg", ".npy", ".npz", ".json",
+        ".txt", ".csv", ".toml", ".safetensors", ".jsonl",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_few_cases_of_every_kind(
+    kind: str, corpus: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worker, "kind_of", lambda number: kind)
+    bench = Bench(corpus, tmp_path)
+    outcomes = set()
+    for number in range(12):
+        found = worker.run_case(bench, 7, number)
+        outcomes.add(found["outcome"])
+        assert found["outcome"] in (OK, REFUSED), found
+    assert outcomes
+
+
+def fails(bench: Bench, rng: np.random.Generator) -> None:
+    raise ZeroDivisionError("found")
+
+
+def test_a_case_is_the_same_again(corpus: dict[str, bytes], tmp_path: Path) -> None:
+    bench = Bench(corpus, tmp_path)
+    kinds = list(TARGETS)
+    number = kinds.index("caption files")
+    first = worker.run_case(bench, 3, number), (tmp_path / "caption.txt").read_bytes()
+    assert (worker.run_case(bench, 3, number), (tmp_path / "caption.txt").read_bytes()) == first
+
+
+def test_an_untyped_error_is_a_fault_with_its_place(
+    corpus: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TARGETS, "captions", fails)
+    number = list(TARGETS).index("captions")
+    found = worker.run_case(Bench(corpus, tmp_path), 0, number)
+    assert found["outcome"] == UNTYPED
+    assert found["error"] == "ZeroDivisionError: found"
+    assert "fails" in found["trace"]
+    report = Report(tmp_path / "out", 0)
+    report.add(number, found, str(tmp_path / "none"))
+    kept = tmp_path / "out" / "faults" / str(number) / "case.json"
+    assert json.loads(kept.read_text())["number"] == number
+    assert "untyped, captions, ZeroDivisionError" in report.text()
+
+
+def test_faults_of_one_kind_are_counted_and_a_few_are_kept(tmp_path: Path) -> None:
+    report = Report(tmp_path, 0)
+    for number in range(9):
+        said = {"kind": "arrays", "outcome": HANG, "error": "", "where": ""}
+        report.add(number, said, None)
+    (fault,) = report.faults.values()
+    assert fault == {"count": 9, "numbers": [0, 1, 2]}
+    report.write()
+    again = Report(tmp_path, 0)
+    assert (again.counts, again.faults) == (report.counts, report.faults)
+
+
+def test_the_command_runs_cases_in_a_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--seed", "11", "--out", str(tmp_path), "--minutes", "3"]
+    assert main([*given, "--cases", "17"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["next"] == 17
+    assert sum(sum(row.values()) for row in report["counts"].values()) == 17
+    assert capsys.readouterr().out.splitlines()[0].split()[-4:] == [UNTYPED, HANG, MEMORY, CRASH]
+    assert main(["--seed", "12", "--out", str(tmp_path)]) == 2
+
+
+@pytest.mark.slow
+def test_a_minute_finds_nothing(tmp_path: Path) -> None:
+    report = fuzz(tmp_path, seed=int(time.time()), seconds=60)
+    assert report.faults == {}, report.text()
+    assert report.next > 100
