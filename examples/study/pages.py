@@ -19,6 +19,7 @@ import numpy as np
 from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
 from mmattrib.errors import OptionError
 from mmattrib.evaluation import Results, View, against, load_results, markdown
+from mmattrib.evaluation.statistics import Numbers
 from mmattrib.evaluation.tables import row
 
 ROOT: Final = Path(__file__).parents[2]
@@ -169,6 +170,66 @@ def ablation() -> str:
     return "\n".join(lines)
 
 
+def kept_means() -> str:
+    """A price for all against shares of the match: means on what every variant was measured on."""
+    results = raw("keep")
+
+    def column(method: str, metric: str, directions: Sequence[str]) -> Numbers:
+        """One number for each checkpoint, scene and direction; NaN where a variant lacks it."""
+        tables = [
+            np.stack(
+                [
+                    results.values(m, d, metric, backbone, "search/one")
+                    for backbone in results.backbones
+                    for d in directions
+                ]
+            )
+            for m in results.methods
+        ]
+        lacking = np.isnan(tables).any(axis=0)
+        found: Numbers = tables[results.methods.index(method)][~lacking]
+        return found
+
+    words = [d for d in _SHOWN if d.startswith("text|")]
+    others = [d for d in _SHOWN if d not in words]
+    names = "object top-1 | iou | auc | energy | pointing | bits: mean, median | shut"
+    lines = [f"| | {names} | words: {names} |", row(["---"] * 15)]
+    for method in results.methods:
+        cells = [method]
+        for directions in (others, words):
+            cells += [f"{100 * column(method, m, directions).mean():.1f}" for m in RANKED]
+            bits = column(method, "capacity_bits", directions)
+            cells.append(f"{bits.mean():.0f}, {np.median(bits):.0f}")
+            cells.append(f"{100 * (bits == 0).mean():.0f}")
+        lines.append(row(cells))
+    return "\n".join(lines)
+
+
+def kept_against_price(backbones: Sequence[str], metrics: Sequence[str]) -> str:
+    """What the share of 0.9 changes, scene by scene."""
+    view = View(dataset="search/one", directions=_SHOWN, metrics=metrics, backbones=backbones)
+    return against(raw("keep"), "keep 0.9", ["beta 3"], view).rstrip("\n")
+
+
+def kept_of_nothing() -> str:
+    """Bits per map where one class is shared, and where none is, at a price and at a share."""
+    results = raw("keep")
+    names = ("search/one", "search/none")
+    lines = ["| | beta 3: one shared, none shared | keep 0.9: one shared, none shared | "
+             "keep 0.9: shut, none shared |", row(["---"] * 4)]  # fmt: skip
+    for direction in _SHOWN:
+        cells = [direction]
+        for method in ("beta 3", "keep 0.9"):
+            bits = [
+                results.values(method, direction, "capacity_bits", "shipped", name)
+                for name in names
+            ]
+            cells.append(", ".join(f"{np.nanmean(each):.1f}" for each in bits))
+        cells.append(f"{100 * (bits[1] == 0).sum() / np.isfinite(bits[1]).sum():.0f}")
+        lines.append(row(cells))
+    return "\n".join(lines)
+
+
 _SEEDS: Final = ("tiny-seed1", "tiny-seed2")
 _DROPS: Final = ("confidence_drop", "confidence_increase")
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
@@ -178,6 +239,10 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "leads, stamps, nearest": partial(leads, "stamps", (), ("nib", "m2ib")),
     "nothing shared": nothing_shared,
     "ablation": ablation,
+    "kept, means": kept_means,
+    "kept, all": partial(kept_against_price, (), RANKED),
+    "kept, shipped": partial(kept_against_price, SHIPPED, (*RANKED, "stability")),
+    "kept, nothing shared": kept_of_nothing,
     **{f"final, {c}": partial(everything, "final", "final/one", (c,)) for c in (*SHIPPED, *_SEEDS)},
     **{f"leads, {c}": partial(leads, "final", (c,)) for c in (*SHIPPED, *_SEEDS)},
     "leads, all": partial(leads, "final"),

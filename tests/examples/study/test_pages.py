@@ -6,7 +6,10 @@ import pytest
 
 from examples.study import pages
 
-QUICK = ("summary", "nothing shared", "ablation", "none shared", "two shared")
+QUICK = (
+    "summary", "nothing shared", "ablation", "none shared", "two shared", "kept, all",
+    "kept, shipped", "kept, means", "kept, nothing shared",
+)  # fmt: skip
 
 
 def marked() -> dict[str, list[str]]:
