@@ -98,7 +98,7 @@ def resnet_clip(width: int, layers: tuple[int, ...], side: int) -> Any:
     vision = {"image_size": side, "layers": layers, "width": width, "head_width": width // 2}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
-        made = open_clip.CLIP(embed_dim=24, vision_cfg=vision, text_cfg=text).eval()
+        made = open_clip.CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text).eval()
         livelier(made)
         with torch.no_grad():  # an attention pooler that cannot tell inputs apart tests nothing
             made.visual.attnpool.positional_embedding.mul_(0.1)
