@@ -18,6 +18,11 @@ Value = TypeVar("Value", bool, int, float, str)
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
+SMALLEST, LARGEST = 1e-9, 1e9
+"""Bounds of a number above 0, and of one without a bound of its own: beyond them float32 overflows
+or rounds to nothing."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What an option accepts, and when it acts.
@@ -48,13 +53,17 @@ class Limits:
         if self.least is not None and self.most is not None:
             return f"from {self.least:g} to {self.most:g}"
         parts = []
-        if self.above is not None:
+        if self.above == 0:
+            parts.append(f"{SMALLEST:g} or more")
+        elif self.above is not None:
             parts.append(f"above {self.above:g}")
         if self.least is not None:
             parts.append(f"{self.least:g} or more")
         if self.most is not None:
             parts.append(f"at most {self.most:g}")
-        return " and ".join(parts) or "a finite number"
+        elif parts and self.kind in (None, float):
+            parts.append(f"at most {LARGEST:g}")
+        return " and ".join(parts) or f"a number within ±{LARGEST:g}"
 
     def accepts(self, value: Any) -> bool:
         """Whether a value of the right type is accepted."""
@@ -64,9 +73,11 @@ class Limits:
             return value in self.choices
         if isinstance(value, str | bool):
             return True
-        if not math.isfinite(value):
+        if not math.isfinite(value) or (isinstance(value, float) and abs(value) > LARGEST):
             return False
         if self.above is not None and not value > self.above:
+            return False
+        if self.above == 0 and value < SMALLEST:
             return False
         return (self.least is None or value >= self.least) and (
             self.most is None or value <= self.most
