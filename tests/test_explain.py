@@ -242,7 +242,7 @@ def test_a_long_recording_keeps_its_own_time_axis(
         ({"image": IMAGE, "text": "a dog", "layer": {"text": 1.5}}, OptionError, "whole number"),
         ({"image": IMAGE, "text": "a dog", "method": "ca-m2bi"}, UnknownNameError, "'ca-m2ib'"),
         ({"image": IMAGE, "text": "a dog", "betta": 1}, OptionError, "beta"),
-        ({"image": IMAGE, "text": "a dog", "beta": -1}, OptionError, "beta must be above 0"),
+        ({"image": IMAGE, "text": "a dog", "beta": -1}, OptionError, "beta must be 1e-09 or more"),
         (
             {"image": IMAGE, "text": "a dog", "method": _Broken(), "beta": 1},
             OptionError,

@@ -84,7 +84,7 @@ def test_people_get_a_few_lines(attribute: Attribute, files: Path, tmp_path: Pat
     result = attribute("--audio", files / "good.wav", "--text", "a loud dog", "--out", out)
     assert result.code == 0, result.err
     lines = result.out.splitlines()
-    assert "95 % of" in lines[0]  # the verdict, on tiny's own calibration
+    assert "unknown" in lines[0]  # of random weights nobody knows what unrelated pairs look like
     assert lines[1].startswith("cosine of audio and text: ")
     assert lines[1].endswith("(method ca-m2ib, backbone tiny)")
     layer = mm.load(out)["audio"].layer
