@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,21 @@ def same(found: mm.Explanation, expected: mm.Explanation) -> None:
         assert found[side].diagnostics == own.diagnostics
 
 
-@pytest.mark.parametrize("pair", DIRECTIONS, ids="-".join)
-@pytest.mark.parametrize("method", NAMES)
+def _cases() -> Iterator[Any]:
+    """Descents fit with the same code in every direction; each of them is a longer test."""
+    for method in NAMES:
+        for pair in DIRECTIONS:
+            if method.startswith("descent") and pair != DIRECTIONS[0]:
+                continue
+            longer = [pytest.mark.slow] if method.startswith("descent-") else []
+            yield pytest.param(method, pair, marks=longer, id=f"{method}-{'-'.join(pair)}")
+
+
+@pytest.mark.parametrize(("method", "pair"), _cases())
 def test_a_map_is_the_same_alone_and_in_a_batch_bit_for_bit(
     tiny: mm.Backbone, samples: list[Any], method: str, pair: tuple[str, str]
 ) -> None:
     """Both sides of each pair; on `tiny`, on one thread."""
-    if method.startswith("descent") and pair != DIRECTIONS[0]:
-        pytest.skip("the descents fit with the same code in every direction")
     pairs = [{side: scene.input(side) for side in pair} for scene in samples]
     options: dict[str, Any] = {"method": method, "progress": False, **quick(method)}
     batch = list(mm.attribute_many(tiny, pairs, **options))
