@@ -119,7 +119,7 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(method, mode, marks=[pytest.mark.slow] if longer else [])
 
 
-@pytest.mark.parametrize(("method", "mode"), _cases())
+@pytest.mark.parametrize(("method", "mode"), list(_cases()))
 def test_every_method_gives_the_same_map_bit_for_bit(method: str, mode: str) -> None:
     expected = usual(method)
     with MODES[mode]():

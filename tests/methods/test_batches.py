@@ -43,7 +43,7 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(method, pair, marks=longer, id=f"{method}-{'-'.join(pair)}")
 
 
-@pytest.mark.parametrize(("method", "pair"), _cases())
+@pytest.mark.parametrize(("method", "pair"), list(_cases()))
 def test_a_map_is_the_same_alone_and_in_a_batch_bit_for_bit(
     tiny: mm.Backbone, samples: list[Any], method: str, pair: tuple[str, str]
 ) -> None:

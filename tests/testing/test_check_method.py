@@ -192,11 +192,9 @@ def test_options_say_what_they_accept() -> None:
     assert Two(width="2").width == 2.0  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="unknown kind 'firm'; accepted: soft, hard"):
         Two(kind="firm")
-    with pytest.raises(
-        OptionError, match=r"width must be 1e-09 or more and at most 1e\+09, got 0\.0"
-    ):
+    with pytest.raises(OptionError, match=r"width must be 1e-09 or more .*, got 0\.0"):
         Two(width=0.0)
     with pytest.raises(OptionError, match=r"width=2.0 would have no effect here: .*kind='soft'"):
         Two(kind="hard", width=2.0)
-    with pytest.raises(OptionError, match="width must be 1e-09 or more .*, got nan"):
+    with pytest.raises(OptionError, match=r"width must be 1e-09 or more .*, got nan"):
         Two(width=float("nan"))
