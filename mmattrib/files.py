@@ -1,4 +1,4 @@
-"""Write files whole or not at all; ask for files by names that none can have."""
+"""Write files whole or not at all, and ask whether a path exists, whatever its name holds."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ import soundfile
 
 from examples.tiny.asset_recipes import GM, GS, SONIC_PI, Drums, Effect, Phrase, Recipe, Samples
 
-FloatArray = npt.NDArray[np.float64]
+Samples64 = npt.NDArray[np.float64]
 
 RATE = 16_000
 RENDER_RATE = 44_100
@@ -51,7 +51,7 @@ class Rendering:
     A ``texture`` may be cut anywhere; anything else starts at its attack.
     """
 
-    samples: FloatArray
+    samples: Samples64
     source: str
     source_file: str
     keys: tuple[int, ...] = ()
@@ -83,17 +83,17 @@ class SoundSource:
             GM: self._synth.sfload(str(packages / GM_FILE)),
             GS: self._synth.sfload(str(packages / GS_FILE)),
         }
-        self._band: FloatArray = self._signal.butter(
+        self._band: Samples64 = self._signal.butter(
             6, BAND_HZ, btype="bandpass", fs=RATE, output="sos"
         )
 
-    def to_bank_rate(self, samples: FloatArray, rate: int) -> FloatArray:
+    def to_bank_rate(self, samples: Samples64, rate: int) -> Samples64:
         """Resample ``(T,)`` from ``rate`` Hz to 16 kHz and limit it to the common band."""
         shared = math.gcd(RATE, rate)
         out = self._signal.resample_poly(samples, RATE // shared, rate // shared)
         return np.asarray(self._signal.sosfiltfilt(self._band, out), dtype=np.float64)
 
-    def midi(self, font: str, bank: int, program: int, notes: Sequence[Note]) -> FloatArray:
+    def midi(self, font: str, bank: int, program: int, notes: Sequence[Note]) -> Samples64:
         """Render notes, up to four seconds, at 16 kHz: ``(T,)``. Bank 128 is percussion."""
         synth, drums = self._synth, bank == 128
         channel = 9 if drums else 0
@@ -103,7 +103,7 @@ class SoundSource:
             + [(n.start + n.length, 0, n.key, 0) for n in notes]
         )
         end = min(4.0, max(n.start + n.length for n in notes) + 0.15)
-        parts: list[FloatArray] = []
+        parts: list[Samples64] = []
         done = 0
         for time, on, key, velocity in [*events, (end, 0, 0, 0)]:
             wanted = min(int(time * RENDER_RATE), int(end * RENDER_RATE)) - done
@@ -119,7 +119,7 @@ class SoundSource:
         synth.generate(RENDER_RATE // 10)
         return self.to_bank_rate(np.concatenate(parts), RENDER_RATE)
 
-    def sample(self, name: str, rate: float) -> FloatArray:
+    def sample(self, name: str, rate: float) -> Samples64:
         """Read a Sonic Pi recording, played ``rate`` times as fast, at 16 kHz: ``(T,)``."""
         samples, file_rate = soundfile.read(
             self._packages / SONIC_PI_DIR / f"{name}.flac", always_2d=True
@@ -208,19 +208,19 @@ def _parity(low: int, high: int, heldout: bool) -> list[int]:
     return [k for k in range(low, high + 1) if (k % 2 == 0) == heldout]
 
 
-def frame_rms(samples: FloatArray) -> FloatArray:
+def frame_rms(samples: Samples64) -> Samples64:
     """Return the RMS of each 20 ms frame of ``(T,)`` samples at 16 kHz."""
     padded = np.pad(samples, (0, (-len(samples)) % FRAME)).reshape(-1, FRAME)
     return np.asarray(np.sqrt((padded**2).mean(1)), dtype=np.float64)
 
 
-def active_rms(samples: FloatArray) -> float:
+def active_rms(samples: Samples64) -> float:
     """Return the RMS over the frames above a tenth of the loudest one."""
     levels = frame_rms(samples)
     return float(np.sqrt((levels[levels > 0.1 * levels.max()] ** 2).mean()))
 
 
-def condition(raw: Rendering, seconds: float, rng: np.random.Generator) -> FloatArray:
+def condition(raw: Rendering, seconds: float, rng: np.random.Generator) -> Samples64:
     """Trim, cut or repeat to about ``seconds``, bring to the common level and fade: ``(T,)``.
 
     Raises:
@@ -245,7 +245,7 @@ def condition(raw: Rendering, seconds: float, rng: np.random.Generator) -> Float
     return samples
 
 
-def _window(samples: FloatArray, wanted: int, rng: np.random.Generator) -> FloatArray:
+def _window(samples: Samples64, wanted: int, rng: np.random.Generator) -> Samples64:
     """Cut a window where the sound is at work: at least 0.6 of the loudest window's RMS."""
     starts = np.arange(0, min(len(samples) - wanted, 2 * RATE) + 1, FRAME)
     energy = np.concatenate([[0.0], np.cumsum(samples**2)])
@@ -254,7 +254,7 @@ def _window(samples: FloatArray, wanted: int, rng: np.random.Generator) -> Float
     return samples[start : start + wanted].copy()
 
 
-def _repeat(samples: FloatArray, wanted: int, rng: np.random.Generator) -> FloatArray:
+def _repeat(samples: Samples64, wanted: int, rng: np.random.Generator) -> Samples64:
     """Repeat a short sound with gaps of 30 to 150 ms, while room for most of it is left."""
     parts = [samples]
     used = len(samples)
@@ -267,7 +267,7 @@ def _repeat(samples: FloatArray, wanted: int, rng: np.random.Generator) -> Float
     return np.concatenate(parts)[:wanted].copy()
 
 
-def encode(samples: FloatArray, serial: int) -> bytes:
+def encode(samples: Samples64, serial: int) -> bytes:
     """Encode ``(T,)`` samples as Ogg Vorbis at the common level *after* decoding.
 
     The codec takes a little energy from some sounds and adds a little to others, hence the second
@@ -277,7 +277,7 @@ def encode(samples: FloatArray, serial: int) -> bytes:
     return _with_serial(_vorbis(samples * (ACTIVE_RMS / active_rms(decoded))), serial)
 
 
-def _vorbis(samples: FloatArray) -> bytes:
+def _vorbis(samples: Samples64) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(
         buffer,

@@ -33,8 +33,8 @@ from examples.tiny.asset_synth import (
     RATE,
     SECONDS,
     TRAIN_RATES,
-    FloatArray,
     Rendering,
+    Samples64,
     condition,
     encode,
     frame_rms,
@@ -282,7 +282,7 @@ def _rendering(data: bytes, member: str, rate: float, part: str | None) -> Rende
     return Rendering(sound, source, member, rate=rate, texture=True)
 
 
-def to_bank_rate(samples: FloatArray, rate: float) -> FloatArray:
+def to_bank_rate(samples: Samples64, rate: float) -> Samples64:
     """Resample ``(T,)`` from ``rate`` Hz to 16 kHz and limit it to the bank's band, by FFT."""
     count = round(len(samples) * RATE / rate)
     spectrum = np.fft.rfft(samples)
@@ -295,7 +295,7 @@ def to_bank_rate(samples: FloatArray, rate: float) -> FloatArray:
     return np.asarray(out, dtype=np.float64)
 
 
-def sounding(samples: FloatArray, source: str) -> FloatArray:
+def sounding(samples: Samples64, source: str) -> Samples64:
     """Return ``(T,)`` without the silence before and after what sounds, in whole 20 ms frames.
 
     Raises:
@@ -308,7 +308,7 @@ def sounding(samples: FloatArray, source: str) -> FloatArray:
     return samples[int(loud[0]) * FRAME : (int(loud[-1]) + 1) * FRAME]
 
 
-def cut(samples: FloatArray) -> tuple[FloatArray, FloatArray]:
+def cut(samples: Samples64) -> tuple[Samples64, Samples64]:
     """Cut ``(T,)`` in two, after CUT_SHARE of the frames that sound."""
     levels = frame_rms(samples)
     sounds = np.cumsum(levels > 0.1 * levels.max())

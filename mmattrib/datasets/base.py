@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmattrib.errors import InputError, OptionError
-from mmattrib.samples import Sample
-from mmattrib.types import SECOND
+from mmattrib.samples import Part, Region, Sample
+from mmattrib.types import SECOND, Axis, RawImage
 
 if TYPE_CHECKING:
     from mmattrib.types import JSONValue, RawInput
@@ -92,17 +92,41 @@ class Dataset(ABC):
     def without(self, sample: Sample, side: str, part: int, raw: RawInput) -> RawInput | None:
         """One input of a sample with one of its parts taken away, or None where that cannot be.
 
+        Pictures fade to their mean colour there (:func:`mmattrib.perturb.keep`); a data set that
+        can make the input again without the part does so instead.
+
         Args:
             sample: the sample.
             side: of the input.
             part: number of the part in the truth of the side.
             raw: the decoded input.
+
+        Raises:
+            InputError: the part does not lie on this input.
         """
-        return None
+        known = sample.truth.get(side)
+        region = None if known is None else known.parts[part].region
+        return None if region is None else _faded(raw, region)
 
     def __repr__(self) -> str:
         size = self.size()
         return f"{type(self).__name__}({self.name!r}{'' if size is None else f', {size} samples'})"
+
+
+def _faded(raw: RawInput, region: Region | tuple[Region, ...]) -> RawInput | None:
+    if not isinstance(raw, RawImage):
+        return None  # where a part of another input lies follows from a model's own axes
+    import numpy as np
+
+    from mmattrib.perturb import keep
+    from mmattrib.placement import from_map
+
+    axes = tuple(
+        Axis(name, "px", np.arange(count, dtype=np.float32) + np.float32(0.5))
+        for name, count in zip("yx", raw.pixels.shape, strict=False)
+    )
+    plane = from_map("image", np.zeros(raw.pixels.shape[:2], np.float32), "none", axes)
+    return keep(raw, ~Part(region).on(plane))
 
 
 def _names(sample: Sample, side: str) -> frozenset[str]:

@@ -195,6 +195,7 @@ def _told_apart(given: Sequence[Candidate]) -> tuple[Candidate, ...]:
         if len(alike) > 1 and isinstance(candidate, Variant):
             candidate = replace(candidate, label=_with_options(candidate, alike))
         found.append(candidate)
+    _refuse_seeds(found)
     labels = [candidate.label for candidate in found]
     for label in labels:
         if labels.count(label) > 1:
@@ -203,6 +204,18 @@ def _told_apart(given: Sequence[Candidate]) -> tuple[Candidate, ...]:
                 "methods={'first': ..., 'second': ...}"
             )
     return tuple(found)
+
+
+def _refuse_seeds(found: Sequence[Candidate]) -> None:
+    """Refuse live methods that differ in their seed alone: an evaluation gives each its own."""
+    live = [c for c in found if isinstance(c, Variant) and isinstance(c.method, Method)]
+    for place, one in enumerate(live):
+        for other in live[:place]:
+            if one.id == other.id and one.make(None).describe() != other.make(None).describe():
+                raise OptionError(
+                    f"{other.label!r} and {one.label!r} differ in their seed alone, which an "
+                    "evaluation sets; give one of them and seed=[0, 1], which averages over seeds"
+                )
 
 
 def _with_options(variant: Variant, alike: Sequence[Candidate]) -> str:

@@ -270,7 +270,7 @@ class Results:
 
 
 class Collector:
-    """Results in the making: entries of tasks in, :class:`Results` out."""
+    """Takes in finished entries of a store, one by one, and gives :class:`Results`."""
 
     def __init__(self) -> None:
         self._numbers: dict[Column, dict[int, float]] = {}

@@ -94,7 +94,7 @@ def evaluate(
     )  # fmt: skip
     if not isinstance(resume, str | Path | None):
         raise OptionError(f"resume must be the path of a file, got {type(resume).__name__}")
-    store = None if resume is None else Store(resume, plan.describe())
+    store = None if resume is None else Store(resume, plan.head())
     outcome = run(plan, store, executor_for(jobs), progress=progress)
     return outcome.results
 
@@ -123,8 +123,15 @@ class Plan:
         """How many pairs of inputs will be measured, or None where nobody can tell."""
         return count_tasks(self.context, self.context.datasets, len(self.pairs), self.seeds)
 
+    def head(self) -> dict[str, JSONValue]:
+        """What a store of it belongs to: a data set may grow, and its finished samples count."""
+        told = self.describe()
+        for dataset in told["datasets"].values():
+            del dataset["size"]
+        return told
+
     def describe(self) -> dict[str, JSONValue]:
-        """What the numbers depend on, JSON values: provenance, and the head of a store."""
+        """What the numbers depend on, JSON values, for provenance."""
         context = self.context
         return {
             "version": __version__,
@@ -289,7 +296,7 @@ def _metric(made: Any) -> Metric:
 
 @dataclass
 class Outcome:
-    """What came of a run.
+    """What a run measured, what it found finished, and what failed.
 
     Attributes:
         results: every number of the plan, those of earlier runs included.

@@ -74,6 +74,12 @@ def markdown(results: Results, view: View | None = None) -> str:
         inside = [direction for direction in group if direction in view.directions]
         if len(inside) > 1:
             parts.append(_table(results, view, name, inside))
+    if set(results.metrics) == {"seconds"}:
+        parts.append(
+            "Nothing is known of what these inputs share, and no metric was asked for that needs "
+            "no truth: ask for some (`mmattrib metrics` lists them), e.g. confidence_drop, or give "
+            "masks or boxes."
+        )
     told = _problems(results)
     return "\n\n".join([*parts, *([told] if told else [])]) + "\n"
 

@@ -176,16 +176,18 @@ class Case:
         guide: Any | None = None,
         backbone: Backbone | None = None,
     ) -> Attribution:
-        """The attribution of the same input with one thing changed; kept for other metrics.
+        """The attribution of the same input with one thing changed.
+
+        Kept for other metrics where the guide is the pair's own or :attr:`unrelated`.
 
         Args:
             seed: of the method's noise; the case's own if None.
             guide: another guide, as :func:`mmattrib.attribute` takes it.
             backbone: another model, such as one with other weights.
         """
-        if backbone is not None:
+        if backbone is not None or (guide is not None and guide is not self.unrelated):
             return self.model.reexplain(seed=seed, guide=guide, backbone=backbone)
-        key = ("reexplain", seed, None if guide is None else id(guide))
+        key = ("reexplain", seed, guide is not None)
         return self.keep(key, lambda: self.model.reexplain(seed=seed, guide=guide, backbone=None))
 
     @cached_property

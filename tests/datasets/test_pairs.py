@@ -11,7 +11,10 @@ from PIL import Image
 
 import mmattrib as mm
 from mmattrib.errors import InputError, OptionError
+from mmattrib.io import load_image
 from mmattrib.samples import BoxRegion
+from mmattrib.testing import check_dataset
+from mmattrib.types import RawImage
 
 
 @pytest.fixture
@@ -50,6 +53,23 @@ def test_rows_are_samples(folder: Path) -> None:
     assert first.tags == {"source": "web"}
     assert data.size() == 2
     assert repr(data) == "PairsDataset('pairs', 2 samples)"
+
+
+def test_a_folder_of_pairs_keeps_the_contract_of_data_sets(folder: Path) -> None:
+    lines = ["image,text,boxes,mask", "a.png,a dog,0 0 32 24,", "b.png,a piano,,mask.png"]
+    check_dataset(mm.load_dataset("pairs", folder=write(folder, *lines)))
+
+
+def test_a_part_of_a_picture_can_be_taken_away(folder: Path) -> None:
+    data = mm.load_dataset("pairs", folder=write(folder, "image,text,boxes", "a.png,a,0 0 9 5"))
+    (sample,) = data
+    raw = load_image(folder / "a.png")
+    left = data.without(sample, "image", 0, raw)
+    assert isinstance(left, RawImage)
+    changed = (left.pixels != raw.pixels).any(-1)
+    assert changed[:5, :9].mean() > 0.95
+    assert not changed[5:].any()
+    assert not changed[:, 9:].any()
 
 
 def test_a_folder_is_evaluated_as_it_is(folder: Path) -> None:

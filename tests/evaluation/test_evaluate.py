@@ -84,6 +84,14 @@ def test_two_methods_of_one_name_keep_a_column_each(
     assert named.methods == ("a", "b")
 
 
+def test_methods_that_differ_in_their_seed_alone_are_refused(
+    untrained: mm.Backbone, three: mm.Dataset
+) -> None:
+    methods = {"a": mm.load_method("random", seed=0), "b": mm.load_method("random", seed=1)}
+    with pytest.raises(OptionError, match=r"differ in their seed alone.*seed=\[0, 1\]"):
+        evaluate(untrained, three, methods=methods)
+
+
 def test_layers_go_with_the_variant(untrained: mm.Backbone, three: mm.Dataset) -> None:
     variants = [Variant(f"at {k}", "nib", {"steps": 1}, {"image": k, "audio": 0}) for k in (0, 2)]
     found = evaluate(untrained, three, methods=variants)

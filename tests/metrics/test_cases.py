@@ -12,7 +12,7 @@ import mmattrib as mm
 from mmattrib.datasets.scenes import ScenesDataset
 from mmattrib.errors import InputError, OptionError
 from mmattrib.evaluation import Results
-from mmattrib.metrics import MODEL, REEXPLAIN, TRUTH, Case
+from mmattrib.metrics import MODEL, REEXPLAIN, TRUTH, Case, Metric
 from mmattrib.metrics.faithfulness import ConfidenceDrop, Cosine, kept_cosine, reduced_input
 from mmattrib.metrics.localisation import Auc, Energy
 from mmattrib.metrics.sensitivity import rank_correlation, ranks
@@ -107,6 +107,35 @@ def measured(metrics: Any, methods: Any, n: int = 2) -> Results:
     return mm.evaluate(
         tiny, data, methods=methods, metrics=metrics, pairs=[("image", "text")], progress=False
     )
+
+
+def test_each_guide_gets_a_map_of_its_own(untrained: mm.Backbone) -> None:
+    """Guides that are made and dropped may stand at one address, one after the other."""
+
+    class Asking(Metric):
+        name = "asking"
+        summary = "whether maps under other guides are those of attribute()"
+        needs = frozenset({REEXPLAIN})
+
+        def score(self, case: Case) -> float:
+            return float(
+                all(
+                    np.array_equal(
+                        case.reexplain(guide=f"a dog {word}").token_scores,
+                        mm.attribute(untrained, image=case.raw, text=f"a dog {word}", method="nib")[
+                            "image"
+                        ].token_scores,
+                    )
+                    for word in ("and a piano", "in the rain", "on a table", "at night", "near")
+                )
+            )
+
+    data = ScenesDataset(1, seed=7001)
+    found = mm.evaluate(
+        untrained, data, methods=["nib"], metrics=[Asking()], pairs=[("image", "text")],
+        progress=False,
+    )  # fmt: skip
+    assert found.values("nib", "image|text", "asking") == [1.0]
 
 
 def test_probes_tell_the_seed_and_the_guide_apart() -> None:
