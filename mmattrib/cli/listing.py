@@ -159,7 +159,8 @@ def _show(kind: Kind, name: str, as_json: bool) -> None:
         tell(described)
         return
     lines = [f"{name}: {entry.summary}".rstrip(": "), f"from {entry.source}"]
-    lines += [f"embeds {', '.join(entry.modalities)}"] if entry.modalities else []
+    does = "holds" if kind == "dataset" else "embeds"
+    lines += [f"{does} {', '.join(entry.modalities)}"] if entry.modalities else []
     lines += [f"not ready: {described['todo']}"] if described["todo"] else []
     lines += ["", "Options:"] if described["options"] else ["", "It takes no options."]
     for option in described["options"]:

@@ -342,7 +342,9 @@ class Registry:
             ]
         else:
             parts = [f"no {kind} is named {name!r}.{did_you_mean(str(name), known)}"]
-        parts.append(f"Registered: {', '.join(known) or 'none'}.")
+        # Names kept for comparison can be asked for, but nobody who mistypes one is after them.
+        offered = [n for n in known if not all(c.research for c in self._claims[kind, n])]
+        parts.append(f"Registered: {', '.join(offered) or 'none'}.")
         broken = [p for p in self.problems if p.may_have_given(kind)]
         if broken:
             listed = "; ".join(f"{p.distribution} ({p.stage}: {p.message})" for p in broken[:3])

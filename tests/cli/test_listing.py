@@ -167,3 +167,15 @@ def test_a_plugin_adds_a_command_and_cannot_replace_one(run: Run, plugins: Plugi
 
 def test_a_table_lines_up() -> None:
     assert table(["A", "LONG"], [["xyz", "1"], ["", "22"]]) == "A    LONG\nxyz  1\n     22"
+
+
+def test_a_dataset_holds_what_a_backbone_embeds(run: Run) -> None:
+    assert "holds image, audio, text" in run("datasets", "pairs").out
+    assert "embeds image, audio, text" in run("backbones", "tiny").out
+
+
+def test_a_mistyped_method_is_answered_without_the_research_methods(run: Run) -> None:
+    result = run("methods", "m2ibb")
+    assert result.code != 0
+    assert "ca-m2ib" in result.err
+    assert "descent" not in result.err
