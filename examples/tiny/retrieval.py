@@ -8,7 +8,8 @@ elsewhere is the method's failure.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import torch
@@ -67,11 +68,12 @@ def retrieval_accuracy(a: Tensor, b: Tensor) -> float:
 
 
 def _accuracies(
-    model: TinyModel, pools: Sequence[Sequence[Scene]], tokenizer: WordTokenizer
+    pools: Sequence[Sequence[Scene]], embed: Callable[[Sequence[Scene], str], Tensor]
 ) -> dict[str, float]:
+    """Retrieval per pair of modalities, mean over pools; ``embed`` makes rows of length 1."""
     totals = {f"{a}-{b}": 0.0 for a, b in PAIRS}
     for pool in pools:
-        e = {m: embed_scenes(model, pool, m, tokenizer) for m in ("image", "audio", "text")}
+        e = {m: embed(pool, m) for m in ("image", "audio", "text")}
         for a, b in PAIRS:
             totals[f"{a}-{b}"] += retrieval_accuracy(e[a], e[b]) / len(pools)
     return totals
@@ -89,7 +91,7 @@ def single_object(
     pools = [
         [scene_of([name], seed, d, split, bank) for name in bank.class_names] for d in range(draws)
     ]
-    return _accuracies(model, pools, tokenizer)
+    return _accuracies(pools, partial(embed_scenes, model, tokenizer=tokenizer))
 
 
 def multi_pools(
@@ -146,7 +148,10 @@ def multi_object(
     unambiguous: bool = True,
 ) -> dict[str, float]:
     """Retrieval out of `size` scenes with two shared classes and a distractor on each side."""
-    return _accuracies(model, multi_pools(bank, split, pools, size, seed, unambiguous), tokenizer)
+    return _accuracies(
+        multi_pools(bank, split, pools, size, seed, unambiguous),
+        partial(embed_scenes, model, tokenizer=tokenizer),
+    )
 
 
 def multi_object_ceiling(
@@ -164,18 +169,15 @@ def multi_object_ceiling(
     """
     names = bank.class_names
     noise = random.Random(0)
-    totals = {f"{a}-{b}": 0.0 for a, b in PAIRS}
-    for pool in multi_pools(bank, split, pools, size, seed, unambiguous):
-        e: dict[str, Tensor] = {}
-        for modality in ("image", "audio", "text"):
-            rows = torch.zeros(len(pool), len(names))
-            for row, scene in zip(rows, pool, strict=True):
-                for name in classes_of(scene, modality):
-                    row[names.index(name)] = 1.0 + 1e-4 * noise.random()
-            e[modality] = F.normalize(rows, dim=-1)
-        for a, b in PAIRS:
-            totals[f"{a}-{b}"] += retrieval_accuracy(e[a], e[b]) / pools
-    return totals
+
+    def embed(pool: Sequence[Scene], modality: str) -> Tensor:
+        rows = torch.zeros(len(pool), len(names))
+        for row, scene in zip(rows, pool, strict=True):
+            for name in classes_of(scene, modality):
+                row[names.index(name)] = 1.0 + 1e-4 * noise.random()
+        return F.normalize(rows, dim=-1)
+
+    return _accuracies(multi_pools(bank, split, pools, size, seed, unambiguous), embed)
 
 
 def classes_of(scene: Scene, modality: str) -> list[str]:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mmattrib.cli.arguments import (
+    checked_device,
+    parse_layers,
+    parse_options,
+    with_backbone,
+    with_backbone_options,
+    with_device,
+    with_layer,
+    with_method,
+    with_method_options,
+    with_out,
+    with_seed,
+)
 from mmattrib.cli.listing import json_option
-from mmattrib.cli.outputs import SUFFIXES, check_outputs
+from mmattrib.cli.outputs import check_outputs
 from mmattrib.cli.speech import say, tell
 from mmattrib.cli.summary import describe, summarise
 from mmattrib.errors import InputError, OptionError
@@ -20,18 +32,9 @@ from mmattrib.plugins.contained import contained
 from mmattrib.plugins.registry import did_you_mean
 from mmattrib.types import SECOND, RawInput
 
-out_option = click.option(
-    "--out",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help=f"A file to write; its suffix says what: {', '.join(SUFFIXES)}. May be repeated; a file "
-    "that exists is replaced.",
-)
-
 
 @click.command()
-@click.option("--backbone", default="tiny", show_default=True, help="One of `mmattrib backbones`.")
+@with_backbone
 @click.option("--image", type=click.Path(), help="A picture, in any format that pillow reads.")
 @click.option("--audio", type=click.Path(), help="A recording, in any format libsndfile reads.")
 @click.option("--text", help="A caption.")
@@ -45,30 +48,12 @@ out_option = click.option(
     "caption, e.g. text='a cat'. A second input of one modality is its name with _2: "
     "image_2=b.png. May be repeated.",
 )
-@click.option("--method", default="ca-m2ib", show_default=True, help="One of `mmattrib methods`.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the method's noise.")
-@click.option(
-    "--layer",
-    multiple=True,
-    metavar="[MODALITY=]N",
-    help="Layer to explain, e.g. image=1, or 1 for both sides; -1 is the embedding output. "
-    "Default: each encoder's own choice.",
-)
-@click.option(
-    "--option",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the method, e.g. beta=0.1. May be repeated.",
-)
-@click.option(
-    "--backbone-option",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the backbone, e.g. a checkpoint. May be repeated.",
-)
-@click.option(
-    "--device", help="Where to compute, e.g. cpu or cuda. Default: the backbone's choice."
-)
+@with_method
+@with_seed
+@with_layer
+@with_method_options
+@with_backbone_options
+@with_device
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -76,7 +61,7 @@ out_option = click.option(
     help="What `mmattrib calibrate` wrote for this backbone; it says whether the two inputs match "
     "at all. Default: the backbone's own, if it ships one.",
 )
-@out_option
+@with_out
 @json_option
 def attribute(
     backbone: str,
@@ -210,61 +195,6 @@ def decode(given: Mapping[str, str | Path], modalities: Mapping[str, str]) -> di
     return {side: load(modalities[side], source) for side, source in given.items()}
 
 
-def parse_layers(texts: Sequence[str], modalities: tuple[str, ...]) -> dict[str, int] | int | None:
-    """Layers from ``MODALITY=N`` or ``N``.
-
-    Raises:
-        OptionError: not a whole number, a modality that is not in the pair, or one named twice.
-    """
-    layers: dict[str, int] = {}
-    for text in texts:
-        modality, equals, number = text.rpartition("=")
-        try:
-            layer = int(number)
-        except ValueError:
-            raise OptionError(
-                f"--layer {text} gives no whole number; accepted: N, or MODALITY=N such as "
-                f"{modalities[0]}=1"
-            ) from None
-        if not equals:
-            if len(texts) > 1:
-                raise OptionError(
-                    f"--layer {text} stands for both sides; give it alone, or name the modality, "
-                    f"e.g. {modalities[0]}={layer}"
-                )
-            return layer
-        if modality not in modalities:
-            raise OptionError(
-                f"--layer {text} names {modality!r}, which is not in the pair; accepted: "
-                f"{' and '.join(modalities)}"
-            )
-        if modality in layers:
-            raise OptionError(f"--layer {text} names {modality!r} again; give one layer for it")
-        layers[modality] = layer
-    return layers or None
-
-
-def parse_options(texts: Sequence[str], what: str) -> dict[str, Any]:
-    """Options from ``KEY=VALUE``; a value that is JSON (numbers, true, lists) is read as such.
-
-    Raises:
-        OptionError: no ``=``, a key that is no name, or one given twice.
-    """
-    options: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        key = key.strip().replace("-", "_")
-        if not equals or not key.isidentifier():
-            raise OptionError(f"{what} {text} is not KEY=VALUE; write it like beta=0.1")
-        if key in options:
-            raise OptionError(f"{what} {text} gives {key!r} again; give it once")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-    return options
-
-
 def _refuse_own_keywords(options: dict[str, Any], function: Any) -> None:
     """Options share one call with the inputs, so names of the call's own are not options."""
     own = [name for name in inspect.signature(function).parameters if name != "options"]
@@ -272,26 +202,3 @@ def _refuse_own_keywords(options: dict[str, Any], function: Any) -> None:
         if key in own:
             flag = did_you_mean(key, ["--seed", "--layer", "--method", "--backbone"])
             raise OptionError(f"--option {key}=... is not an option of a method.{flag}")
-
-
-def checked_device(device: str) -> str:
-    """A device that torch can compute on here.
-
-    Raises:
-        OptionError: torch does not know it, or has none.
-    """
-    import torch
-
-    try:
-        torch.zeros(1, dtype=torch.float32, device=device).add(1).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        here = ["cpu"]
-        if torch.cuda.is_available():
-            here += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        if torch.backends.mps.is_available():
-            here.append("mps")
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise OptionError(
-            f"--device {device} cannot be used here ({reason}); accepted: {', '.join(here)}"
-        ) from error
-    return device

@@ -6,27 +6,30 @@ from pathlib import Path
 
 import click
 
-from mmattrib.cli.attribute import checked_device, parse_layers, parse_options
+from mmattrib.cli.arguments import (
+    checked_device,
+    parse_layers,
+    parse_options,
+    with_backbone,
+    with_backbone_options,
+    with_data,
+    with_data_options,
+    with_device,
+    with_layer,
+    with_method,
+    with_method_options,
+    with_seed,
+)
 from mmattrib.cli.outputs import check_outputs
 from mmattrib.plugins import default_plugins
 
 
 @click.command()
-@click.option("--backbone", default="tiny", show_default=True, help="One of `mmattrib backbones`.")
-@click.option(
-    "--backbone-option",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the backbone, e.g. a checkpoint. May be repeated.",
-)
-@click.option("--device", help="Where to compute. Default: the backbone's choice.")
-@click.option("--data", default="scenes", show_default=True, help="One of `mmattrib datasets`.")
-@click.option(
-    "--data-option",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the data set, e.g. folder=DIR of pairs. May be repeated.",
-)
+@with_backbone
+@with_backbone_options
+@with_device
+@with_data
+@with_data_options
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -42,20 +45,10 @@ from mmattrib.plugins import default_plugins
     help="How many of them are explained too, so that pages know what an empty map holds; 0 for "
     "none, which is much quicker.",
 )
-@click.option("--method", default="ca-m2ib", show_default=True, help="One of `mmattrib methods`.")
-@click.option(
-    "--option",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the method, e.g. beta=0.1. May be repeated.",
-)
-@click.option(
-    "--layer",
-    multiple=True,
-    metavar="[MODALITY=]N",
-    help="Layer to explain. Default: each encoder's own choice.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the method's noise.")
+@with_method
+@with_method_options
+@with_layer
+@with_seed
 @click.option(
     "--out",
     required=True,

@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from mmattrib.cli.attribute import checked_device, parse_layers, parse_options
+from mmattrib.cli.arguments import (
+    checked_device,
+    parse_layers,
+    parse_options,
+    with_backbone,
+    with_backbone_options,
+    with_data,
+    with_data_options,
+    with_device,
+    with_layer,
+)
 from mmattrib.cli.outputs import check_file, check_outputs
 from mmattrib.cli.speech import say
 from mmattrib.errors import OptionError
@@ -20,22 +30,11 @@ SUFFIXES = (".md", ".json")
 
 
 @click.command()
-@click.option("--backbone", default="tiny", show_default=True, help="One of `mmattrib backbones`.")
-@click.option(
-    "--backbone-option",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the backbone, e.g. a checkpoint. May be repeated.",
-)
-@click.option("--device", help="Where to compute. Default: the backbone's choice.")
-@click.option("--data", default="scenes", show_default=True, help="One of `mmattrib datasets`.")
-@click.option(
-    "--data-option",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the data set, e.g. folder=DIR of pairs, or seed=1 of scenes. May be "
-    "repeated.",
-)
+@with_backbone
+@with_backbone_options
+@with_device
+@with_data
+@with_data_options
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -66,13 +65,7 @@ SUFFIXES = (".md", ".json")
     multiple=True,
     help="Of the methods' noise; repeated to average. Default: 0.",
 )
-@click.option(
-    "--layer",
-    multiple=True,
-    metavar="[MODALITY=]N",
-    help="Layer to explain, e.g. image=1, or 1 for all; -1 is the embedding output. "
-    "Default: each encoder's own choice.",
-)
+@with_layer
 @click.option(
     "--baseline", metavar="METHOD", help="Show the paired difference of the others from it."
 )

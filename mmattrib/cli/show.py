@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mmattrib.cli.attribute import out_option
+from mmattrib.cli.arguments import with_out
 from mmattrib.cli.listing import json_option
 from mmattrib.cli.outputs import check_outputs
 from mmattrib.cli.speech import say, tell
@@ -15,7 +15,7 @@ from mmattrib.cli.summary import describe, summarise
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@out_option
+@with_out
 @json_option
 def show(file: Path, out: tuple[Path, ...], as_json: bool) -> None:
     """Show a saved explanation, and draw it again.
