@@ -21,7 +21,9 @@ from mmattrib.cli.arguments import (
     with_seed,
 )
 from mmattrib.cli.outputs import check_outputs
+from mmattrib.cli.speech import say
 from mmattrib.plugins import default_plugins
+from mmattrib.plugins.contained import contained
 
 
 @click.command()
@@ -87,22 +89,23 @@ def calibrate(
 
     import mmattrib
 
-    dataset = mmattrib.load_dataset(data, **data_options)
-    made_by = mmattrib.load_method(method, seed, **method_options)
-    if device is not None:
-        options["device"] = checked_device(device)
-    made = mmattrib.calibrate(
-        mmattrib.load_backbone(backbone, **options),
-        dataset,
-        limit=limit,
-        maps=maps,
-        method=made_by,
-        layer=layers,
-    )
+    with contained():  # models, methods and data sets of others may print
+        dataset = mmattrib.load_dataset(data, **data_options)
+        made_by = mmattrib.load_method(method, seed, **method_options)
+        if device is not None:
+            options["device"] = checked_device(device)
+        made = mmattrib.calibrate(
+            mmattrib.load_backbone(backbone, **options),
+            dataset,
+            limit=limit,
+            maps=maps,
+            method=made_by,
+            layer=layers,
+        )
     made.save(out)
     for kind, known in made.similarities.items():
-        click.echo(
+        say(
             f"{kind}: of {known.n} unrelated pairs 95 % have a cosine of at most "
             f"{known.at(95):.3f}, 99 % of at most {known.at(99):.3f}"
         )
-    click.echo(f"Wrote {out}")
+    say(f"Wrote {out}")
