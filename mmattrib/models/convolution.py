@@ -26,6 +26,7 @@ import einops
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
+from torch.nn import functional as nnf
 
 from mmattrib.errors import EncoderError
 from mmattrib.models.blocks import BlockEncoder, first_of, with_first
@@ -59,25 +60,37 @@ class ConvCells:
         return cls(size, size)
 
     def through(
-        self, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
+        self,
+        kernel: int,
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int = 1,
     ) -> ConvCells:
         """Behind one more convolution or pooling, as torch counts its arguments.
+
+        Args:
+            kernel: its height and width.
+            stride: from one place to the next.
+            padding: on every side, or before and after where these differ, as they do on even
+                maps with TensorFlow's ``SAME``.
+            dilation: of the kernel.
 
         Raises:
             EncoderError: nothing is left of the map.
         """
         reach = dilation * (kernel - 1)
-        rows, columns = ((n + 2 * padding - reach - 1) // stride + 1 for n in self.count)
+        before, after = (padding, padding) if isinstance(padding, int) else padding
+        rows, columns = ((n + before + after - reach - 1) // stride + 1 for n in self.count)
         if min(rows, columns) < 1:
             raise EncoderError(
                 f"a map of {self.count} has no place left behind a kernel of {kernel}, stride "
-                f"{stride}, padding {padding}"
+                f"{stride}, padding {before}, {after}"
             )
         return replace(
             self,
             count=(rows, columns),
             stride=self.stride * stride,
-            centre=self.centre + (reach / 2 - padding) * self.stride,
+            centre=self.centre + (reach / 2 - before) * self.stride,
         )
 
     def positions(self, axis: int, length: int, start: float, stop: float) -> npt.NDArray[Any]:
@@ -156,7 +169,8 @@ class ConvImageEncoder(ConvEncoder):
     """A convolutional tower of pictures.
 
     Inputs hold ``"pixels"`` ``(B, 3, h, w)`` and ``"boxes"``. A subclass adds ``forward`` and
-    ``project``; ``suffix`` replays the tower.
+    ``project``. ``suffix`` replays the tower, unless the subclass adds :meth:`pool` too: then it
+    runs the blocks behind the layer alone.
 
     Attributes:
         cells: of the embedding output (what the first block is given), then of every block.
@@ -195,6 +209,34 @@ class ConvImageEncoder(ConvEncoder):
                 "for the embedding output and one for every block"
             )
         self.default_layer = len(self.blocks) - 2 if default_layer is None else default_layer
+
+    def pool(self, maps: Tensor, inputs: EncoderInputs) -> Tensor:
+        """``(B, C, H, W)`` of the last block to ``(B, D)``, as ``forward`` ends; optional."""
+        raise NotImplementedError
+
+    def prefix(self, inputs: EncoderInputs, layer: int) -> Tensor:
+        tokens = super().prefix(inputs, layer)
+        if layer != INPUT_LAYER:
+            rows, columns = self.cells[layer + 1].count
+            if tokens.shape[1] != rows * columns:
+                raise EncoderError(
+                    f"layer {layer} of the {self.modality} encoder has {tokens.shape[1]} places, "
+                    f"and its cells say {rows} x {columns}; state the cells of the tower as it is "
+                    "(kernel, stride and padding of every block)"
+                )
+        return tokens
+
+    def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        replayed = type(self).pool is ConvImageEncoder.pool
+        if replayed or self.check_layer(layer) == INPUT_LAYER:
+            return super().suffix(tokens, layer, inputs)
+        rows = self.cells[layer + 1].count[0]
+        dtype = next(self.module.parameters()).dtype
+        maps = einops.rearrange(tokens.to(dtype), "b (h w) c -> b c h w", h=rows)
+        maps = maps.clone()  # blocks may work in place
+        for block in self.blocks[layer + 1 :]:
+            maps = first_of(block(maps))
+        return nnf.normalize(self.pool(maps, inputs).float(), dim=-1)
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         pixels, boxes = stacked([expect(raw, RawImage) for raw in raws], self.recipe)
