@@ -1,0 +1,405 @@
+"""Photographs in COCO's layout, with the outlines of what they show.
+
+``instances.json`` holds pictures, categories and annotations (polygons or uncompressed run
+lengths), ``captions.json`` the captions; in COCO's own releases they are
+``annotations/instances_val2017.json`` and ``annotations/captions_val2017.json``, beside the folder
+``val2017``. Lin et al. 2014, Microsoft COCO: Common Objects in Context.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from mmattrib.datasets.base import Dataset
+from mmattrib.errors import InputError, OptionError
+from mmattrib.files import is_file, is_folder
+from mmattrib.plugins.hookspecs import Register, hookimpl
+from mmattrib.samples import MaskRegion, Part, Region, Sample, SpanRegion, Truth
+
+if TYPE_CHECKING:
+    from mmattrib.types import Attribution, BoolArray, JSONValue
+
+Texts: TypeAlias = Literal["categories", "captions"]
+
+TEMPLATE: Final = "a photo of a {}"
+"""What the name of a category is put into."""
+
+MAX_BYTES: Final = 2**30
+"""Of an index: the largest of COCO's own has 450 MB."""
+
+MAX_PIXELS: Final = 2**27
+"""Of a picture: a bound on the mask that is made of its outlines."""
+
+SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
+    "person": (
+        "people", "man", "men", "woman", "women", "boy", "girl", "child", "children", "kid",
+        "baby", "lady", "guy", "player", "rider", "skier", "surfer", "skateboarder",
+    ),
+    "bicycle": ("bike",),
+    "motorcycle": ("motorbike",),
+    "airplane": ("plane", "jet", "aeroplane"),
+    "cell phone": ("phone", "cellphone"),
+    "couch": ("sofa",),
+    "tv": ("television",),
+    "refrigerator": ("fridge",),
+    "donut": ("doughnut",),
+    "dining table": ("table",),
+    "potted plant": ("plant",),
+    "sports ball": ("ball",),
+    "mouse": ("mice",),
+    "sheep": ("lamb",),
+    "dog": ("puppy", "puppies"),
+    "cat": ("kitten",),
+}  # fmt: skip
+"""Other words of captions that name a category; plurals in -s, -es and -ies are found anyway."""
+
+
+class CocoDataset(Dataset):
+    """Photographs with captions or with the names of what they show, and the truth of both."""
+
+    name = "coco"
+
+    def __init__(
+        self,
+        folder: str | Path,
+        texts: str = "categories",
+        split: str | None = None,
+        least: float = 0.02,
+        most: float = 0.6,
+    ) -> None:
+        """Open a folder.
+
+        Args:
+            folder: of the photographs and the two indices.
+            texts: ``"categories"``: a sample for every category of a photograph, with the text "a
+                photo of a {category}"; ``"captions"``: a sample for every caption that names a
+                category of its photograph.
+            split: of one of COCO's own releases, e.g. ``"val2017"``; None where the indices lie in
+                ``folder`` itself and the photographs there or in its folder ``photos``.
+            least: categories that cover less of their photograph are left out, as a share of its
+                area; in captions, they are not shared.
+            most: the same for those that cover more.
+
+        Raises:
+            InputError: an index is missing or broken, a photograph is missing, or nothing is left.
+            OptionError: no path, other texts, or shares that leave no room.
+        """
+        if not isinstance(folder, str | Path):
+            raise OptionError(f"folder must be a path, got {type(folder).__name__}")
+        if texts not in get_args(Texts):
+            raise OptionError(f"texts must be one of {', '.join(get_args(Texts))}, got {texts!r}")
+        if not 0 <= least < most <= 1:
+            raise OptionError(
+                f"least and most are shares of a picture's area, 0 <= least < most <= 1; got "
+                f"{least} and {most}"
+            )
+        self.folder = Path(folder).expanduser()
+        self.texts, self.split, self.least, self.most = texts, split, least, most
+        places = _places(self.folder, split)
+        self._indices: list[str] = []
+        self._instances = _Instances(self._index(places.instances), places.instances.name)
+        found = self._index(places.captions) if texts == "captions" else {}
+        self._captions = _captions(found, places.captions)
+        self._photos = places.photos
+        self._check_photos()
+        if not any(True for _ in self):
+            raise InputError(
+                f"{self.folder} has no photograph with a category that covers {least:.0%} to "
+                f"{most:.0%} of it{' and is named in its captions' if found else ''}"
+            )
+
+    def __iter__(self) -> Iterator[Sample]:
+        for picture in self._instances.pictures:
+            objects = self._instances.objects(picture)
+            wanted = [each for each in objects if self.least <= each.area <= self.most]
+            if wanted:
+                yield from (
+                    self._named(picture, objects, wanted)
+                    if self.texts == "categories"
+                    else self._captioned(picture, objects, wanted)
+                )
+
+    def describe(self) -> dict[str, JSONValue]:
+        digest = hashlib.sha256("".join(self._indices).encode())
+        for picture in self._instances.pictures:
+            digest.update((self._photos / picture.file).read_bytes())
+        return {
+            "texts": self.texts,
+            "least": self.least,
+            "most": self.most,
+            "sha256": digest.hexdigest(),
+        }
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Every category of the index, whether or not a photograph shows it."""
+        return tuple(self._instances.names.values())
+
+    def _index(self, path: Path) -> Mapping[str, Any]:
+        found, raw = _read(path)
+        self._indices.append(hashlib.sha256(raw).hexdigest())
+        return found
+
+    def _check_photos(self) -> None:
+        for picture in self._instances.pictures:
+            path = self._photos / picture.file
+            if not is_file(path):
+                raise InputError(
+                    f"{path} is missing, which the index names; put the photographs there, or take "
+                    "them out of the index"
+                )
+
+    def _named(
+        self, picture: _Picture, objects: Sequence[_Object], wanted: Sequence[_Object]
+    ) -> Iterator[Sample]:
+        for own in wanted:
+            parts = tuple(Part(each.region, each is own, each.name) for each in objects)
+            yield Sample(
+                f"{picture.number}-{own.name.replace(' ', '-')}",
+                {"image": self._photos / picture.file, "text": TEMPLATE.format(own.name)},
+                {"image": Truth(parts)},
+                {"category": own.name, "area": round(own.area, 4)},
+            )
+
+    def _captioned(
+        self, picture: _Picture, objects: Sequence[_Object], wanted: Sequence[_Object]
+    ) -> Iterator[Sample]:
+        for number, caption in enumerate(self._captions.get(picture.number, ())):
+            spans = {each.name: tuple(naming(each.name, caption)) for each in wanted}
+            named = [name for name, found in spans.items() if found]
+            if named:
+                yield Sample(
+                    f"{picture.number}-{number}",
+                    {"image": self._photos / picture.file, "text": caption},
+                    {
+                        "image": Truth(
+                            tuple(
+                                Part(each.region, each.name in named, each.name) for each in objects
+                            )
+                        ),
+                        "text": Truth(
+                            tuple(
+                                Part(tuple(SpanRegion(*span) for span in spans[name]), True, name)
+                                for name in named
+                            )
+                        ),
+                    },
+                    {"categories": list(named)},
+                )
+
+
+def naming(category: str, caption: str) -> Iterator[tuple[int, int]]:
+    """Where a caption names a category: its name, a plural of it, or one of :data:`SYNONYMS`.
+
+    >>> list(naming("dog", "Two dogs and a hotdog"))
+    [(4, 8)]
+    """
+    for word in (category, *SYNONYMS.get(category, ())):
+        stem = re.escape(word[:-1]) + "(?:y|ies)" if word.endswith("y") else re.escape(word)
+        for found in re.finditer(rf"\b{stem}(?:s|es)?\b", caption, re.IGNORECASE):
+            yield found.span()
+
+
+@dataclass(frozen=True)
+class _Places:
+    instances: Path
+    captions: Path
+    photos: Path
+
+
+def _places(folder: Path, split: str | None) -> _Places:
+    if split is not None:
+        index = folder / "annotations"
+        return _Places(
+            index / f"instances_{split}.json", index / f"captions_{split}.json", folder / split
+        )
+    photos = folder / "photos"
+    return _Places(
+        folder / "instances.json",
+        folder / "captions.json",
+        photos if is_folder(photos) else folder,
+    )
+
+
+@dataclass(frozen=True)
+class _Picture:
+    number: int
+    file: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outlines(Region):
+    """Polygons and run lengths on a picture, filled when a map is scored against them.
+
+    Attributes:
+        shapes: polygons as x and y in turn, or ``{"counts": run lengths, "size": [h, w]}``.
+        size: height and width of the picture.
+    """
+
+    shapes: tuple[Any, ...]
+    size: tuple[int, int]
+
+    def mask(self) -> BoolArray:
+        """``(h, w)`` bool: a pixel belongs to it where any shape covers it."""
+        from PIL import Image, ImageDraw
+
+        height, width = self.size
+        canvas = Image.new("1", (width, height))
+        draw = ImageDraw.Draw(canvas)
+        runs = np.zeros(self.size, dtype=bool)
+        for shape in self.shapes:
+            if isinstance(shape, dict):
+                runs |= _run_lengths(shape["counts"], self.size)
+            else:
+                draw.polygon(list(zip(shape[::2], shape[1::2], strict=True)), fill=1)
+        filled: BoolArray = runs | np.asarray(canvas)
+        return filled
+
+    def on(self, attribution: Attribution) -> BoolArray:
+        return MaskRegion(self.mask()).on(attribution)
+
+
+def _run_lengths(counts: Sequence[int], size: tuple[int, int]) -> BoolArray:
+    """COCO's uncompressed run lengths: off and on in turn, column by column."""
+    values = np.arange(len(counts)) % 2 == 1
+    flat: BoolArray = np.repeat(values, counts)
+    mask: BoolArray = flat.reshape(size[::-1]).T
+    return mask
+
+
+@dataclass(frozen=True, eq=False)
+class _Object:
+    """All of one category in one photograph."""
+
+    name: str
+    region: Outlines
+    area: float
+
+
+class _Instances:
+    """The index of what photographs show, checked once."""
+
+    def __init__(self, index: Mapping[str, Any], name: str) -> None:
+        with _told(name):
+            self.names = {int(c["id"]): str(c["name"]) for c in index["categories"]}
+            self.pictures = tuple(
+                sorted(map(_picture, index["images"]), key=lambda picture: picture.number)
+            )
+            shapes: dict[int, dict[int, list[Any]]] = {}
+            sizes = {picture.number: (picture.height, picture.width) for picture in self.pictures}
+            for each in index["annotations"]:
+                number, category = int(each["image_id"]), int(each["category_id"])
+                own = shapes.setdefault(number, {}).setdefault(category, [])
+                own.extend(_shapes(each, sizes[number]))
+                if category not in self.names:
+                    raise InputError(f"annotation {each.get('id')} is of no category of the index")
+        if len({picture.number for picture in self.pictures}) < len(self.pictures):
+            raise InputError("the index of instances names a picture twice")
+        self._shapes = shapes
+        self._areas: dict[tuple[int, int], float] = {}
+
+    def objects(self, picture: _Picture) -> list[_Object]:
+        """What a photograph shows, a category at a time, in the order of their numbers."""
+        found = []
+        for category, shapes in sorted(self._shapes.get(picture.number, {}).items()):
+            region = Outlines(tuple(shapes), (picture.height, picture.width))
+            key = picture.number, category
+            if key not in self._areas:
+                self._areas[key] = float(region.mask().mean())
+            if self._areas[key] > 0:
+                found.append(_Object(self.names[category], region, self._areas[key]))
+        return found
+
+
+def _picture(entry: Mapping[str, Any]) -> _Picture:
+    found = _Picture(
+        int(entry["id"]), str(entry["file_name"]), int(entry["height"]), int(entry["width"])
+    )
+    if min(found.height, found.width) < 1 or found.height * found.width > MAX_PIXELS:
+        raise InputError(
+            f"picture {found.number} has {found.height} x {found.width} pixels; accepted: 1 to "
+            f"{MAX_PIXELS} in all"
+        )
+    if Path(found.file).name != found.file:
+        raise InputError(f"picture {found.number} lies outside of its folder: {found.file!r}")
+    return found
+
+
+def _shapes(annotation: Mapping[str, Any], size: tuple[int, int]) -> list[Any]:
+    given, where = annotation["segmentation"], f"annotation {annotation.get('id')}"
+    if isinstance(given, dict):
+        counts = given["counts"]
+        if not isinstance(counts, list) or sum(map(int, counts)) != size[0] * size[1]:
+            raise InputError(
+                f"{where} has run lengths that are compressed or do not fill the picture; "
+                "accepted: polygons, and lists of run lengths"
+            )
+        if min(map(int, counts)) < 0:
+            raise InputError(f"{where} has a run length below 0")
+        return [{"counts": [int(count) for count in counts]}]
+    polygons = [tuple(float(number) for number in polygon) for polygon in given]
+    for polygon in polygons:
+        if len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
+            raise InputError(f"{where} has a polygon that is not three points or more")
+    return polygons
+
+
+def _captions(index: Mapping[str, Any], path: Path) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    with _told(path.name):
+        for each in index.get("annotations", ()):
+            text = " ".join(str(each["caption"]).split())
+            if text:
+                found.setdefault(int(each["image_id"]), []).append(text)
+    return found
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Name the index where its JSON is of another shape."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{what} is not in COCO's layout ({type(error).__name__}: {str(error)[:80]}); "
+            "accepted: images, categories and annotations as in instances_val2017.json"
+        ) from error
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], bytes]:
+    if not is_file(path):
+        raise InputError(f"{path} is missing; accepted: a folder in COCO's layout")
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path} has more than {MAX_BYTES} bytes")
+    raw = path.read_bytes()
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON ({error}); copy it again") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds {type(found).__name__}; accepted: COCO's layout")
+    return found, raw
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    """Register ``coco``."""
+    register(
+        CocoDataset.name,
+        CocoDataset,
+        summary="photographs in COCO's layout: outlines, categories and captions",
+        modalities=("image", "text"),
+    )
