@@ -9,6 +9,9 @@ from typing import Any, TypeVar, get_args
 import click
 
 from examples.study.pages import redraw
+from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
+from examples.study.photographs import Texts, measure, model_card
+from examples.study.photographs import label as photographs_label
 from examples.study.plan import choose, read_plan
 from examples.study.protocol import (
     DECIDING,
@@ -27,7 +30,7 @@ from examples.study.protocol import (
 from examples.study.sweep import FILE, REFERENCES, Scope, checkpoints, sweep
 from mmattrib.datasets.scenes import Bank
 from mmattrib.errors import MmattribError, OptionError
-from mmattrib.evaluation import Candidate, Results, View, against, load_results, markdown
+from mmattrib.evaluation import Candidate, Outcome, Results, View, against, load_results, markdown
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -123,6 +126,56 @@ def sweep_command(
     _measure(measured, given, probes=probes, fresh=fresh, baseline=baseline)
 
 
+@main.command("photographs")
+@click.argument("plan", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("photographs", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--out", "folder", type=click.Path(path_type=Path), required=True,
+              metavar="DIR", help="Holds the results; call again to go on.")  # fmt: skip
+@click.option("--texts", type=click.Choice(get_args(Texts)), default="categories",
+              show_default=True, help="What each photograph is paired with.")  # fmt: skip
+@click.option("--variant", "patterns", multiple=True, metavar="NAME",
+              help="Only this variant; * and ? match. Repeated. Default: all.")  # fmt: skip
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many pairs.")
+@click.option("--split", help="Of one of COCO's own releases, e.g. val2017.")
+@click.option("--backbone", default="conse", show_default=True,
+              help="One of `mmattrib backbones`.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True,
+              help="Processes, one thread each.")  # fmt: skip
+@click.option("--fresh", is_flag=True,
+              help="Measure again what other source code measured.")  # fmt: skip
+@click.option("--baseline", metavar="NAME", help="Compare the others with it in the table.")
+def photographs_command(
+    plan: Path,
+    photographs: Path,
+    folder: Path,
+    texts: Texts,
+    patterns: tuple[str, ...],
+    baseline: str | None,
+    **given: Any,
+) -> None:
+    """Measure every variant of PLAN on the photographs of FOLDER, in COCO's layout."""
+    outcome = measure(choose(read_plan(plan), patterns), photographs, texts, folder, **given)
+    results = _load(folder)
+    view = View(
+        dataset=photographs_label(texts),
+        directions=PHOTOGRAPHS[texts],
+        compared=RANKED,
+        baseline=baseline,
+    )
+    click.echo(markdown(results, view), nl=False)
+    _report(outcome)
+
+
+@main.command("card")
+@click.argument("photographs", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--split", help="Of one of COCO's own releases, e.g. val2017.")
+@click.option("--backbone", default="conse", show_default=True,
+              help="One of `mmattrib backbones`.")  # fmt: skip
+def card_command(photographs: Path, split: str | None, backbone: str) -> None:
+    """Print how well a model matches the photographs of FOLDER with their captions."""
+    click.echo(model_card(photographs, backbone, split))
+
+
 @main.command("oracle")
 @_measuring
 def oracle_command(**given: Any) -> None:
@@ -154,6 +207,10 @@ def _measure(
     if outcome.done or outcome.kept:
         results = _load(given["folder"])
         click.echo(markdown(results, _view(results, given, baseline=baseline)), nl=False)
+    _report(outcome)
+
+
+def _report(outcome: Outcome) -> None:
     for task, message in outcome.failures.items():
         click.echo(f"failed: {task}: {message}", err=True)
     if outcome.failures:

@@ -144,6 +144,20 @@ class CocoDataset(Dataset):
         """Every category of the index, whether or not a photograph shows it."""
         return tuple(self._instances.names.values())
 
+    def pictures(self) -> list[tuple[Path, tuple[str, ...], frozenset[str]]]:
+        """Every photograph of the index: its path, its captions, and the categories in it.
+
+        There are no captions unless ``texts`` is ``"captions"``.
+        """
+        return [
+            (
+                self._photos / picture.file,
+                tuple(self._captions.get(picture.number, ())),
+                frozenset(each.name for each in self._instances.objects(picture)),
+            )
+            for picture in self._instances.pictures
+        ]
+
     def _index(self, path: Path) -> Mapping[str, Any]:
         found, raw = _read(path)
         self._indices.append(hashlib.sha256(raw).hexdigest())
