@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_backbones import REGISTRY, Small, small
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,21 @@ def quiet_open_clip(quiet_transformers: None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("open_clip")
+
+
+@pytest.fixture(scope="session")
+def small_backbone(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Small]:
+    """The small model of a registered backbone, written once."""
+
+    @cache
+    def make(name: str) -> Small:
+        if "open_clip" in REGISTRY.get("backbone", name).requires:
+            request.getfixturevalue("quiet_open_clip")
+        return small(name, tmp_path_factory.mktemp(name))
+
+    return make
 
 
 @pytest.fixture(scope="session")
