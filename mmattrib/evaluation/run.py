@@ -129,6 +129,8 @@ class Plan:
     def describe(self) -> dict[str, JSONValue]:
         """What the numbers depend on, JSON values, for provenance."""
         context = self.context
+        # Candidates that draw nothing are measured under no seed, and none is told of them.
+        acting = {s for each in context.candidates.values() for s in each.seeds(self.seeds)}
         return {
             "version": __version__,
             "backbones": {
@@ -153,7 +155,7 @@ class Plan:
                 for name, most in self.wanted.items()
             },
             "pairs": [list(pair) for pair in self.pairs],
-            "seeds": list(self.seeds),
+            "seeds": [seed for seed in self.seeds if seed in acting],
         }
 
 
