@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from docstrings import undocumented
 from example_plugins import FOLDER, LINES, ROOT, module_of, with_examples
 from PIL import Image
 from toy_encoders import RAWS, ToyImage, ToyText
@@ -62,6 +63,11 @@ def test_the_folder_holds_these_examples_and_no_others() -> None:
 def test_an_example_is_short(name: str, most: int) -> None:
     lines = (FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines()
     assert sum(bool(line.strip()) for line in lines) <= most
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_an_example_is_documented_as_the_package_demands(name: str) -> None:
+    assert not undocumented(module_of(name))
 
 
 @pytest.mark.parametrize("name", LINES)
