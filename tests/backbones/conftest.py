@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clip_folders import Written
 from small_backbones import REGISTRY, Small, small
+
+import mmattrib as mm
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +49,7 @@ def small_backbone(
 
 
 @pytest.fixture(scope="session")
-def written(
-    quiet_transformers: None, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Path, Any, Any]]:
+def written(quiet_transformers: None, tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Folder, model and processor of a family's checkpoint, written once."""
     import checkpoints
 
@@ -61,3 +62,8 @@ def written(
         return made[kind]
 
     return write
+
+
+@pytest.fixture
+def clip(written: Written) -> mm.Backbone:
+    return mm.load_backbone("clip", checkpoint=str(written("clip")[0]))
