@@ -86,6 +86,9 @@ MODES: dict[str, Mode] = {
     "deterministic algorithms": deterministic,
     "anomaly detection": anomalies,
 }
+TELLING = ("default dtype float64", "default device meta", "inference_mode", "autocast")
+"""Modes in which a tensor without a type or a device of its own shows; the others are like them."""
+
 modes = pytest.mark.parametrize("mode", MODES)
 
 
@@ -112,10 +115,13 @@ def usual(method: str) -> list[np.ndarray]:
 
 
 def _cases() -> Iterator[Any]:
-    """Descents share their code: each in every mode is a longer test."""
+    """Each method in every mode is a longer test: descents share their code, and most modes act on
+    the towers, which two methods try in all of them."""
     for method in NAMES:
+        descends, tried = method.startswith("descent-"), method in ("ca-m2ib", "m2ib")
         for mode in MODES:
-            longer = method.startswith("descent-") and mode != "default dtype float64"
+            own = mode == "default dtype float64" or (mode in TELLING and not descends)
+            longer = not (tried or own)
             yield pytest.param(method, mode, marks=[pytest.mark.slow] if longer else [])
 
 

@@ -192,16 +192,16 @@ def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
 
 
 def test_files_hold_the_small_form(tmp_path: Path) -> None:
-    """The map of a photograph of 24 million pixels takes a few hundred bytes beside its pixels."""
-    _, attribution = seen_in_part((0, 1000, 4000, 5000), 4000, 6000)
-    raw = RawImage(np.zeros((4000, 6000, 3), np.uint8), "photo.jpg")
+    """The map of a photograph of 6 million pixels takes a few hundred bytes beside its pixels."""
+    _, attribution = seen_in_part((0, 500, 2000, 2500), 2000, 3000)
+    raw = RawImage(np.zeros((2000, 3000, 3), np.uint8), "photo.jpg")
     example = pair((raw, attribution), text_side())
     sizes = {suffix: save(example, tmp_path / f"x{suffix}") for suffix in (".npz", ".json")}
     for path in sizes.values():
-        assert path.stat().st_size < 250_000  # an empty picture of this size is a PNG of 70 kB
+        assert path.stat().st_size < 100_000  # an empty picture of this size is a PNG of 18 kB
         back = load(path)
         assert same_bits(back["image"].scores_at((40, 60)), attribution.scores_at((40, 60)))
-        assert back.inputs["image"].pixels.shape == (4000, 6000, 3)  # type: ignore[union-attr]
+        assert back.inputs["image"].pixels.shape == (2000, 3000, 3)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".json"])

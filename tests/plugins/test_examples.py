@@ -205,9 +205,12 @@ def test_once_installed_they_are_listed_without_importing_torch(site: Path) -> N
 
 
 def test_once_installed_the_command_line_takes_their_names(site: Path, pictures: Path) -> None:
-    asked = ["-m", "mmattrib", "evaluate", "--method", "occlusion", "--pair", "image,text"]
+    asked = ["evaluate", "--method", "occlusion", "--pair", "image,text", "--limit", "1"]
     own = ["--data", "captioned", "--data-option", f"folder={pictures}", "--metric", "cosine"]
-    for options, metric in ((own, "cosine"), (["--metric", "coverage"], "coverage")):
-        printed = run(site, *asked, *options, "--limit", "1")
+    code = "from mmattrib.cli import main\n"
+    for options in (own, ["--metric", "coverage"]):
+        code += f"main({[*asked, *options]!r}, standalone_mode=False); print('---')\n"
+    first, second, _ = run(site, "-c", code).split("---\n")
+    for printed, metric in ((first, "cosine"), (second, "coverage")):
         assert "| occlusion | 1 |" in printed
         assert metric in printed
