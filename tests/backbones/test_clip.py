@@ -96,7 +96,7 @@ def test_maps_depend_on_neither_batch_nor_padding(kind: str, written: Written) -
 
 
 @families
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@conformance.halves
 def test_half_precision(kind: str, dtype: str, written: Written) -> None:
     folder = str(written(kind)[0])
     half = load(folder, dtype=dtype)
