@@ -13,8 +13,9 @@ listings import no torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmattrib.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmattrib.backbones.clip import wrap
@@ -98,14 +99,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    try:
-        home = _HOME[name]
-    except KeyError:
-        raise AttributeError(f"module 'mmattrib' has no attribute {name!r}") from None
-    value = getattr(import_module(f"mmattrib.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

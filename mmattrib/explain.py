@@ -271,9 +271,7 @@ def explain(
     embeddings = {side: guides[side].embedding for side in both}
     cosines = (embeddings[both[0]] * embeddings[both[1]]).sum(-1).tolist()
     seconds = (time.perf_counter() - start) / len(pairs)
-    provenance = _provenance(backbone, method, layers)
-    modalities = {side: encoder.modality for side, encoder in encoders.items()}
-    provenance["calibration"] = _calibration(backbone, method, modalities, layers)
+    provenance = _provenance(backbone, method, encoders, layers)
     return [
         Explained(
             Explanation(
@@ -402,8 +400,9 @@ def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
 
 
 def _provenance(
-    backbone: Backbone, method: Method, layers: Mapping[str, int]
+    backbone: Backbone, method: Method, encoders: Mapping[str, Encoder], layers: Mapping[str, int]
 ) -> dict[str, JSONValue]:
+    modalities = {side: encoder.modality for side, encoder in encoders.items()}
     return {
         "backbone": backbone.name,
         "backbone_details": backbone.provenance,
@@ -417,6 +416,7 @@ def _provenance(
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
+        "calibration": _calibration(backbone, method, modalities, layers),
     }
 
 

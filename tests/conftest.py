@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from render_examples import audio_side, image_side, pair, text_side
 
 import mmattrib as mm
@@ -41,7 +43,13 @@ def own_bank_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small bank of drawings and sounds that is not the shipped one. Copy it to change it."""
     from own_bank import write_bank
 
-    return write_bank(tmp_path_factory.mktemp("bank"))
+    # One for all workers: each would spend seconds on the same bytes.
+    parent = tmp_path_factory.getbasetemp()
+    folder = (parent.parent if os.environ.get("PYTEST_XDIST_WORKER") else parent) / "own-bank"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            write_bank(folder.with_suffix(".part")).rename(folder)
+    return folder
 
 
 @pytest.fixture(params=["image-audio", "image-text", "audio-text"])

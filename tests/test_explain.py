@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,14 @@ def test_words_carry_their_spans(untrained: mm.Backbone) -> None:
     assert ex["image"].scores.shape == (40, 30)
 
 
-@pytest.mark.parametrize("method", METHODS)
+def _each() -> Iterator[Any]:
+    """Batches are made alike for all methods: the others are longer tests."""
+    for method in METHODS:
+        marks = [] if method in ("m2ib", "ca-m2ib", "nib") else [pytest.mark.slow]
+        yield pytest.param(method, marks=marks)
+
+
+@pytest.mark.parametrize("method", list(_each()))
 def test_a_map_is_the_same_alone_and_in_any_batch(
     method: str, untrained: mm.Backbone, three_scenes: list[mm.Scene]
 ) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CODE = [*sorted((ROOT / "mmattrib").rglob("*.py")), *sorted((ROOT / "examples").rglob("*.py"))]
-MOST_LINES, LONGEST_FUNCTION = 520, 75
+CODE = [path for part in ("mmattrib", "examples", "plugins", "tests")
+        for path in sorted((ROOT / part).rglob("*.py"))]  # fmt: skip
+MOST_LINES, LONGEST_FUNCTION = 500, 62
 
 
 def test_the_wheel_holds_what_users_run_and_nothing_that_made_it() -> None:

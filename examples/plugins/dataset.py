@@ -7,6 +7,8 @@ from mmattrib import Dataset, Sample, hookimpl
 
 
 class Captioned(Dataset):
+    """Pictures with their captions, in the order of their names."""
+
     name, summary = "captioned", "a folder of JPEG pictures whose file names are their captions"
 
     def __init__(self, folder):
@@ -24,4 +26,5 @@ class Captioned(Dataset):
 
 @hookimpl
 def register_datasets(register):
+    """Register it with what its samples hold."""
     register("captioned", Captioned, summary=Captioned.summary, modalities=["image", "text"])

@@ -3,7 +3,8 @@
 from mmattrib import hookimpl
 
 
-def load(width=64):  # called when the backbone is asked for: listing it imports no torch
+def load(width=64):
+    """Make it; called when it is asked for, so that listing it imports no torch."""
     import einops
     import torch
     from torch import nn
@@ -41,4 +42,5 @@ def load(width=64):  # called when the backbone is asked for: listing it imports
 
 @hookimpl
 def register_backbones(register):
+    """Register it with what it embeds."""
     register("patches", load, summary="8 x 8 patches, random weights", modalities=["image"])

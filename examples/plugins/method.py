@@ -1,14 +1,14 @@
 """A method in one file: how much the cosine falls when a token is set to zero."""
 
-from mmattrib import hookimpl
-from mmattrib.methods import Method, Side, SideScores
+from mmattrib import hookimpl, methods
 
 
-class Occlusion(Method):
-    name, unit = "occlusion", "cosine"
-    summary = "how much the cosine falls when a token is set to zero"
+class Occlusion(methods.Method):
+    """How much the cosine falls without a token."""
 
-    def explain(self, side: Side) -> SideScores:
+    name, unit, summary = "occlusion", "cosine", "fall of the cosine when a token is set to zero"
+
+    def explain(self, side: methods.Side) -> methods.SideScores:
         tokens, scores = side.tokens(), side.grid().valid.float()
         for n in range(tokens.shape[1]):
             without = side.cosines(tokens.index_fill(1, tokens.new_tensor([n]).long(), 0))
@@ -18,4 +18,5 @@ class Occlusion(Method):
 
 @hookimpl
 def register_methods(register):
+    """Register it under its name."""
     Occlusion.register(register)

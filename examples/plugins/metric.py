@@ -1,10 +1,9 @@
 """A metric in one file: how much of the truth stands out from the map."""
 
-from mmattrib import hookimpl
-from mmattrib.metrics import Metric
+from mmattrib import hookimpl, metrics
 
 
-class Coverage(Metric):
+class Coverage(metrics.Metric):
     name, summary = "coverage", "share of the truth where the map is above its own mean"
 
     def score(self, case):
@@ -13,4 +12,5 @@ class Coverage(Metric):
 
 @hookimpl
 def register_metrics(register):
+    """Register it under its name."""
     register(Coverage.name, Coverage, summary=Coverage.summary)

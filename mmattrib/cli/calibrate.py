@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
+from mmattrib.calibration import LEAST_PAIRS
 from mmattrib.cli.arguments import (
     checked_device,
     parse_layers,
@@ -22,6 +24,7 @@ from mmattrib.cli.arguments import (
 )
 from mmattrib.cli.outputs import check_outputs
 from mmattrib.cli.speech import say
+from mmattrib.errors import OptionError
 from mmattrib.plugins import default_plugins
 from mmattrib.plugins.contained import contained
 
@@ -58,7 +61,9 @@ from mmattrib.plugins.contained import contained
     metavar="FILE",
     help="A .json file, for `mmattrib attribute --calibration`.",
 )
+@click.pass_context
 def calibrate(
+    context: click.Context,
     backbone: str,
     backbone_option: tuple[str, ...],
     device: str | None,
@@ -78,6 +83,8 @@ def calibrate(
     data does not say what its inputs show, that is the next sample: give samples in mixed order.
     """
     check_outputs([out], suffixes=(".json",))
+    if not maps:
+        _refuse_idle(context)
     options = parse_options(backbone_option, "--backbone-option")
     data_options = parse_options(data_option, "--data-option")
     method_options = parse_options(option, "--option")
@@ -109,3 +116,17 @@ def calibrate(
             f"{known.at(95):.3f}, 99 % of at most {known.at(99):.3f}"
         )
     say(f"Wrote {out}")
+
+
+def _refuse_idle(context: click.Context) -> None:
+    """Without maps nothing is explained: refuse what says how."""
+    idle = [
+        f"--{name}"
+        for name in ("method", "option", "layer", "seed")
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+    if idle:
+        raise OptionError(
+            f"{' and '.join(idle)} would have no effect: with --maps 0 nothing is explained; "
+            f"leave {'it' if len(idle) == 1 else 'them'} out, or give --maps {LEAST_PAIRS} or more"
+        )

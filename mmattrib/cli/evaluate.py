@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,9 @@ from mmattrib.errors import OptionError
 from mmattrib.plugins import Entry, default_plugins
 from mmattrib.plugins.contained import contained
 from mmattrib.types import SECOND
+
+if TYPE_CHECKING:
+    from mmattrib.evaluation import Results
 
 SUFFIXES = (".md", ".json")
 
@@ -125,16 +128,11 @@ def evaluate(
     wanted = [_named(text) for text in method]
     for name, _ in wanted:
         registry.require("method", name)
-    if baseline is not None and wanted and not any(baseline.startswith(n) for n, _ in wanted):
-        raise OptionError(
-            f"--baseline {baseline} is none of the methods; accepted: "
-            f"{', '.join(dict.fromkeys(name for name, _ in wanted))}"
-        )
+    _check_baseline(baseline, [name for name, _ in wanted])
     metrics = _metrics(metric)
 
     import mmattrib
     from mmattrib.evaluation import Variant, View, evaluate
-    from mmattrib.files import write_atomic
 
     layers = parse_layers(layer, _sides(pairs, registry.get("backbone", backbone)))
     if device is not None:
@@ -153,10 +151,25 @@ def evaluate(
             jobs=jobs,
         )
     table = found.table(View(baseline=baseline))
+    _write(out, table, found)
+    say(table, newline=False)
+
+
+def _write(out: Sequence[Path], table: str, found: Results) -> None:
+    from mmattrib.files import write_atomic
+
     for path in out:
         text = table if path.suffix.lower() == ".md" else found.to_json()
         write_atomic(path, text.encode("utf-8"))
-    say(table, newline=False)
+
+
+def _check_baseline(baseline: str | None, methods: Sequence[str]) -> None:
+    """A label starts with the name of its method; without methods every one is compared."""
+    if baseline is not None and methods and not any(baseline.startswith(n) for n in methods):
+        raise OptionError(
+            f"--baseline {baseline} is none of the methods; accepted: "
+            f"{', '.join(dict.fromkeys(methods))}"
+        )
 
 
 def _named(text: str) -> tuple[str, dict[str, Any]]:

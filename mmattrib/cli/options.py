@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmattrib.types import JSONValue
 
 _SECTIONS = ("Args", "Attributes")
+_ROLE = re.compile(r":\w+:`~?(?P<name>[^`]+)`")
 _HEAD = re.compile(r"(?P<indent> +)(?P<name>\w+)(?: *\([^)]*\))?: +(?P<said>.*)")
 
 
@@ -41,11 +42,12 @@ def _of_dataclass(options: Any) -> list[dict[str, JSONValue]]:
         only = " and ".join(
             f"{name}={' or '.join(map(str, values))}" for name, values in limits.only.items()
         )
-        accepted = limits.accepted() if limits.choices or _number(each.default) else ""
+        kind = type(each.default) if limits.kind is None else limits.kind
+        accepted = limits.accepted() if limits.choices or kind in (int, float) else ""
         found.append(
             {
                 "name": each.name,
-                "type": type(each.default).__name__,
+                "type": kind.__name__ + ("" if limits.kind is None else " | None"),
                 "default": _plain(each.default),
                 "required": False,
                 "accepted": accepted + (f"; acts with {only} alone" if only else ""),
@@ -53,10 +55,6 @@ def _of_dataclass(options: Any) -> list[dict[str, JSONValue]]:
             }
         )
     return found
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _of_signature(factory: Callable[..., Any]) -> list[dict[str, JSONValue]]:
@@ -106,4 +104,9 @@ def _documented(thing: Any) -> dict[str, str]:
                 found[name] = head["said"].strip()
             elif name:
                 found[name] += " " + line.strip()
-    return {name: said.replace("``", "`") for name, said in found.items()}
+    return {name: _spoken(said) for name, said in found.items()}
+
+
+def _spoken(said: str) -> str:
+    """A docstring's text without its markup: roles become the last part of the name."""
+    return _ROLE.sub(lambda role: f"`{role['name'].rpartition('.')[2]}`", said).replace("``", "`")

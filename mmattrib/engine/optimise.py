@@ -109,12 +109,7 @@ def fit_bottleneck(
             relevance=_moved(relevance, tokens),
             limit=options.max_rows,
         )
-        parts = list(_with_backoff(whole, options, guidance))
-    return BottleneckResult(
-        torch.cat([part.capacity for part in parts]),
-        torch.cat([part.alpha for part in parts]),
-        tuple(entry for part in parts for entry in part.diagnostics),
-    )
+        return _joined(list(_with_backoff(whole, options, guidance)))
 
 
 @dataclass(frozen=True)
@@ -124,6 +119,14 @@ class _Fitted:
     capacity: Tensor
     alpha: Tensor
     diagnostics: list[dict[str, Any]]
+
+
+def _joined(parts: Sequence[_Fitted]) -> BottleneckResult:
+    return BottleneckResult(
+        torch.cat([part.capacity for part in parts]),
+        torch.cat([part.alpha for part in parts]),
+        tuple(entry for part in parts for entry in part.diagnostics),
+    )
 
 
 @dataclass(frozen=True)

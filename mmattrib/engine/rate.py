@@ -87,25 +87,40 @@ def channel_slopes(
     drawn_for = valid.new_ones(len(valid), 1) if shared_noise else valid
     drawn = PairNoise(keys, drawn_for, tokens.shape[-1], points, seed=seed, antithetic=True,
                       purpose="slopes").draw()  # fmt: skip
-    order = torch.arange(points, device="cpu")
     rates = channel_rates(points, central=central)
     rates = torch.cat([rates[0::2], rates[1::2]])  # a draw and its negative, side by side
-    slopes = []
-    for pair in range(len(tokens)):
-        # One pair a call: its rows then have the same shapes in any batch.
-        signal = tokens[pair].detach().float()
-        goal = target[pair].to(signal.device)
-        total = signal.new_zeros(signal.shape[0])
-        for some in torch.split(order, max_rows):
-            rate = rates[some].to(signal)[:, None, None]
-            scaled = drawn[pair, some].to(signal) * spread[pair]
-            points_ = (rate * signal + (1 - rate) * scaled).to(tokens.dtype)
-            gradient = cosine_gradient(points_, suffix, pair, goal)
-            direction = signal - scaled if noise_too else signal
-            total += (gradient * direction).sum(-1).sum(0)
-        slopes.append(total / points)
-    found = torch.stack(slopes)
+    # One pair a call: its rows then have the same shapes in any batch.
+    found = torch.stack([
+        _slopes_of_pair(tokens[pair], suffix, pair, target[pair], rates, drawn[pair], spread[pair],
+                        noise_too, max_rows)
+        for pair in range(len(tokens))
+    ])  # fmt: skip
     return found.where(valid.to(found.device), found.new_zeros(()))
+
+
+def _slopes_of_pair(
+    tokens: Tensor,
+    suffix: Suffix,
+    pair: int,
+    target: Tensor,
+    rates: Tensor,
+    drawn: Tensor,
+    spread: Tensor,
+    noise_too: bool,
+    max_rows: int,
+) -> Tensor:
+    """``(N,)`` slopes from ``(N, C)`` tokens: the mean over ``(S,)`` rates, one draw at each."""
+    signal = tokens.detach().float()
+    goal = target.to(signal.device)
+    total = signal.new_zeros(signal.shape[0])
+    for some in torch.split(torch.arange(len(rates), device="cpu"), max_rows):
+        rate = rates[some].to(signal)[:, None, None]
+        scaled = drawn[some].to(signal) * spread
+        channel = (rate * signal + (1 - rate) * scaled).to(tokens.dtype)
+        gradient = cosine_gradient(channel, suffix, pair, goal)
+        direction = signal - scaled if noise_too else signal
+        total += (gradient * direction).sum(-1).sum(0)
+    return total / len(rates)
 
 
 def closed_mask(slopes: Tensor, power: Tensor, valid: Tensor, price: Tensor | float) -> Tensor:

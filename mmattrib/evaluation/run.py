@@ -92,11 +92,7 @@ def evaluate(
         backbones, data, methods=methods, metrics=metrics, pairs=pairs, layer=layer, seed=seed,
         limit=limit,
     )  # fmt: skip
-    if not isinstance(resume, str | Path | None):
-        raise OptionError(f"resume must be the path of a file, got {type(resume).__name__}")
-    store = None if resume is None else Store(resume, plan.head())
-    outcome = run(plan, store, executor_for(jobs), progress=progress)
-    return outcome.results
+    return run(plan, _store(resume, plan), executor_for(jobs), progress=progress).results
 
 
 @dataclass(frozen=True)
@@ -133,6 +129,8 @@ class Plan:
     def describe(self) -> dict[str, JSONValue]:
         """What the numbers depend on, JSON values, for provenance."""
         context = self.context
+        # Candidates that draw nothing are measured under no seed, and none is told of them.
+        acting = {s for each in context.candidates.values() for s in each.seeds(self.seeds)}
         return {
             "version": __version__,
             "backbones": {
@@ -157,7 +155,7 @@ class Plan:
                 for name, most in self.wanted.items()
             },
             "pairs": [list(pair) for pair in self.pairs],
-            "seeds": list(self.seeds),
+            "seeds": [seed for seed in self.seeds if seed in acting],
         }
 
 
@@ -190,6 +188,12 @@ def make_plan(
     fingerprints = {label: dataset.fingerprint() for label, dataset in datasets.items()}
     named = {candidate.label: candidate for candidate in compared}
     return Plan(Context(sources, datasets, fingerprints, named, known), chosen, seeds, wanted)
+
+
+def _store(resume: str | Path | None, plan: Plan) -> Store | None:
+    if not isinstance(resume, str | Path | None):
+        raise OptionError(f"resume must be the path of a file, got {type(resume).__name__}")
+    return None if resume is None else Store(resume, plan.head())
 
 
 def _datasets(data: Data, limit: int | None) -> dict[str, Dataset]:
@@ -339,46 +343,68 @@ def run(
         OptionError: the store belongs to another plan or writer; without ``keep_going``, a layer
             or option that does not fit.
     """
-    context, outcome = plan.context, Outcome(Results({}, {}))
-    collector, given_up = Collector(), set[str]()
+    context = plan.context
     labels = {label: candidate.id for label, candidate in context.candidates.items()}
     with store or nullcontext(), tqdm(
         total=plan.size(), unit="pair", disable=not progress
     ) as bar:  # fmt: skip
         if store is not None:
             store.name(labels)
-
-        def todo() -> Iterator[Task]:
-            planned: set[str] = set()
-            for task in plan.tasks():
-                identity = task_id(describe(task, context))
-                if identity in planned or task.candidate in given_up:  # one meaning, two labels
-                    bar.update(len(task.samples))
-                    continue
-                planned.add(identity)
-                entries = _answering(store, task, context, identity)
-                current = any(entry["stamp"].get("source") == source for entry in entries)
-                if entries and (current or not fresh):
-                    outcome.kept += 1
-                    outcome.outdated += not current
-                    for entry in entries:
-                        collector.add(entry)
-                    bar.update(len(task.samples))
-                else:
-                    yield task
-
-        for task, found in (executor or executor_for(1)).run(context, todo()):
+        state = _Run(plan, store, source, bar)
+        tasks = state.unfinished(fresh)
+        for task, found in (executor or executor_for(1)).run(context, tasks):
             bar.update(len(task.samples))
-            if isinstance(found, Exception):
-                if not keep_going:
-                    raise found
-                given_up.add(task.candidate)
-                outcome.failures[task.name] = f"{type(found).__name__}: {found}"
+            if not isinstance(found, Exception):
+                state.keep(task, found)
+            elif keep_going:
+                state.give_up(task, found)
+            else:
+                raise found
+    state.outcome.results = state.collector.results(labels, plan.describe())
+    return state.outcome
+
+
+@dataclass
+class _Run:
+    """A run on its way: what it measures, and what it has so far."""
+
+    plan: Plan
+    store: Store | None
+    source: str | None
+    bar: Any
+    outcome: Outcome = field(default_factory=lambda: Outcome(Results({}, {})))
+    collector: Collector = field(default_factory=Collector)
+    given_up: set[str] = field(default_factory=set)
+
+    def unfinished(self, fresh: bool) -> Iterator[Task]:
+        """Tasks to measure; those that the store answers are counted and collected on the way."""
+        planned: set[str] = set()
+        for task in self.plan.tasks():
+            identity = task_id(describe(task, self.plan.context))
+            if identity in planned or task.candidate in self.given_up:  # one meaning, two labels
+                self.bar.update(len(task.samples))
                 continue
-            collector.add(_kept(store, task, context, found, source))
-            outcome.done += 1
-    outcome.results = collector.results(labels, plan.describe())
-    return outcome
+            planned.add(identity)
+            entries = _answering(self.store, task, self.plan.context, identity)
+            current = any(entry["stamp"].get("source") == self.source for entry in entries)
+            if not entries or (fresh and not current):
+                yield task
+                continue
+            self.outcome.kept += 1
+            self.outcome.outdated += not current
+            for entry in entries:
+                self.collector.add(entry)
+            self.bar.update(len(task.samples))
+
+    def keep(self, task: Task, rows: Sequence[SampleRow]) -> None:
+        """Take what a task measured."""
+        self.collector.add(_kept(self.store, task, self.plan.context, rows, self.source))
+        self.outcome.done += 1
+
+    def give_up(self, task: Task, error: Exception) -> None:
+        """Note a failure; the candidate's other tasks are passed over."""
+        self.given_up.add(task.candidate)
+        self.outcome.failures[task.name] = f"{type(error).__name__}: {error}"
 
 
 def _stamp(task: Task, context: Context, source: str | None) -> dict[str, JSONValue]:

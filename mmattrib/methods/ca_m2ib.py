@@ -47,8 +47,8 @@ class CAM2IBOptions(SeededOptions):
         points: rates along the channel at which slopes are taken, one row of the model each.
         slope: ``"channel"``: what a token adds and the noise it replaces; ``"signal"``: the
             former alone.
-        rates: where along the channel slopes are taken; ``"central"`` or ``"uniform"``, see
-            :func:`mmattrib.engine.rate.channel_rates`.
+        rates: where along the channel slopes are taken: ``"uniform"``, evenly spread;
+            ``"central"``, fewer near pure noise and near the clean tokens.
         shared_noise: at each rate, one draw of noise for all tokens instead of one for each.
         pooling: inverse temperature of the attention of the explained tokens among themselves
             that averages slopes over similar tokens; 0 for none.

@@ -89,7 +89,8 @@ class DescentOptions(SampledOptions):
     """Options of ``descent``; the others as in :class:`SampledOptions`.
 
     Attributes:
-        depth: as in :class:`MeanOptions`.
+        depth: layers, from the explained one on, whose fits are averaged with one mask; more than
+            one needs a mask per token.
     """
 
     depth: int = option(1, **COUNTS)

@@ -22,8 +22,9 @@ imported when they are first used, so that importing this package imports no tor
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mmattrib.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mmattrib.models.attention import AttentionPass
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
         read_state_dict,
     )
 
-_HOME = {
+_NAMES = {
     "attention": ("AttentionPass",),
     "backbone": ("Backbone",),
     "blocks": ("BlockEncoder",),
@@ -142,13 +143,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = next((module for module, names in _HOME.items() if name in names), None)
-    if home is None:
-        raise AttributeError(f"module 'mmattrib.models' has no attribute {name!r}")
-    value = getattr(import_module(f"mmattrib.models.{home}"), name)
-    globals()[name] = value
-    return value
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+__getattr__ = lazy_names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -196,24 +196,7 @@ class Registry:
         if kind not in KINDS:
             raise PluginError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
         _check_name(kind, name)
-        if not callable(factory):
-            raise PluginError(
-                f"the factory of {kind} {name!r} must be callable, got {type(factory).__name__}"
-            )
-        if not isinstance(summary, str) or len(summary.splitlines()) > 1:
-            raise PluginError(f"the summary of {kind} {name!r} must be one line of text")
-        for label, values in (("modalities", modalities), ("requires", requires)):
-            _check_strings(f"{label} of {kind} {name!r}", values)
-        for module in requires:
-            if not module.isidentifier():
-                raise PluginError(
-                    f"requires of {kind} {name!r} takes top-level import names such as "
-                    f"'transformers', got {module!r}"
-                )
-        if extra is not None and not isinstance(extra, str):
-            raise PluginError(
-                f"extra of {kind} {name!r} must be text such as 'mmattrib[clip]', got {extra!r}"
-            )
+        _check_claim(f"{kind} {name!r}", factory, summary, modalities, requires, extra)
         entry = Entry(
             name=name,
             kind=kind,
@@ -382,6 +365,31 @@ def _check_name(kind: Kind, name: object) -> None:
         )
     if name.casefold() in _RESERVED:
         raise PluginError(f"{name!r} cannot name a {kind}: it stands for every {kind}")
+
+
+def _check_claim(
+    what: str,
+    factory: object,
+    summary: object,
+    modalities: Sequence[str],
+    requires: Sequence[str],
+    extra: object,
+) -> None:
+    """Refuse arguments of :meth:`Registry.register` that a listing or a load would stumble over."""
+    if not callable(factory):
+        raise PluginError(f"the factory of {what} must be callable, got {type(factory).__name__}")
+    if not isinstance(summary, str) or len(summary.splitlines()) > 1:
+        raise PluginError(f"the summary of {what} must be one line of text")
+    _check_strings(f"modalities of {what}", modalities)
+    _check_strings(f"requires of {what}", requires)
+    for module in requires:
+        if not module.isidentifier():
+            raise PluginError(
+                f"requires of {what} takes top-level import names such as 'transformers', got "
+                f"{module!r}"
+            )
+    if extra is not None and not isinstance(extra, str):
+        raise PluginError(f"extra of {what} must be text such as 'mmattrib[clip]', got {extra!r}")
 
 
 def _short(value: object) -> str:

@@ -21,7 +21,7 @@ def png(
 
     Args:
         truth: side -> bool mask in the shape of its scores, drawn as an outline.
-        clip: as for :func:`mmattrib.render.heatmap`.
+        clip: percentile beyond which scores are drawn as the largest; None clips nothing.
         scale: which score is drawn in full colour: ``"absolute"``, ``"page"`` or ``"map"``.
     """
     from mmattrib.render.figures import png_bytes
@@ -40,8 +40,8 @@ def html(
     Args:
         title: of the page; a sentence made of the inputs if None.
         truth: side -> bool mask in the shape of its scores, drawn as an outline.
-        clip: as for :func:`mmattrib.render.heatmap`.
-        scale: as for :func:`png`.
+        clip: percentile beyond which scores are drawn as the largest; None clips nothing.
+        scale: which score is drawn in full colour: ``"absolute"``, ``"page"`` or ``"map"``.
     """
     from mmattrib.render.page import report_html
 
@@ -52,7 +52,7 @@ def notebook(scale: Scale = "absolute") -> Callable[[Explanation], bytes]:
     """A writer of what a notebook shows.
 
     Args:
-        scale: as for :func:`png`.
+        scale: which score is drawn in full colour: ``"absolute"``, ``"page"`` or ``"map"``.
     """
     from mmattrib.render.page import notebook_html
 

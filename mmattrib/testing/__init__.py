@@ -23,7 +23,8 @@ Each returns None, or raises an error that names what broke and by how much:
 from __future__ import annotations
 
 from mmattrib.testing.datasets import check_dataset
-from mmattrib.testing.encoders import check_encoder, check_grid
+from mmattrib.testing.encoders import check_encoder
+from mmattrib.testing.grids import check_grid
 from mmattrib.testing.methods import check_method
 from mmattrib.testing.metrics import cases_of, check_metric
 from mmattrib.testing.probes import Region

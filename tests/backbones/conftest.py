@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clip_folders import Written
+from small_backbones import REGISTRY, Small, small
+
+import mmattrib as mm
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +34,22 @@ def quiet_open_clip(quiet_transformers: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def written(
-    quiet_transformers: None, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Path, Any, Any]]:
+def small_backbone(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Small]:
+    """The small model of a registered backbone, written once."""
+
+    @cache
+    def make(name: str) -> Small:
+        if "open_clip" in REGISTRY.get("backbone", name).requires:
+            request.getfixturevalue("quiet_open_clip")
+        return small(name, tmp_path_factory.mktemp(name))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def written(quiet_transformers: None, tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Folder, model and processor of a family's checkpoint, written once."""
     import checkpoints
 
@@ -44,3 +62,8 @@ def written(
         return made[kind]
 
     return write
+
+
+@pytest.fixture
+def clip(written: Written) -> mm.Backbone:
+    return mm.load_backbone("clip", checkpoint=str(written("clip")[0]))

@@ -33,35 +33,22 @@ SIDE = 32
 
 
 @pytest.fixture(scope="module")
-def model(quiet_open_clip: None) -> Any:
-    """A small ViT of open_clip's with quick-gelu, whose state dict is in OpenAI's format."""
-    import open_clip
+def written_model(
+    quiet_open_clip: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Any]:
+    import open_clip_models
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(6)
-        made = open_clip.CLIP(
-            embed_dim=24,
-            vision_cfg={"layers": 3, "width": 64, "patch_size": 8, "image_size": SIDE},
-            text_cfg={
-                "context_length": 24,
-                "vocab_size": 49408,
-                "width": 64,
-                "heads": 1,
-                "layers": 4,
-            },
-            quick_gelu=True,
-        ).eval()
-        checkpoints.livelier(made)
-    return made
+    return open_clip_models.write_openai(tmp_path_factory.mktemp("cxr"))
 
 
 @pytest.fixture(scope="module")
-def path(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    numbers = {"input_resolution": SIDE, "context_length": 24, "vocab_size": 49408}
-    state = {name: torch.tensor(value) for name, value in numbers.items()}
-    target = tmp_path_factory.mktemp("cxr") / "clip-imp.pt"
-    torch.save({**model.state_dict(), **state}, target)
-    return target
+def path(written_model: tuple[Path, Any]) -> Path:
+    return written_model[0]
+
+
+@pytest.fixture(scope="module")
+def model(written_model: tuple[Path, Any]) -> Any:
+    return written_model[1]
 
 
 def radiographs() -> list[RawImage]:

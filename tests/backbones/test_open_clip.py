@@ -105,7 +105,7 @@ def test_maps_depend_on_neither_batch_nor_padding(kind: str, written_models: Wri
 
 
 @kinds
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@conformance.halves
 def test_half_precision(kind: str, dtype: str, written_models: Written) -> None:
     folder = written_models(kind)[0]
     conformance.runs_in(_load(folder, dtype=dtype), _load(folder), getattr(torch, dtype))

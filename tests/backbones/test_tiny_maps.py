@@ -29,7 +29,7 @@ def _agreement(one: mm.Explanation, two: mm.Explanation, side: str) -> float:
 def test_ca_m2ib_finds_what_is_shared(tiny: mm.Backbone) -> None:
     found = mm.evaluate(
         tiny,
-        mm.load_dataset("scenes", n=12, seed=31),
+        mm.load_dataset("scenes", n=8, seed=31),
         methods=["ca-m2ib", "random"],
         pairs=[("image", "text")],
         metrics=["auc", "energy", "object_top1"],
@@ -44,12 +44,13 @@ def test_ca_m2ib_finds_what_is_shared(tiny: mm.Backbone) -> None:
 
 def test_ca_m2ib_follows_the_guide_more_than_m2ib_does(tiny: mm.Backbone) -> None:
     agreement = {"ca-m2ib": 0.0, "m2ib": 0.0}
-    scenes = mm.scenes(6, seed=32)
+    budgets = {"ca-m2ib": {"points": 32}, "m2ib": {"samples": 4}}
+    scenes = mm.scenes(3, seed=32)
     for method in agreement:
         for scene, other in zip(scenes, scenes[1:] + scenes[:1], strict=True):
             image = scene.input("image")
             right, wrong = (
-                mm.attribute(tiny, image=image, text=caption, method=method)
+                mm.attribute(tiny, image=image, text=caption, method=method, **budgets[method])
                 for caption in (scene.caption, other.caption)
             )
             agreement[method] += _agreement(right, wrong, "image") / len(scenes)
@@ -69,14 +70,14 @@ def _bits(tiny: mm.Backbone, scenes: list[mm.Scene]) -> dict[str, float]:
 
 
 def test_nothing_shared_buys_next_to_no_information(tiny: mm.Backbone) -> None:
-    one, none = (_bits(tiny, mm.scenes(6, 34, options=SceneOptions(shared=n))) for n in (1, 0))
+    one, none = (_bits(tiny, mm.scenes(3, 34, options=SceneOptions(shared=n))) for n in (1, 0))
     for side in one:
         assert one[side] > 3 * none[side]
 
 
 def test_the_guide_as_the_input_attends_to_it_is_nearer_to_the_input(tiny: mm.Backbone) -> None:
     nearer = {"image": 0, "text": 0}
-    for scene in mm.scenes(4, seed=35):
+    for scene in mm.scenes(3, seed=35):
         found = mm.attribute(tiny, image=scene.input("image"), text=scene.caption)
         plain = mm.attribute(
             tiny, image=scene.input("image"), text=scene.caption, guidance="none", points=2
@@ -86,7 +87,7 @@ def test_the_guide_as_the_input_attends_to_it_is_nearer_to_the_input(tiny: mm.Ba
             assert told["clean_cosine"] == pytest.approx(found.similarity, abs=1e-5)
             assert plain[side].diagnostics["fit_clean"] == plain[side].diagnostics["clean_cosine"]
             nearer[side] += told["fit_clean"] >= told["clean_cosine"]
-    assert min(nearer.values()) >= 3
+    assert min(nearer.values()) >= 2
 
 
 def test_recordings_from_elsewhere_are_taken(tiny: mm.Backbone) -> None:

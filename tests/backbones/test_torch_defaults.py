@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from quick_methods import NAMES, quick
+from small_backbones import NAMES as BACKBONES
+from small_backbones import PICTURE, Small
 from toy_encoders import RAWS, ToyAudio, ToyEncoder, ToyImage, ToyText
 
 import mmattrib as mm
@@ -24,7 +26,6 @@ from mmattrib.types import RawAudio
 pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
 
 PACKAGE = Path(mm.__file__).parent
-PICTURE = np.random.default_rng(0).integers(0, 256, (70, 80, 3), dtype=np.uint8)
 
 
 @contextmanager
@@ -85,10 +86,13 @@ MODES: dict[str, Mode] = {
     "deterministic algorithms": deterministic,
     "anomaly detection": anomalies,
 }
+TELLING = ("default dtype float64", "default device meta", "inference_mode", "autocast")
+"""Modes in which a tensor without a type or a device of its own shows; the others are like them."""
+
 modes = pytest.mark.parametrize("mode", MODES)
 
 
-def maps(backbone: Backbone, pair: dict[str, Any], method: str) -> list[np.ndarray]:
+def maps(backbone: Backbone, pair: Mapping[str, Any], method: str) -> list[np.ndarray]:
     found = mm.attribute(backbone, inputs=pair, method=method, **quick(method))
     return [side.scores for side in found.values()]
 
@@ -111,10 +115,13 @@ def usual(method: str) -> list[np.ndarray]:
 
 
 def _cases() -> Iterator[Any]:
-    """Descents share their code: each in every mode is a longer test."""
+    """Each method in every mode is a longer test: descents share their code, and most modes act on
+    the towers, which two methods try in all of them."""
     for method in NAMES:
+        descends, tried = method.startswith("descent-"), method in ("ca-m2ib", "m2ib")
         for mode in MODES:
-            longer = method.startswith("descent-") and mode != "default dtype float64"
+            own = mode == "default dtype float64" or (mode in TELLING and not descends)
+            longer = not (tried or own)
             yield pytest.param(method, mode, marks=[pytest.mark.slow] if longer else [])
 
 
@@ -127,59 +134,8 @@ def test_every_method_gives_the_same_map_bit_for_bit(method: str, mode: str) -> 
         np.testing.assert_array_equal(ours, own)
 
 
-def _toy() -> tuple[Backbone, dict[str, Any]]:
-    encoders = {each.modality: each for each in (ToyImage(), ToyText())}
-    return Backbone(encoders), {"image": PICTURE, "text": "a small dog barks"}
-
-
-def _tiny() -> tuple[Backbone, dict[str, Any]]:
-    return mm.load_backbone("tiny"), scene_pairs()[0]
-
-
-def _clip(request: pytest.FixtureRequest) -> tuple[Backbone, dict[str, Any]]:
-    folder = request.getfixturevalue("written")("clip")[0]
-    return mm.load_backbone("clip", checkpoint=str(folder)), {
-        "image": PICTURE,
-        "text": "a small red cat",
-    }
-
-
-@pytest.fixture(scope="module")
-def open_clip_folder(quiet_open_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import open_clip_models
-
-    return open_clip_models.write("plain", tmp_path_factory.mktemp("open_clip"))[0]
-
-
-def _open_clip(request: pytest.FixtureRequest) -> tuple[Backbone, dict[str, Any]]:
-
-    folder = request.getfixturevalue("open_clip_folder")
-    return mm.load_backbone("open_clip", model=f"local-dir:{folder}"), {
-        "image": PICTURE,
-        "text": "a small red cat",
-    }
-
-
-def _imagebind(request: pytest.FixtureRequest) -> tuple[Backbone, dict[str, Any]]:
-    import small_imagebind
-
-    path = str(small_imagebind.checkpoint())
-    backbone = mm.load_backbone("imagebind", checkpoint=path, architecture=small_imagebind.SMALL)
-    return backbone, {"image": small_imagebind.picture(), "text": "a dog barks"}
-
-
-BACKBONES: dict[str, Callable[[pytest.FixtureRequest], tuple[Backbone, dict[str, Any]]]] = {
-    "toys": lambda _: _toy(),
-    "tiny": lambda _: _tiny(),
-    "clip": _clip,
-    "open_clip": _open_clip,
-    "imagebind": _imagebind,
-}
-FAST_ATTENTION = {"open_clip"}
+FAST_ATTENTION = {"open_clip", "cxr-repair"}
 """Towers of torch's own attention: under any default device, torch leaves its fast path."""
-
-SAME_TOWERS = {"cxr-repair"}
-"""Registered backbones whose encoders are another one's."""
 
 
 def same_maps(name: str, mode: str, found: list[np.ndarray], expected: list[np.ndarray]) -> None:
@@ -190,11 +146,7 @@ def same_maps(name: str, mode: str, found: list[np.ndarray], expected: list[np.n
         np.testing.assert_allclose(ours, own, rtol=0, atol=bound, err_msg=mode)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_gives_the_same_maps_bit_for_bit(
-    name: str, request: pytest.FixtureRequest
-) -> None:
-    backbone, pair = BACKBONES[name](request)
+def same_in_every_mode(name: str, backbone: Backbone, pair: Mapping[str, Any]) -> None:
     expected = maps(backbone, pair, "ca-m2ib")
     for mode, enter in MODES.items():
         with enter():
@@ -202,15 +154,30 @@ def test_every_backbone_gives_the_same_maps_bit_for_bit(
         same_maps(name, mode, found, expected)
 
 
-@pytest.mark.parametrize("mode", ["default dtype float64", "default device meta"])
-@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "toys"])
-def test_a_backbone_loaded_in_a_mode_is_the_same_one(
-    name: str, mode: str, request: pytest.FixtureRequest
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_gives_the_same_maps_bit_for_bit(
+    name: str, small_backbone: Callable[[str], Small]
 ) -> None:
-    backbone, pair = BACKBONES[name](request)
-    expected = maps(backbone, pair, "nib")
+    made = small_backbone(name)
+    same_in_every_mode(name, made.load(), made.pair)
+
+
+def test_encoders_of_ones_own_give_the_same_maps_bit_for_bit() -> None:
+    encoders = {each.modality: each for each in (ToyImage(), ToyText())}
+    pair = {"image": PICTURE, "text": "a small dog barks"}
+    same_in_every_mode("toys", Backbone(encoders), pair)
+
+
+@pytest.mark.parametrize("mode", ["default dtype float64", "default device meta"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_loaded_in_a_mode_is_the_same_one(
+    name: str, mode: str, small_backbone: Callable[[str], Small]
+) -> None:
+    made = small_backbone(name)
+    pair = made.pair
+    expected = maps(made.load(), pair, "nib")
     with MODES[mode]():
-        again, pair = BACKBONES[name](request)
+        again = made.load()
         for encoder in again.values():
             for value in encoder.module.parameters():
                 assert value.device.type == "cpu"

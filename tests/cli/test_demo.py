@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_program import Run
+from quick_methods import quick
 
 import mmattrib as mm
 from mmattrib.cli.demo_pages import SCENES, describe, truth_masks
@@ -41,7 +43,11 @@ def test_the_description_names_everything_and_what_has_no_name() -> None:
     assert all(m.class_name in told.split("; the text holds ")[1] for m in scene.mentions)
 
 
-def test_pages_are_written_for_every_pair(run: Run, tmp_path: Path) -> None:
+def test_pages_are_written_for_every_pair(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = partial(mm.attribute, **quick("ca-m2ib"))
+    monkeypatch.setattr("mmattrib.cli.demo_pages.attribute", few)
     result = run("demo", "--out", tmp_path / "pages")
     assert result.code == 0
     names = {f"{k + 1}-{'-'.join(pair)}" for k, pair in enumerate(SCENES)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from types import ModuleType
@@ -14,9 +15,9 @@ from cli_program import Run
 
 from mmattrib import hookimpl
 from mmattrib.cli.listing import table
-from mmattrib.plugins import Plugins
+from mmattrib.plugins import Plugins, default_plugins
 from mmattrib.plugins.hookspecs import Register
-from mmattrib.plugins.registry import PluginProblem
+from mmattrib.plugins.registry import KINDS, Kind, PluginProblem
 
 LISTINGS = ("backbones", "methods", "metrics", "plugins")
 
@@ -49,7 +50,7 @@ def test_listing_is_quick() -> None:
     # it is now: other work slows both.
     listing = [sys.executable, "-m", "mmattrib", "backbones"]
     bare = [sys.executable, "-c", "import numpy, click, importlib.metadata"]
-    found = [(seconds(listing), seconds(bare)) for _ in range(5)]
+    found = [(seconds(listing), seconds(bare)) for _ in range(3)]
     least, start = (min(column) for column in zip(*found, strict=True))
     assert least < 0.25 or least < 2.5 * start, found
 
@@ -96,6 +97,19 @@ def test_methods_and_metrics(run: Run, plugins: Plugins) -> None:
         for entry in json.loads(run(command, "--json").out):
             assert f"\n{entry['name']} " in listed
             assert entry["summary"] in listed
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "command"])
+def test_every_listing_is_plain_words(run: Run, kind: Kind) -> None:
+    """No type of Python's that is none, and no markup of docstrings."""
+    names = default_plugins().registry.names(kind)
+    assert names
+    for arguments in (["--all"], ["--help"], *([name] for name in names)):
+        told = run(f"{kind}s", *arguments).out
+        assert not re.findall(r"NoneType|``|:\w+:`|<class", told), (arguments, told)
+    for name in names:
+        for option in json.loads(run(f"{kind}s", name, "--json").out)["options"]:
+            assert option["summary"], (name, option["name"])
 
 
 class Rival:

@@ -14,6 +14,7 @@ import mmattrib as mm
 from mmattrib.errors import InputError, OptionError, UnknownNameError
 from mmattrib.evaluation import Chance, OcclusionOracle, Results, Variant
 from mmattrib.evaluation.measure import SECONDS, Context
+from mmattrib.evaluation.run import make_plan
 from mmattrib.metrics import Case, Metric
 from mmattrib.metrics.faithfulness import reduced_input
 from mmattrib.metrics.localisation import object_top1
@@ -110,6 +111,17 @@ def test_seeds_are_averaged_and_only_noise_has_them(
     np.testing.assert_array_equal(one, alone[1].values("random", "image|text", "auc"))
     seeds = {c.method: {k.seed for k in both.columns if k.method == c.method} for c in both.columns}
     assert seeds == {"random": {3, 4}, "nib": {None}}
+
+
+def test_a_seed_is_recorded_where_something_draws_noise(
+    untrained: mm.Backbone, three: mm.Dataset
+) -> None:
+    def recorded(*methods: str) -> object:
+        plan = make_plan(untrained, three, methods=methods, pairs=[("image", "text")], seed=[3, 4])
+        return plan.describe()["seeds"]
+
+    assert recorded("nib", "random") == [3, 4]
+    assert recorded("nib", "gradient-x-input") == []
 
 
 def test_several_backbones_and_data_sets_keep_their_labels(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from functools import cache
 from typing import Any
@@ -27,15 +27,26 @@ TOYS: dict[str, Callable[[], ToyEncoder]] = {"image": ToyImage, "audio": ToyAudi
 pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
 
 
-@pytest.mark.parametrize("pair", [("image", "text"), ("text", "audio")], ids="-".join)
+ONCE = [pytest.param(n, marks=[pytest.mark.slow] * n.startswith("descent-")) for n in NAMES]
+"""Descents share their code: a second pair or a second model of each is a longer test."""
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_method_keeps_its_contract(name: str, pair: tuple[str, str]) -> None:
-    explained, guide = pair
+def test_every_method_keeps_its_contract(name: str) -> None:
+    keeps_its_contract(name, "image", "text")
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_every_method_keeps_its_contract_the_other_way(name: str) -> None:
+    keeps_its_contract(name, "text", "audio")
+
+
+def keeps_its_contract(name: str, explained: str, guide: str) -> None:
     method = mm.load_method(name, **quick(name))
     check_method(method, TOYS[explained](), RAWS[explained](), TOYS[guide](), RAWS[guide]())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONCE)
 def test_every_method_keeps_its_contract_on_tiny(name: str, three_scenes: list[mm.Scene]) -> None:
     tiny = mm.load_backbone("tiny")
     scenes = three_scenes[:2]
@@ -78,7 +89,13 @@ def other_value(name: str, value: Any, options: Any) -> Any:
     return 1.5 * value if value else 1.0
 
 
-CHANGES = [(name, each.name) for name in NAMES for each in fields(mm.load_method(name).options)]
+def _changes() -> Iterator[Any]:
+    """Each option of each method; what a descent shares with ``descent`` is a longer test."""
+    shared = {each.name for each in fields(mm.load_method("descent").options)}
+    for name in NAMES:
+        for each in fields(mm.load_method(name).options):
+            longer = name.startswith("descent-") and each.name in shared
+            yield pytest.param(name, each.name, marks=[pytest.mark.slow] * longer)
 
 
 @cache
@@ -86,7 +103,7 @@ def usual(name: str, number: int) -> SideScores:
     return mm.load_method(name, **quick(name))(SIDES[number])
 
 
-@pytest.mark.parametrize(("name", "option"), CHANGES)
+@pytest.mark.parametrize(("name", "option"), list(_changes()))
 def test_every_option_acts_but_those_that_bound_memory(name: str, option: str) -> None:
     base = mm.load_method(name, **quick(name))
     value = getattr(base.options, option)

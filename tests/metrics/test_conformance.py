@@ -14,7 +14,8 @@ NAMES = default_plugins().registry.names("metric")
 
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
-    return example_cases()
+    """One scene in every direction; check_metric's own have another as well."""
+    return example_cases()[:6]
 
 
 @pytest.mark.parametrize("name", NAMES)

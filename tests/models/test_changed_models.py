@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from quick_methods import quick
 from torch import Tensor, nn
 from toy_encoders import ToyImage, pictures
 
@@ -244,7 +245,8 @@ def test_maps_are_the_same_in_every_mode(
     untrained: mm.Backbone, mode: Callable[[], Any], method: str
 ) -> None:
     def call() -> Any:
-        return mm.attribute(untrained, image=PICTURE, text="a dog", method=method)["image"]
+        pair = {"image": PICTURE, "text": "a dog"}
+        return mm.attribute(untrained, **pair, method=method, **quick(method))["image"]
 
     expected = call()
     with mode():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from docstrings import undocumented
 from example_plugins import FOLDER, LINES, ROOT, module_of, with_examples
 from PIL import Image
 from toy_encoders import RAWS, ToyImage, ToyText
@@ -62,6 +63,11 @@ def test_the_folder_holds_these_examples_and_no_others() -> None:
 def test_an_example_is_short(name: str, most: int) -> None:
     lines = (FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines()
     assert sum(bool(line.strip()) for line in lines) <= most
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_an_example_is_documented_as_the_package_demands(name: str) -> None:
+    assert not undocumented(module_of(name))
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -199,9 +205,12 @@ def test_once_installed_they_are_listed_without_importing_torch(site: Path) -> N
 
 
 def test_once_installed_the_command_line_takes_their_names(site: Path, pictures: Path) -> None:
-    asked = ["-m", "mmattrib", "evaluate", "--method", "occlusion", "--pair", "image,text"]
+    asked = ["evaluate", "--method", "occlusion", "--pair", "image,text", "--limit", "1"]
     own = ["--data", "captioned", "--data-option", f"folder={pictures}", "--metric", "cosine"]
-    for options, metric in ((own, "cosine"), (["--metric", "coverage"], "coverage")):
-        printed = run(site, *asked, *options, "--limit", "1")
+    code = "from mmattrib.cli import main\n"
+    for options in (own, ["--metric", "coverage"]):
+        code += f"main({[*asked, *options]!r}, standalone_mode=False); print('---')\n"
+    first, second, _ = run(site, "-c", code).split("---\n")
+    for printed, metric in ((first, "cosine"), (second, "coverage")):
         assert "| occlusion | 1 |" in printed
         assert metric in printed

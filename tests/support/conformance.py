@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
@@ -14,6 +15,11 @@ from mmattrib.engine import Guide
 from mmattrib.methods import Method, Side
 from mmattrib.models.encoder import Encoder
 from mmattrib.types import RawImage, RawText
+
+halves = pytest.mark.parametrize(
+    "dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)]
+)
+"""Both go the same way; of families and kinds, one of them is a longer test."""
 
 
 def close(got: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:

@@ -111,3 +111,23 @@ def write(kind: str, folder: Path) -> tuple[Path, Any]:
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(state, target / "open_clip_model.safetensors")
     return target, model
+
+
+def write_openai(folder: Path) -> tuple[Path, Any]:
+    """Write a ViT with quick-gelu as a state dict in OpenAI's format; return file and model."""
+    import open_clip
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(6)
+        model = open_clip.CLIP(
+            embed_dim=24,
+            vision_cfg={"layers": 3, "width": 64, "patch_size": 8, "image_size": 32},
+            text_cfg={**_TEXT, "width": 64, "heads": 1, "layers": 4},
+            quick_gelu=True,
+        ).eval()
+        livelier(model)
+    numbers = {"input_resolution": 32, "context_length": 24, "vocab_size": 49408}
+    state = {name: torch.tensor(value) for name, value in numbers.items()}
+    target = folder / "clip-imp.pt"
+    torch.save({**model.state_dict(), **state}, target)
+    return target, model

@@ -25,7 +25,7 @@ def png(seed: int, size: tuple[int, int] = (150, 100)) -> bytes:
     return buffer.getvalue()
 
 
-def ogg(*tones: tuple[float, float], rate: int = 44_100) -> bytes:
+def ogg(*tones: tuple[float, float], rate: int = 22_050) -> bytes:
     """Tones of (Hz, seconds), one after the other."""
     parts = [0.5 * np.sin(2 * np.pi * hz * np.arange(int(s * rate)) / rate) for hz, s in tones]
     buffer = io.BytesIO()

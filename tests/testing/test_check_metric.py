@@ -221,9 +221,8 @@ FAULTS: list[tuple[type[Metric], str]] = [
 
 @pytest.mark.parametrize(("metric", "message"), FAULTS, ids=[m.__name__ for m, _ in FAULTS])
 def test_a_fault_is_named(metric: type[Metric], message: str) -> None:
-    method = mm.load_method("ca-m2ib", points=3, guide_points=2)
     sample = next(iter(mm.load_dataset("scenes", n=1)))
-    fresh = cases_of(mm.load_backbone("tiny"), [sample], method)  # some faults spoil their case
+    fresh = cases_of(mm.load_backbone("tiny"), [sample], "random")  # some faults spoil their case
     with pytest.raises(MetricError, match=f"metric 'plain' .*{message}"):
         check_metric(metric(), fresh)
 

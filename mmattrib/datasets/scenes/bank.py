@@ -24,7 +24,6 @@ from typing import (
     Final,
     Literal,
     ParamSpec,
-    Protocol,
     TypeAlias,
     TypeVar,
 )
@@ -73,10 +72,10 @@ _VERSION: Final = 1
 
 
 @dataclass(frozen=True)
-class Sprite:
-    """A drawing: an RGBA PNG, cropped to its alpha box, longest side 64 px, straight alpha.
+class Asset:
+    """A file of a bank, and where it comes from.
 
-    ``name`` is the class, or what a distractor shows; ``class_name`` is None for a distractor.
+    ``name`` is the class, or what a distractor is; ``class_name`` is None for a distractor.
     """
 
     file: str
@@ -90,20 +89,17 @@ class Sprite:
 
 
 @dataclass(frozen=True)
-class Sound:
+class Sprite(Asset):
+    """A drawing: an RGBA PNG, cropped to its alpha box, longest side 64 px, straight alpha."""
+
+
+@dataclass(frozen=True)
+class Sound(Asset):
     """A sound: mono Ogg Vorbis at 16 kHz, ``seconds`` long, active RMS 0.1.
 
     ``keys`` and ``velocity`` are MIDI numbers, ``rate`` is a recording's playback rate.
     """
 
-    file: str
-    class_name: str | None
-    name: str
-    split: str
-    source: str
-    source_file: str
-    author: str
-    licence: str
     seconds: float
     keys: tuple[int, ...]
     velocity: int | None
@@ -131,15 +127,7 @@ class Catalog:
     phrases: Mapping[str, Wording]
 
 
-class _Asset(Protocol):
-    @property
-    def class_name(self) -> str | None: ...
-
-    @property
-    def split(self) -> str: ...
-
-
-_A = TypeVar("_A", bound=_Asset)
+_A = TypeVar("_A", bound=Asset)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 

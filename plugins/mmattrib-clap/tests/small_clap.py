@@ -25,13 +25,7 @@ def checkpoint(fusion: bool, published_size: bool = False) -> str:
         published_size: the published input: 10 s at 48 kHz, 64 mel bins, 4096 tokens; otherwise
             2 s at 8 kHz, 16 mel bins, 256 tokens.
     """
-    from transformers import (
-        ClapConfig,
-        ClapFeatureExtractor,
-        ClapModel,
-        ClapProcessor,
-        ClapTextConfig,
-    )
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapProcessor, ClapTextConfig
 
     depths = (1, 1, 2, 1) if published_size else (1, 3, 2)
     size: dict[str, Any] = {"spec_size": 256, "num_mel_bins": 64, "window_size": 8}
@@ -68,21 +62,27 @@ def checkpoint(fusion: bool, published_size: bool = False) -> str:
         eos_token_id=tokenizer.eos_token_id,
     )
     config = ClapConfig(text_config=text.to_dict(), audio_config=audio, projection_dim=16)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = ClapModel(config).eval()
-        with torch.no_grad():  # as far from nothing as training leaves them
-            for name, value in model.state_dict().items():
-                if name.endswith(("running_mean", "running_var")):
-                    value.uniform_(0.5, 1.5)
-                elif value.is_floating_point():
-                    value += 0.15 * torch.randn_like(value)
     truncation = "fusion" if fusion else "rand_trunc"
     extractor = ClapFeatureExtractor(**sound, truncation=truncation)
     folder = Path(tempfile.mkdtemp(prefix="clap-test-"))
-    model.save_pretrained(folder)
+    _model(config).save_pretrained(folder)
     ClapProcessor(extractor, tokenizer).save_pretrained(folder)
     return str(folder)
+
+
+def _model(config: Any) -> Any:
+    """Random weights, as far from nothing as training leaves them."""
+    from transformers import ClapModel
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = ClapModel(config).eval()
+        for name, value in model.state_dict().items():
+            if name.endswith(("running_mean", "running_var")):
+                value.uniform_(0.5, 1.5)
+            elif value.is_floating_point():
+                value += 0.15 * torch.randn_like(value)
+    return model
 
 
 def _tokenizer() -> Any:

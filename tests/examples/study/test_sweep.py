@@ -22,6 +22,7 @@ from mmattrib.evaluation.measure import Context, SampleRow
 PAIR = ("image", "text")
 SIDES = ("image", "audio", "text")
 SCOPE = Scope(n=3, pairs=[PAIR])
+BAD = Variant("bad", "nib", {"steps": 1}, {"image": 99, "text": -1})
 QUICK = (Variant("nib", "nib", {"steps": 1}), Variant("random", "random", {}))
 
 
@@ -57,12 +58,15 @@ def assert_same(a: Results, b: Results) -> None:
 
 
 @pytest.mark.usefixtures("chunks_of_two")
-def test_order_and_processes_change_no_number(
+def test_order_processes_and_a_failing_variant_change_no_number(
     shipped: dict[str, NamedModel], tmp_path: Path
 ) -> None:
     assert sweep(tmp_path / "a", shipped).done == 4
-    sweep(tmp_path / "b", shipped, QUICK[::-1], jobs=2)
+    outcome = sweep(tmp_path / "b", shipped, [BAD, *QUICK[::-1]], jobs=2)
+    assert outcome.done == 4
+    assert {"no layer 99" in message for message in outcome.failures.values()} == {True}
     a, b = load(tmp_path / "a"), load(tmp_path / "b")
+    assert b.methods == ("random", "nib")
     assert_same(a, b)
     assert list(a.samples["search/one"]) == [0, 1, 2]
     assert not np.isnan(a.values("nib", "image|text", "iou")).any()
@@ -165,13 +169,11 @@ def test_probes_are_added_and_not_lost(shipped: dict[str, NamedModel], tmp_path:
 def test_a_variant_that_fails_leaves_the_others_alone(
     shipped: dict[str, NamedModel], tmp_path: Path
 ) -> None:
-    bad = Variant("bad", "nib", {"steps": 1}, {"image": 99, "text": -1})
-    for jobs in (1, 2):
-        outcome = sweep(tmp_path / str(jobs), shipped, [bad, *QUICK], jobs=jobs)
-        assert outcome.done == 2
-        (message,) = outcome.failures.values()
-        assert "no layer 99" in message
-        assert load(tmp_path / str(jobs)).methods == ("nib", "random")
+    outcome = sweep(tmp_path, shipped, [BAD, *QUICK])
+    assert outcome.done == 2
+    (message,) = outcome.failures.values()
+    assert "no layer 99" in message
+    assert load(tmp_path).methods == ("nib", "random")
 
 
 @pytest.mark.usefixtures("chunks_of_two")

@@ -66,7 +66,7 @@ def test_other_scenes_give_the_shipped_numbers_within_sampling_error(
     tiny: mm.Backbone, shipped: Calibration
 ) -> None:
     assert SEED != OTHER_SEED
-    count = 100
+    count = 50
     found, _ = pair_cosines(tiny, mm.load_dataset("scenes", n=count, seed=OTHER_SEED))
     for kind, cosines in found.items():
         known = shipped.similarities[kind]
@@ -80,13 +80,13 @@ def test_other_scenes_give_the_shipped_numbers_within_sampling_error(
 
 
 def test_scenes_match_and_unrelated_inputs_do_not(tiny: mm.Backbone) -> None:
-    found = rates(tiny, n=40, seed=OTHER_SEED)
+    found = rates(tiny, n=20, seed=OTHER_SEED)
     assert set(found) == {kind_of(kind) for kind in KINDS}
     for kind, (paired, unrelated) in found.items():
-        assert sum(paired.values()) == sum(unrelated.values()) == 40
-        assert paired["no match"] <= 5, kind
-        assert paired["match"] >= 26, kind  # 78 to 95 % of 300 scenes
-        assert unrelated["no match"] >= 34, kind
+        assert sum(paired.values()) == sum(unrelated.values()) == 20
+        assert paired["no match"] <= 3, kind
+        assert paired["match"] >= 13, kind  # 78 to 95 % of 300 scenes
+        assert unrelated["no match"] >= 17, kind
 
 
 @pytest.fixture(scope="module")

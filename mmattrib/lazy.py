@@ -1,0 +1,32 @@
+"""Names of a package that are imported when they are first used, so that start-up stays quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazy_names(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
+    """What a package takes as its ``__getattr__``, which Python asks for names that it lacks.
+
+    Args:
+        package: the package's ``__name__``.
+        home: name -> the module below the package that holds it.
+
+    Returns:
+        A function of a name that imports its module and keeps what it found in the package; it
+        raises AttributeError for a name without a home.
+    """
+
+    def find(name: str) -> Any:
+        try:
+            module = home[name]
+        except KeyError:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
+        value = getattr(import_module(f"{package}.{module}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return find
