@@ -22,12 +22,15 @@ from typing import TypeAlias
 
 import torch
 
-from mmattrib.errors import MmattribError, OptionError, TrustWarning, WorkerError
+from mmattrib.errors import MmattribError, TrustWarning, WorkerError, check_whole
 from mmattrib.evaluation.measure import Context, SampleRow
 from mmattrib.evaluation.tasks import Task
 
 Done: TypeAlias = tuple[Task, "list[SampleRow] | Exception"]
 """A task with its rows, or with what went wrong."""
+
+MOST_JOBS = 1024
+"""Processes: more than any one machine that is known to run this."""
 
 
 class Executor(ABC):
@@ -47,8 +50,7 @@ def executor_for(jobs: int) -> Executor:
     Raises:
         OptionError: ``jobs`` is no whole number, or below 1.
     """
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise OptionError(f"jobs must be a whole number, at least 1, got {jobs!r}")
+    check_whole(jobs, "jobs", 1, MOST_JOBS)
     return Serial() if jobs == 1 else Processes(jobs)
 
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from mmattrib import __version__
 from mmattrib.datasets.base import Dataset, as_dataset
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, check_whole
 from mmattrib.evaluation.candidates import Methods, candidates, listed
 from mmattrib.evaluation.executors import Executor, executor_for
 from mmattrib.evaluation.measure import SECONDS, Context, SampleRow
@@ -283,8 +283,8 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
             why = "is reserved" if name == SECONDS else "is given twice"
             raise OptionError(f"metric {name!r} {why}; every metric needs a name of its own")
     for name, most in limits.items():
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 0):
-            raise OptionError(f"metric {name!r} is wanted on {most!r} samples; give 0 or more")
+        if most is not None:
+            check_whole(most, f"the number of samples for metric {name!r}")
     return {m.name: m for m in chosen}, {m.name: limits.get(m.name) for m in chosen}
 
 
