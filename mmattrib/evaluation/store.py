@@ -237,19 +237,49 @@ def _parsed(line: bytes) -> Any:
 
 
 def _is_entry(entry: Any) -> bool:
+    """Whether it has all that is read of an entry; one that has not is passed over like a line
+    that was cut off."""
     if not isinstance(entry, dict):
         return False
     if "labels" in entry:
         labels = entry["labels"]
         return isinstance(labels, dict) and all(isinstance(v, str) for v in labels.values())
-    rows = entry.get("rows")
+    task, stamp, rows = entry.get("task"), entry.get("stamp"), entry.get("rows")
     return (
         isinstance(entry.get("id"), str)
-        and isinstance(entry.get("task"), dict)
-        and isinstance(entry.get("stamp"), dict)
+        and isinstance(task, dict)
+        and all(isinstance(task.get(name), str) for name in ("candidate", "weights", "version"))
+        and _is_whole(task.get("start"))
+        and (task.get("seed") is None or isinstance(task["seed"], int))
+        and isinstance(stamp, dict)
+        and all(isinstance(stamp.get(name), str) for name in ("backbone", "dataset"))
+        and isinstance(stamp.get("options", {}), dict)
+        and isinstance(measured := stamp.get("metrics", {}), dict)
+        and all(map(_is_whole, measured.values()))
         and isinstance(rows, list)
-        and all(isinstance(row, dict) and isinstance(row.get("values"), dict) for row in rows)
+        and all(map(_is_row, rows))
     )
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("sample"), str):
+        return False
+    values = row.get("values")
+    return isinstance(values, dict) and all(
+        isinstance(numbers, dict) and all(map(_is_number, numbers.values()))
+        for numbers in values.values()
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    """A number that a float holds, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        return False
+    return not isinstance(value, int) or abs(value) < 2**1023
 
 
 def _check_regular(path: Path) -> None:
