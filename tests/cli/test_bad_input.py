@@ -300,3 +300,19 @@ def test_debug_shows_where(run: Run, files: Path, plugins: Plugins) -> None:
     assert "Traceback (most recent call last)" in result.err
     assert result.err.splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in run("attribute", "--image", image, *TEXT).err
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["calibrate", "--out", "c.json"]])
+def test_a_needed_option_is_named_as_the_command_line_spells_it(
+    command: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loads(*given: object, **options: object) -> None:
+        raise AssertionError("nothing is loaded for a call that cannot be answered")
+
+    monkeypatch.setattr("mmattrib.load_backbone", loads)
+    told = run(*command, "--data", "pairs")
+    assert (told.code, told.out) == (2, "")
+    assert "add --data-option folder=DIR" in told.err
+    told = run(*command, "--data-option", "fodler=x")
+    assert told.code == 2
+    assert "takes no option 'fodler'" in told.err
