@@ -63,23 +63,26 @@ def kept(attribution: Attribution) -> str:
     if not (math.isfinite(clean) and math.isfinite(mask)):
         return ""
     this = noun(attribution.modality)
-    behind = f"where the {this} reaches the model as far as the map lets it through"
     alone = math.isfinite(noise) and "losses" not in attribution.diagnostics
+    told = [f"{number(clean)} with the whole {this}"]
+    told += [f"{number(mask)} with as much of it as the map lets through{_of(mask, clean)}"]
+    told += [f"{number(noise)} with noise alone in its place{_of(noise, clean)}"] if alone else []
+    said = f"The cosine is {', '.join(told[:-1])} and {told[-1]}."
     if clean <= 0:
-        rest = f", and {number(noise)} with noise alone in its place" if alone else ""
-        return (
-            f"There is no match to keep: the cosine is {number(clean)} as given, {number(mask)} "
-            f"{behind}{rest}."
+        return f"{said} There is no match to keep."
+    if alone and clean > noise:
+        share = round(100 * (mask - noise) / (clean - noise))
+        said += f" Of what the whole {this} has above noise, the map keeps {share} %.".replace(
+            "-", "−"
         )
-    rest = f"; noise alone in its place keeps {_share(noise, clean)}" if alone else ""
-    return f"Of the cosine {number(clean)}, {_share(mask, clean)} is left {behind}{rest}."
+    return said
 
 
-def _share(cosine: float, clean: float) -> str:
-    """``"64 % (0.122)"``; nothing where the cosine is not above zero."""
-    if cosine <= 0:
-        return f"nothing ({number(cosine)})"
-    return f"{round(100 * cosine / clean)} % ({number(cosine)})"
+def _of(cosine: float, clean: float) -> str:
+    """``" (64 % of 0.19)"``; empty where either is not above zero."""
+    if cosine <= 0 or clean <= 0:
+        return ""
+    return f" ({round(100 * cosine / clean)} % of {number(clean)})"
 
 
 def named(value: Any, absent: str = "not stated") -> str:
