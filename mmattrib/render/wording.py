@@ -180,15 +180,25 @@ def primer(explanation: Explanation, heats: Mapping[str, Heatmap]) -> str:
 def scale_note(explanation: Explanation, heats: Mapping[str, Heatmap]) -> str:
     """Which score is drawn in full colour, and what can be compared."""
     own = [side for side, heat in heats.items() if heat.scale == "map"]
-    said = []
-    for unit in dict.fromkeys(explanation[side].unit for side in heats if side not in own):
-        side = next(s for s in heats if s not in own and explanation[s].unit == unit)
-        heat, named_unit = heats[side], printable(unit, 40)
-        reach = "the largest score on this page" if heat.scale == "page" else "an absolute scale"
+    page, levels = dict[str, float](), dict[tuple[str, str], None]()
+    for side, heat in heats.items():
+        unit, this = printable(explanation[side].unit, 40), noun(explanation[side].modality)
+        if heat.scale == "page":
+            page[unit] = heat.high
+        elif heat.scale == "absolute":
+            levels[f"{number(heat.high)} {unit}", this] = None
+    said = [
+        f"Colour runs from 0 to {number(high)} {unit}, the largest score on this page: brightness "
+        "can be compared between maps, and next to nothing stays dark."
+        for unit, high in page.items()
+    ]
+    if levels:
+        told = " and ".join(f"{level} in the {this}" for level, this in levels)
         said.append(
-            f"Colour runs from 0 to {number(heat.high)} {named_unit}, {reach}: brightness can be "
-            "compared between maps, and next to nothing stays dark."
+            f"On an absolute scale, full colour stands for {told}: next to nothing stays dark."
         )
+    if len(levels) > 1:
+        said.append("Compare brightness within a map, and numbers between maps.")
     if own:
         which = "Each map" if len(own) == len(heats) else "Any other map"
         said.append(

@@ -109,7 +109,11 @@ def test_the_scale_is_an_option_of_every_writer_and_is_said() -> None:
     }
     assert "from its own least to its own largest" in notes["map"]
     assert "the largest score on this page" in notes["page"]
-    assert "an absolute scale" in notes["absolute"]
+    assert "On an absolute scale, full colour stands for " in notes["absolute"]
+    assert " bits in the picture and " in notes["absolute"]
+    assert " bits in the caption: next to nothing stays dark." in notes["absolute"]
+    assert "compared between maps" in notes["page"]
+    assert "compared between maps" not in notes["absolute"]
     assert notes["absolute"] in report_html(made)
     assert notes["map"] in report_html(made, scale="map")
 
@@ -180,7 +184,7 @@ def test_no_page_claims_what_the_solved_mask_does_not_do() -> None:
 def test_a_full_score_from_a_calibration_is_used_for_its_own_unit_alone() -> None:
     known = {**CALIBRATION, "scores": {"image": entry("bits", 40.0).to_json()}}
     drawn = panels(example(0.5, calibration=known))
-    assert {panel.heat.high for panel in drawn} == {40.0}
+    assert [panel.heat.high for panel in drawn] == [40.0, 3.0], "the picture's alone"
     other = {**CALIBRATION, "scores": {"image": entry("nats", 40.0).to_json()}}
     assert max(panel.heat.high for panel in panels(example(0.5, calibration=other))) == 3.0
     np.testing.assert_allclose(drawn[0].heat.values.max(), 1 / 40, rtol=0.1)
