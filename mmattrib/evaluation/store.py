@@ -250,7 +250,7 @@ def _is_entry(entry: Any) -> bool:
         and isinstance(task, dict)
         and all(isinstance(task.get(name), str) for name in ("candidate", "weights", "version"))
         and _is_whole(task.get("start"))
-        and (task.get("seed") is None or isinstance(task["seed"], int))
+        and isinstance(task.get("seed", ""), int | None)
         and isinstance(stamp, dict)
         and all(isinstance(stamp.get(name), str) for name in ("backbone", "dataset"))
         and isinstance(stamp.get("options", {}), dict)
