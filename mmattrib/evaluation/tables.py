@@ -54,7 +54,8 @@ def markdown(results: Results, view: View | None = None) -> str:
 
     Per direction one row for each method, and one in each group's table, whose numbers are
     averaged over directions per sample first: methods and samples that lack one are left out
-    there. With a baseline, compared metrics have the paired difference and its 95 % interval
+    there. ``n`` is the number of samples behind a row's numbers, from the fewest to the most where
+    they differ. With a baseline, compared metrics have the paired difference and its 95 % interval
     behind them, on the samples and backbones that both have; ``*`` where the interval, corrected
     for all comparisons of the table, leaves out zero.
 

@@ -12,7 +12,7 @@ import pytest
 
 import mmattrib as mm
 from mmattrib.errors import InputError, OptionError, UnknownNameError
-from mmattrib.evaluation import Chance, OcclusionOracle, Results, Variant
+from mmattrib.evaluation import Chance, Column, OcclusionOracle, Results, Variant
 from mmattrib.evaluation.measure import SECONDS, Context
 from mmattrib.metrics import Case, Metric
 from mmattrib.metrics.faithfulness import reduced_input
@@ -265,12 +265,21 @@ def test_references_stand_beside_methods(three: mm.Dataset) -> None:
         expected = np.mean(shared) if 0 < sum(shared) < len(shared) else np.nan
         np.testing.assert_allclose(chance, expected, atol=1e-6)
     assert np.nanmean(found.values("oracle", "image|text", "object_top1")) > 0.6
-    assert "| oracle | 3 |" in found.table() or "| oracle | 2 |" in found.table()
+
+
+def test_a_row_says_on_how_many_samples_its_numbers_rest() -> None:
+    whole, part = np.ones(3), np.array([1.0, np.nan, np.nan])
+    columns = {
+        Column("a", "tiny", method, None, "image|text", metric): values
+        for method, auc in (("random", part), ("nib", whole))
+        for metric, values in (("auc", auc), ("iou", whole), ("energy", np.full(3, np.nan)))
+    }
+    table = Results(columns, {"a": {0: "x", 1: "y", 2: "z"}}).table()
+    assert "| random | 1 to 3 |" in table
+    assert "| nib | 3 |" in table
 
 
 def test_paired_differences_tell_better_from_equal() -> None:
-    from mmattrib.evaluation import Column
-
     rng = np.random.default_rng(0)
     base = rng.normal(size=200)
     made = {
