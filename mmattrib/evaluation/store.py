@@ -82,6 +82,8 @@ class Store:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # The lock's file stays: who waits for it would lock a file that is gone, and a third
+        # process the next one of its name, so that there would be two writers.
         self._lock.release()
 
     def _read(self) -> None:
