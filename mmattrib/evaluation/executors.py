@@ -25,6 +25,7 @@ import torch
 from mmattrib.errors import MmattribError, TrustWarning, WorkerError, check_whole
 from mmattrib.evaluation.measure import Context, SampleRow
 from mmattrib.evaluation.tasks import Task
+from mmattrib.plugins.contained import is_hushing, set_hushing
 
 Done: TypeAlias = tuple[Task, "list[SampleRow] | Exception"]
 """A task with its rows, or with what went wrong."""
@@ -80,7 +81,7 @@ class Processes(Executor):
         with _without_ctrl_c():
             stop = spawn.Event()
         waiting = iter(tasks)
-        pool = ProcessPoolExecutor(self.jobs, spawn, _start_worker, (context, stop))
+        pool = ProcessPoolExecutor(self.jobs, spawn, _start_worker, (context, stop, is_hushing()))
         pending: dict[Future[list[SampleRow] | Exception], Task] = {}
         try:
             while True:
@@ -139,9 +140,10 @@ def _work(context: Context, task: Task) -> list[SampleRow] | Exception:
 _context: Context | None = None
 
 
-def _start_worker(context: Context, stop: Event) -> None:
+def _start_worker(context: Context, stop: Event, hush: bool) -> None:
     """Set up a worker process: its backbone, and one thread, so that workers do not share cores."""
     global _context
+    set_hushing(hush)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
     end_with_parent(stop)
     torch.set_num_threads(1)
