@@ -72,7 +72,8 @@ SUFFIXES = (".md", ".json")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
-    help="A file that keeps finished work: stop at any time, and call again to go on.",
+    help="A file that keeps finished work: stop at any time, and call again to go on, "
+    "with more methods if you like.",
 )
 @click.option(
     "--jobs",

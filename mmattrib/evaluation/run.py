@@ -65,7 +65,7 @@ def evaluate(
         limit: how many samples of each data set to use, from the first on; all if None. Scenes
             are made as needed, so that it says how many there are.
         resume: a file. Finished work is appended to it as it is done, and a later call with the
-            same arguments goes on where this one stopped.
+            same arguments goes on where this one stopped; samples and methods may be added.
         jobs: processes to share the work; each has its own copy of the model and one thread. No
             number depends on it but the seconds.
         progress: show a progress bar on standard error.

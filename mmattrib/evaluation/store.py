@@ -2,8 +2,8 @@
 
 A run that is killed, or that meets a full disk, loses no more than the tasks in progress: a line is
 written whole and flushed to the disk, and one that was cut off is passed over when the file is read
-again. A store belongs to one plan; another plan's file is refused by naming the difference. It has
-one writer at a time.
+again. A store belongs to one plan, to which methods may be added; another plan's file is refused by
+naming the difference. It has one writer at a time.
 """
 
 from __future__ import annotations
@@ -205,11 +205,23 @@ def _check_head(path: Path, head: Mapping[str, Any], plan: Mapping[str, JSONValu
         raise OptionError(
             f"{path} has version {head.get('version')!r}, this release reads {_VERSION}"
         )
-    if plan is not None and head.get("plan") != plan:
-        told = "; ".join(differences(head.get("plan"), plan)[:3])
+    if plan is not None and (stored := _with_added(head.get("plan"), plan)) != plan:
+        told = "; ".join(differences(stored, plan)[:3])
         raise OptionError(
             f"{path} belongs to another evaluation: {told}. Name another file, or delete it"
         )
+
+
+def _with_added(stored: Any, wanted: Mapping[str, JSONValue]) -> Any:
+    """A stored plan with the methods that a wanted one has besides.
+
+    Numbers are kept under what they measure, so that those of other methods do not touch them.
+    """
+    methods = stored.get("methods") if isinstance(stored, dict) else None
+    more = wanted.get("methods")
+    if isinstance(methods, dict) and isinstance(more, Mapping):
+        return {**stored, "methods": {**more, **methods}}
+    return stored
 
 
 def differences(stored: Any, wanted: Any, where: str = "") -> list[str]:

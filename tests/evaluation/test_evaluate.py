@@ -128,6 +128,28 @@ def test_several_backbones_and_data_sets_keep_their_labels(
     assert "b: 2 samples; backbones: after" in found.table(dataset="b", backbones=["after"])
 
 
+def test_a_method_that_is_added_is_measured_and_the_others_are_not_again(
+    untrained: mm.Backbone, three: mm.Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.jsonl"
+    given = {"pairs": [("image", "text")], "resume": path}
+    evaluate(untrained, three, methods=["random"], **given)
+    before = path.read_bytes()
+    grown = evaluate(untrained, three, methods=["nib", "random"], **given)
+    assert path.read_bytes().startswith(before)
+    assert path.read_text().count('"rows"') == 2
+    fresh = evaluate(untrained, three, methods=["nib", "random"], pairs=[("image", "text")])
+    assert_same(grown, fresh)
+    again = evaluate(untrained, three, methods=["random", "nib"], **given)
+    assert path.read_text().count('"rows"') == 2
+    assert again.methods == ("random", "nib")
+    for methods in (["nib"], {"random": "nib"}, {"noise": "random"}):
+        with pytest.raises(OptionError, match=r"belongs to another evaluation: methods\.random"):
+            evaluate(untrained, three, methods=methods, **given)
+    with pytest.raises(OptionError, match="metrics"):
+        evaluate(untrained, three, methods=["random", "nib"], metrics=["iou"], **given)
+
+
 @pytest.mark.usefixtures("chunks_of_two")
 def test_a_stopped_evaluation_goes_on(
     untrained: mm.Backbone, three: mm.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -170,8 +192,10 @@ def test_a_file_of_another_plan_is_refused_by_naming_the_difference(
     before = file.read_bytes()
     with pytest.raises(OptionError, match=r"seeds is \[0\] in the file, \[1\] now"):
         evaluate(untrained, three, methods=["random"], resume=file, seed=1)
-    with pytest.raises(OptionError, match=r"methods\.nib is not in the file"):
-        evaluate(untrained, three, methods=["random", "nib"], resume=file)
+    with pytest.raises(
+        OptionError, match=r"methods\.random\.method is 'random' in the file, 'nib'"
+    ):
+        evaluate(untrained, three, methods={"random": "nib"}, resume=file)
     with pytest.raises(OptionError, match="weights_sha256"):
         evaluate(mm.load_backbone("tiny"), three, methods=["random"], resume=file)
     assert file.read_bytes() == before
