@@ -57,3 +57,29 @@ class WorkerError(MmattribError, RuntimeError):
 
 class InputWarning(UserWarning):
     """An input was taken as its type says, but its values suggest that something else was meant."""
+
+
+MOST = 10_000_000
+"""Largest number of samples, pairs or places along an axis: more was hardly meant."""
+
+
+def check_whole(value: object, what: str, least: int = 0, most: int = MOST) -> int:
+    """A whole number within bounds, so that a mistyped one is refused before anything is done.
+
+    Args:
+        value: what was given.
+        what: its name, for the message.
+        least: smallest that is accepted.
+        most: largest that is accepted.
+
+    Raises:
+        OptionError: it is no whole number, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise OptionError(
+            f"{what} must be a whole number from {least} to {most}, got {value!r:.60}"
+        )
+    if not least <= value <= most:
+        told = value if abs(value) < 10**60 else "one of more than 60 digits"
+        raise OptionError(f"{what} must be a whole number from {least} to {most}, got {told}")
+    return value

@@ -18,7 +18,14 @@ from tqdm.auto import tqdm
 
 from mmattrib.calibration import setting_of
 from mmattrib.engine import Guide
-from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError, TrustWarning
+from mmattrib.errors import (
+    EncoderError,
+    InputError,
+    MmattribError,
+    OptionError,
+    TrustWarning,
+    check_whole,
+)
 from mmattrib.loading import load_method
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.backbone import Backbone
@@ -131,8 +138,7 @@ def attribute_many(
         InputError: with the number of the pair that cannot be read.
         OptionError: an unknown option, or one out of range.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise OptionError(f"batch_size must be a whole number, 1 or more, got {batch_size!r}")
+    check_whole(batch_size, "batch_size", 1)
     if not isinstance(on_error, str) or on_error not in get_args(OnError):
         raise OptionError(
             f"on_error must be one of {', '.join(map(repr, get_args(OnError)))}, got {on_error!r}"

@@ -33,6 +33,9 @@ IntArray = npt.NDArray[np.intp]
 MUCH_SEEN = 2 / 3
 """An explanation warns where the model saw a smaller share of its input than this."""
 
+MOST_PLACES = 1 << 28
+"""Places of a map at a size of one's own: 1 GB."""
+
 _BLOCK = 1 << 20  # values laid at a time: bounds what is held besides the map itself
 
 
@@ -232,10 +235,13 @@ class PlanePlacement(Placement):
     def _size(self, size: Size | None) -> Size:
         if size is None:
             return self.shape
-        if len(size) != len(self.axes) or min(size) < 1:
+        if tuple(size) == self.shape:
+            return self.shape
+        if len(size) != len(self.axes) or min(size) < 1 or prod(map(int, size)) > MOST_PLACES:
             raise InputError(
-                f"size {size}: accepted is one number of places, at least 1, for each of the axes "
-                f"{', '.join(axis.name for axis in self.axes)}"
+                f"size {size!r:.80}: accepted is one number of places, at least 1, for each of the "
+                f"axes {', '.join(axis.name for axis in self.axes)}, and {MOST_PLACES} places in "
+                "all"
             )
         return tuple(int(count) for count in size)
 

@@ -20,12 +20,15 @@ RATE = 16000
 PICTURES = ("png", "jpg", "tiff", "gif", "webp", "bmp", "palette.png", "grey16.png", "alpha.png")
 SOUNDS = ("wav", "flac", "ogg", "mp3", "aiff")
 PLAN = """\
-[method.plain]
-name = "random"
+[defaults]
+method = "ca-m2ib"
+options = { pooling = 2 }
 
-[method.cheap]
-name = "ca-m2ib"
-points = 4
+[variant.plain]
+method = "random"
+
+[grid.cheap]
+options = { points = [4, 6] }
 layer = { image = 1, text = 0 }
 """
 CAPTION = "a dog near the ocean wave"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,13 @@ import torch
 Rng = np.random.Generator
 
 _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+_PARTS = re.compile(r"\w+|\s|[^\w\s]")
+_WORDS = (
+    "", "0", "-1", "1e999", "nan", "9" * 30, "9" * 5000, "x" * 3000, "image", "text", "audio",
+    "a.png", "../a.png", "/dev/zero", ".", "\0", "\n", "\r", '"', "'", ",", ";", "=", "[", "]", "{",
+    "}", "#", "\u202e", "\ufeff", "\ud800", "é", "true", "name", "variant", "boxes", "mask",
+    "9 9 1 1", "1 2 3", "random",
+)  # fmt: skip
 _RANGES = (
     (0x00, 0x7F), (0x80, 0xFF), (0x300, 0x36F), (0x590, 0x6FF), (0x900, 0xEFF), (0x1100, 0x11FF),
     (0x200B, 0x206F), (0x3040, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xD800, 0xDFFF),
@@ -72,6 +81,49 @@ def mutated_json(text: str, rng: Rng) -> str:
         else:
             holder[key] = _json_value(rng)
     return json.dumps(tree)
+
+
+def mutated_lines(text: str, rng: Rng) -> str:
+    """A text of one JSON value a line: one of them mutated, left out, doubled or cut short."""
+    lines = text.splitlines()
+    at, kind = int(rng.integers(len(lines))), rng.random()
+    if kind < 0.7:
+        lines[at] = mutated_json(lines[at], rng)
+    elif kind < 0.8:
+        del lines[at]
+    elif kind < 0.9:
+        lines.append(lines[at])
+    else:
+        lines[at] = lines[at][: int(rng.integers(1, len(lines[at])))]
+    return "\n".join(lines) + "\n"
+
+
+def mutated_text(text: str, rng: Rng) -> str:
+    """A text with one to three of its words, numbers or signs replaced, left out or doubled."""
+    parts = _PARTS.findall(text)
+    for _ in range(int(rng.integers(1, 4))):
+        at = int(rng.integers(len(parts)))
+        kind = rng.random()
+        if kind < 0.2:
+            parts[at] = ""
+        elif kind < 0.4:
+            parts[at] *= 2
+        elif kind < 0.6:
+            parts[at] = parts[int(rng.integers(len(parts)))]
+        else:
+            parts[at] = _WORDS[int(rng.integers(len(_WORDS)))]
+    return "".join(parts)
+
+
+TEXTS: dict[str, Callable[[str, Rng], str]] = {
+    "json": mutated_json,
+    "jsonl": mutated_lines,
+    "csv": mutated_text,
+    "toml": mutated_text,
+    "txt": mutated_text,
+}
+"""Suffix -> how a text of that kind is changed and stays one: changed bytes seldom get past the
+decoder."""
 
 
 def _places(tree: Any, depth: int = 0) -> Any:

@@ -56,9 +56,9 @@ def parse_plan(plan: Mapping[str, Any], where: str = "plan") -> list[Variant]:
     defaults = _table(plan.get("defaults", {}), f"{where}: [defaults]")
     variants = [
         _variant(name, _table(table, f"{where}: {name}"), defaults, where)
-        for name, table in plan.get("variant", {}).items()
+        for name, table in _tables(plan, "variant", where)
     ]
-    for name, table in plan.get("grid", {}).items():
+    for name, table in _tables(plan, "grid", where):
         for suffix, single in _expand(_table(table, f"{where}: {name}")):
             variants.append(_variant(f"{name}/{suffix}", single, defaults, where))
     if not variants:
@@ -83,6 +83,16 @@ def choose(variants: Sequence[Variant], patterns: Sequence[str]) -> list[Variant
             names = ", ".join(variant.label for variant in variants)
             raise OptionError(f"no variant matches {pattern!r}; the plan has {names}")
     return [v for v in variants if not patterns or any(fnmatchcase(v.label, p) for p in patterns)]
+
+
+def _tables(plan: Mapping[str, Any], kind: str, where: str) -> Iterator[tuple[str, Any]]:
+    """Name -> table, of all of a kind."""
+    found = plan.get(kind, {})
+    if not isinstance(found, Mapping):
+        raise OptionError(
+            f"{where}: {kind} must be a table, got {found!r:.60}; write [{kind}.NAME]"
+        )
+    yield from found.items()
 
 
 def _table(table: Any, where: str) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def attribute(
     check_outputs(out, inputs=files)
     options = parse_options(option, "--option")
     backbone_options = parse_options(backbone_option, "--backbone-option")
+    registry.check_options("backbone", backbone, backbone_options, "--backbone-option")
     layers = parse_layers(layer, tuple(dict.fromkeys([*given, *modalities.values()])))
     registry.require("method", method)
     inputs = decode(given, modalities)

@@ -89,8 +89,8 @@ def calibrate(
     data_options = parse_options(data_option, "--data-option")
     method_options = parse_options(option, "--option")
     registry = default_plugins().registry
-    registry.require("backbone", backbone)
-    registry.require("dataset", data)
+    registry.check_options("backbone", backbone, options, "--backbone-option")
+    registry.check_options("dataset", data, data_options, "--data-option")
     registry.require("method", method)
     layers = parse_layers(layer, registry.get("dataset", data).modalities)
 

@@ -75,7 +75,8 @@ SUFFIXES = (".md", ".json")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
-    help="A file that keeps finished work: stop at any time, and call again to go on.",
+    help="A file that keeps finished work: stop at any time, and call again to go on, "
+    "with more methods if you like.",
 )
 @click.option(
     "--jobs",
@@ -123,8 +124,8 @@ def evaluate(
     data_options = parse_options(data_option, "--data-option")
     pairs = [_pair(text) for text in pair]
     registry = default_plugins().registry
-    registry.require("backbone", backbone)
-    registry.require("dataset", data)
+    registry.check_options("backbone", backbone, options, "--backbone-option")
+    registry.check_options("dataset", data, data_options, "--data-option")
     wanted = [_named(text) for text in method]
     for name, _ in wanted:
         registry.require("method", name)

@@ -20,6 +20,7 @@ from mmattrib.cli.repeats import refuse_repeats
 from mmattrib.cli.speech import clean, say
 from mmattrib.errors import InputWarning, MmattribError, OptionError, TrustWarning, UnknownNameError
 from mmattrib.plugins import default_plugins
+from mmattrib.plugins.contained import hushing
 from mmattrib.plugins.registry import KINDS, did_you_mean, one_line
 
 COMMANDS: Mapping[str, str] = {
@@ -109,7 +110,7 @@ class Program(click.Group):
         if not standalone_mode:
             return run()
         self.debug = False
-        with warnings_as_lines(), signals_as_exceptions():
+        with warnings_as_lines(), signals_as_exceptions(), hushing():
             code = self._exit_code(run)
         sys.exit(code)
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, check_whole
 from mmattrib.samples import Part, Region, Sample
 from mmattrib.types import SECOND, Axis, RawImage
 
@@ -64,7 +64,7 @@ class Dataset(ABC):
         """The first ``limit`` samples; of a stream that is made as it is needed, so many.
 
         Raises:
-            OptionError: ``limit`` is below 1.
+            OptionError: ``limit`` is no whole number, or out of range.
         """
         return First(self, limit)
 
@@ -216,11 +216,9 @@ class First(Dataset):
         """Take the first ``limit`` samples of ``inner``.
 
         Raises:
-            OptionError: ``limit`` is below 1.
+            OptionError: ``limit`` is no whole number, or out of range.
         """
-        if limit < 1:
-            raise OptionError(f"limit must be at least 1, got {limit}")
-        self.inner, self.limit = inner, limit
+        self.inner, self.limit = inner, check_whole(limit, "limit", 1)
         self.name = inner.name  # type: ignore[misc]
         self.first = inner.first
 

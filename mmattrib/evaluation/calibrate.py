@@ -19,7 +19,7 @@ from mmattrib.calibration import (
     total,
 )
 from mmattrib.datasets.base import as_dataset
-from mmattrib.errors import InputError, OptionError, TrustWarning
+from mmattrib.errors import InputError, OptionError, TrustWarning, check_whole
 from mmattrib.explain import Layers, attribute_many
 from mmattrib.io import load as load_raw
 from mmattrib.loading import load_method
@@ -69,7 +69,7 @@ def calibrate(
     Raises:
         OptionError: fewer than 20 unrelated pairs of every kind, or a number out of range.
     """
-    if maps and maps < LEAST_PAIRS:
+    if check_whole(maps, "maps") and maps < LEAST_PAIRS:
         raise OptionError(f"maps must be 0 or at least {LEAST_PAIRS}, got {maps}")
     dataset = as_dataset(data)
     dataset = dataset if limit is None else dataset.head(limit)

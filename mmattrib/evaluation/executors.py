@@ -22,12 +22,16 @@ from typing import TypeAlias
 
 import torch
 
-from mmattrib.errors import MmattribError, OptionError, TrustWarning, WorkerError
+from mmattrib.errors import MmattribError, TrustWarning, WorkerError, check_whole
 from mmattrib.evaluation.measure import Context, SampleRow
 from mmattrib.evaluation.tasks import Task
+from mmattrib.plugins.contained import is_hushing, set_hushing
 
 Done: TypeAlias = tuple[Task, "list[SampleRow] | Exception"]
 """A task with its rows, or with what went wrong."""
+
+MOST_JOBS = 1024
+"""Processes: more than any one machine that is known to run this."""
 
 
 class Executor(ABC):
@@ -47,8 +51,7 @@ def executor_for(jobs: int) -> Executor:
     Raises:
         OptionError: ``jobs`` is no whole number, or below 1.
     """
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise OptionError(f"jobs must be a whole number, at least 1, got {jobs!r}")
+    check_whole(jobs, "jobs", 1, MOST_JOBS)
     return Serial() if jobs == 1 else Processes(jobs)
 
 
@@ -78,7 +81,7 @@ class Processes(Executor):
         with _without_ctrl_c():
             stop = spawn.Event()
         waiting = iter(tasks)
-        pool = ProcessPoolExecutor(self.jobs, spawn, _start_worker, (context, stop))
+        pool = ProcessPoolExecutor(self.jobs, spawn, _start_worker, (context, stop, is_hushing()))
         pending: dict[Future[list[SampleRow] | Exception], Task] = {}
         try:
             while True:
@@ -137,9 +140,10 @@ def _work(context: Context, task: Task) -> list[SampleRow] | Exception:
 _context: Context | None = None
 
 
-def _start_worker(context: Context, stop: Event) -> None:
+def _start_worker(context: Context, stop: Event, hush: bool) -> None:
     """Set up a worker process: its backbone, and one thread, so that workers do not share cores."""
     global _context
+    set_hushing(hush)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
     end_with_parent(stop)
     torch.set_num_threads(1)

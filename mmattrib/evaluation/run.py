@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from mmattrib import __version__
 from mmattrib.datasets.base import Dataset, as_dataset
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, check_whole
 from mmattrib.evaluation.candidates import Methods, candidates, listed
 from mmattrib.evaluation.executors import Executor, executor_for
 from mmattrib.evaluation.measure import SECONDS, Context, SampleRow
@@ -65,7 +65,7 @@ def evaluate(
         limit: how many samples of each data set to use, from the first on; all if None. Scenes
             are made as needed, so that it says how many there are.
         resume: a file. Finished work is appended to it as it is done, and a later call with the
-            same arguments goes on where this one stopped.
+            same arguments goes on where this one stopped; samples and methods may be added.
         jobs: processes to share the work; each has its own copy of the model and one thread. No
             number depends on it but the seconds.
         progress: show a progress bar on standard error.
@@ -287,8 +287,8 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
             why = "is reserved" if name == SECONDS else "is given twice"
             raise OptionError(f"metric {name!r} {why}; every metric needs a name of its own")
     for name, most in limits.items():
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 0):
-            raise OptionError(f"metric {name!r} is wanted on {most!r} samples; give 0 or more")
+        if most is not None:
+            check_whole(most, f"the number of samples for metric {name!r}")
     return {m.name: m for m in chosen}, {m.name: limits.get(m.name) for m in chosen}
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, check_whole
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
 """float64, NaN where a number is missing."""
@@ -37,7 +37,11 @@ def bootstrap_interval(
 
     Returns:
         Mean, lower bound, upper bound; NaN where no value is left.
+
+    Raises:
+        OptionError: ``draws`` is no whole number, or out of range.
     """
+    check_whole(draws, "draws", 1)
     values = values[~np.isnan(values)]
     if values.size == 0:
         return float("nan"), float("nan"), float("nan")

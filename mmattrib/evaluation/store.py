@@ -2,8 +2,8 @@
 
 A run that is killed, or that meets a full disk, loses no more than the tasks in progress: a line is
 written whole and flushed to the disk, and one that was cut off is passed over when the file is read
-again. A store belongs to one plan; another plan's file is refused by naming the difference. It has
-one writer at a time.
+again. A store belongs to one plan, to which methods may be added; another plan's file is refused by
+naming the difference. It has one writer at a time.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ class Store:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # The lock's file stays: who waits for it would lock a file that is gone, and a third
+        # process the next one of its name, so that there would be two writers.
         self._lock.release()
 
     def _read(self) -> None:
@@ -203,11 +205,23 @@ def _check_head(path: Path, head: Mapping[str, Any], plan: Mapping[str, JSONValu
         raise OptionError(
             f"{path} has version {head.get('version')!r}, this release reads {_VERSION}"
         )
-    if plan is not None and head.get("plan") != plan:
-        told = "; ".join(differences(head.get("plan"), plan)[:3])
+    if plan is not None and (stored := _with_added(head.get("plan"), plan)) != plan:
+        told = "; ".join(differences(stored, plan)[:3])
         raise OptionError(
             f"{path} belongs to another evaluation: {told}. Name another file, or delete it"
         )
+
+
+def _with_added(stored: Any, wanted: Mapping[str, JSONValue]) -> Any:
+    """A stored plan with the methods that a wanted one has besides.
+
+    Numbers are kept under what they measure, so that those of other methods do not touch them.
+    """
+    methods = stored.get("methods") if isinstance(stored, dict) else None
+    more = wanted.get("methods")
+    if isinstance(methods, dict) and isinstance(more, Mapping):
+        return {**stored, "methods": {**more, **methods}}
+    return stored
 
 
 def differences(stored: Any, wanted: Any, where: str = "") -> list[str]:
@@ -237,19 +251,49 @@ def _parsed(line: bytes) -> Any:
 
 
 def _is_entry(entry: Any) -> bool:
+    """Whether it has all that is read of an entry; one that has not is passed over like a line
+    that was cut off."""
     if not isinstance(entry, dict):
         return False
     if "labels" in entry:
         labels = entry["labels"]
         return isinstance(labels, dict) and all(isinstance(v, str) for v in labels.values())
-    rows = entry.get("rows")
+    task, stamp, rows = entry.get("task"), entry.get("stamp"), entry.get("rows")
     return (
         isinstance(entry.get("id"), str)
-        and isinstance(entry.get("task"), dict)
-        and isinstance(entry.get("stamp"), dict)
+        and isinstance(task, dict)
+        and all(isinstance(task.get(name), str) for name in ("candidate", "weights", "version"))
+        and _is_whole(task.get("start"))
+        and isinstance(task.get("seed", ""), int | None)
+        and isinstance(stamp, dict)
+        and all(isinstance(stamp.get(name), str) for name in ("backbone", "dataset"))
+        and isinstance(stamp.get("options", {}), dict)
+        and isinstance(measured := stamp.get("metrics", {}), dict)
+        and all(map(_is_whole, measured.values()))
         and isinstance(rows, list)
-        and all(isinstance(row, dict) and isinstance(row.get("values"), dict) for row in rows)
+        and all(map(_is_row, rows))
     )
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("sample"), str):
+        return False
+    values = row.get("values")
+    return isinstance(values, dict) and all(
+        isinstance(numbers, dict) and all(map(_is_number, numbers.values()))
+        for numbers in values.values()
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    """A number that a float holds, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        return False
+    return not isinstance(value, int) or abs(value) < 2**1023
 
 
 def _check_regular(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,8 @@ def markdown(results: Results, view: View | None = None) -> str:
 
     Per direction one row for each method, and one in each group's table, whose numbers are
     averaged over directions per sample first: methods and samples that lack one are left out
-    there. With a baseline, compared metrics have the paired difference and its 95 % interval
+    there. ``n`` is the number of samples behind a row's numbers, from the fewest to the most where
+    they differ. With a baseline, compared metrics have the paired difference and its 95 % interval
     behind them, on the samples and backbones that both have; ``*`` where the interval, corrected
     for all comparisons of the table, leaves out zero.
 
@@ -160,8 +161,7 @@ def _table(results: Results, view: View, title: str, directions: Sequence[str]) 
         if method in measured and any((~np.isnan(c[method])).any() for c in columns.values())
     ]
     for method in [*methods, *references]:
-        counts = [int((~np.isnan(columns[m][method])).sum()) for m in columns]
-        cells = [method, str(max(counts, default=0))]
+        cells = [method, _counted(found[method] for found in columns.values())]
         for metric, found in columns.items():
             cell = _cell(found[method], metric)
             if method in methods and view.baseline not in (None, method) and metric in compared:
@@ -169,6 +169,13 @@ def _table(results: Results, view: View, title: str, directions: Sequence[str]) 
             cells.append(cell)
         lines.append(row(cells))
     return "\n".join(lines)
+
+
+def _counted(columns: Iterable[Numbers]) -> str:
+    """How many samples a row's numbers rest on: from the fewest to the most, where they differ."""
+    counts = [count for values in columns if (count := int((~np.isnan(values)).sum()))]
+    least, most = min(counts, default=0), max(counts, default=0)
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def _directed() -> frozenset[str]:

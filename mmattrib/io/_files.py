@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmattrib.errors import InputError, InputWarning
+from mmattrib.plugins.contained import hushed
 
 
 def is_path(source: object) -> bool:
@@ -87,12 +88,12 @@ _FILTERS = threading.Lock()
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Silence a library's own warnings while it decodes.
+    """Silence a library's own warnings while it decodes, and in our program its C code's too.
 
     One thread at a time: Python's filters belong to the process, and two threads that save and
     restore them across each other would leave them changed for good.
     """
-    with _FILTERS, warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings(), hushed():
         warnings.simplefilter("ignore")
         yield
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mmattrib.errors import InputError, OptionError
 from mmattrib.io._files import existing_file, is_path, note, one_line, shown, unreadable
+from mmattrib.plugins.contained import hushed
 from mmattrib.types import FloatArray, RawAudio
 
 MAX_SECONDS = 600.0
@@ -208,7 +209,9 @@ def _decode_file(path: Path) -> tuple[FloatArray, int]:
         path.open("rb").close()  # says why, where it cannot be read
         # From a path: a Python stream is read through callbacks, in which a Ctrl-C is lost. An
         # absolute one: libsndfile takes a file that is named "-" for standard input.
-        with soundfile.SoundFile(path.absolute()) as sound:
+        with hushed():
+            opened = soundfile.SoundFile(path.absolute())
+        with opened as sound:
             rate, announced = _checked_rate(sound.samplerate, path), int(sound.frames)
             _check_length(announced, rate, path)
             samples = _read_mono(sound, rate, path)
@@ -239,7 +242,7 @@ def _read_mono(sound: Any, rate: int, path: Path) -> FloatArray:
     blocks: list[FloatArray] = []
     loudest, frames = 0.0, 0
     size = max(1, (1 << 20) // sound.channels)
-    while len(block := sound.read(size, dtype="float32", always_2d=True)):
+    while len(block := _read(sound, size)):
         frames += len(block)
         _check_length(frames, rate, path)
         loudest = max(loudest, peak := _peak(block))
@@ -253,6 +256,13 @@ def _read_mono(sound: Any, rate: int, path: Path) -> FloatArray:
         notes += _check_depth(round(loudest * 2**31), 32, path)
     note(notes)
     return mono
+
+
+def _read(sound: Any, frames: int) -> FloatArray:
+    """``(T, channels)`` float32, the next frames."""
+    with hushed():
+        block: FloatArray = sound.read(frames, dtype="float32", always_2d=True)
+    return block
 
 
 def _check_depth(loudest: int, bits: int, name: object) -> list[str]:

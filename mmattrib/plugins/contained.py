@@ -50,6 +50,54 @@ def stdout_on_stderr() -> Iterator[None]:
         yield
 
 
+_hushing = False
+
+
+def set_hushing(on: bool) -> None:
+    """Say whether :func:`hushed` acts: in a program of one's own, such as the command line.
+
+    The descriptor of standard error belongs to all threads of a process, so that a library must not
+    take it away from its host.
+    """
+    global _hushing
+    _hushing = on
+
+
+@contextmanager
+def hushing() -> Iterator[None]:
+    """Let :func:`hushed` act inside."""
+    before = is_hushing()
+    set_hushing(True)
+    try:
+        yield
+    finally:
+        set_hushing(before)
+
+
+def is_hushing() -> bool:
+    """Whether :func:`hushed` acts, for processes that share the work."""
+    return _hushing
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Drop what C libraries write on standard error while they decode, where that is wanted.
+
+    Nothing else may be said inside.
+    """
+    if not _hushing:
+        yield
+        return
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        with _descriptor_turned(2, nowhere):
+            yield
+    finally:
+        os.close(nowhere)
+
+
 def _descriptor(stream: Any) -> int | None:
     try:
         return int(stream.fileno())

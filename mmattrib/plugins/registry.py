@@ -284,6 +284,23 @@ class Registry:
             )
         return entry
 
+    def check_options(self, kind: Kind, name: str, options: Iterable[str], flag: str = "") -> Entry:
+        """The entry under a name, once everything that it needs is installed and given.
+
+        Args:
+            kind: what the name stands for.
+            name: a registered name.
+            options: the names of those that are given.
+            flag: how the command line spells an option of this kind, e.g. ``"--data-option"``.
+
+        Raises:
+            UnknownNameError, PluginError, MissingExtraError: as for :meth:`require`.
+            OptionError: the factory takes no such option, or needs one that is not given.
+        """
+        entry = self.require(kind, name)
+        _check_options(entry, options, flag)
+        return entry
+
     def create(self, kind: Kind, name: str, /, **options: Any) -> Any:
         """Call the factory under a name.
 
@@ -298,8 +315,7 @@ class Registry:
             PluginError: another distribution's factory failed with an error of its own; it is
                 chained.
         """
-        entry = self.require(kind, name)
-        _check_options(entry, options)
+        entry = self.check_options(kind, name, options)
         try:
             with nullcontext() if entry.distribution == OWN_DISTRIBUTION else contained():
                 return entry.factory(**options)
@@ -403,7 +419,7 @@ def _check_strings(what: str, values: object) -> None:
         raise PluginError(f"{what} must be a sequence of names such as ('image',), got {values!r}")
 
 
-def _check_options(entry: Entry, options: Mapping[str, Any]) -> None:
+def _check_options(entry: Entry, options: Iterable[str], flag: str = "") -> None:
     """Refuse options that the factory's signature does not take.
 
     A factory with ``**options`` checks them itself.
@@ -415,13 +431,24 @@ def _check_options(entry: Entry, options: Mapping[str, Any]) -> None:
     named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     accepted = [p.name for p in named]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    what = f"{entry.kind} {entry.name!r}"
-    for option in options:
+    what, given = f"{entry.kind} {entry.name!r}", tuple(options)
+    for option in given:
         if option not in accepted and not takes_any:
             raise OptionError(
                 f"{what} takes no option {option!r}.{did_you_mean(option, accepted)} "
                 f"Accepted: {', '.join(accepted) or 'none'}"
             )
     for parameter in named:
-        if parameter.default is parameter.empty and parameter.name not in options:
-            raise OptionError(f"{what} needs the option {parameter.name!r}, which is not given")
+        if parameter.default is parameter.empty and parameter.name not in given:
+            spelled = f"{flag or 'give'} {parameter.name}={_stands_for(parameter)}"
+            todo = f"add {spelled}" if flag else spelled
+            raise OptionError(
+                f"{what} needs the option {parameter.name!r}, which is not given; {todo}"
+            )
+
+
+def _stands_for(parameter: inspect.Parameter) -> str:
+    """What to write for a value, in capitals."""
+    if parameter.name in {"folder", "directory"}:
+        return "DIR"
+    return "PATH" if "Path" in str(parameter.annotation) else "VALUE"

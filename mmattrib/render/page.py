@@ -53,6 +53,8 @@ Entry: TypeAlias = tuple[str, str, str, bytes]
 
 MAX_SECONDS = 60.0  # of sound in a page
 MAX_SAMPLES = 60 * 48_000
+_DEEPEST = 4  # tables within tables
+_HOLDERS = (Mapping, list, tuple)
 _MAX_PNG = 600_000  # bytes; photographs beyond it are embedded as JPEG
 
 
@@ -343,24 +345,39 @@ def _made(explanation: Explanation, drawn: list[Panel]) -> str:
     )
 
 
-def _table(facts: Mapping[str, Any]) -> str:
+def _table(facts: Mapping[str, Any], depth: int = 0) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{_esc(str(key))}</th><td>{_esc(_plain(value), 4000)}</td></tr>'
+        f'<tr><th scope="row">{_esc(str(key))}</th><td>{_value(value, depth)}</td></tr>'
         for key, value in facts.items()
     )
-    return f'<div class="scroll"><table>{rows}</table></div>'
+    table = f"<table>{rows}</table>"
+    return table if depth else f'<div class="scroll">{table}</div>'
+
+
+def _value(value: Any, depth: int) -> str:
+    """A value as HTML: what holds other values is a table within the table, or JSON further in."""
+    if isinstance(value, Mapping) and value and depth < _DEEPEST:
+        return _table(value, depth + 1)
+    if isinstance(value, str):
+        return _esc(value, 4000)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple) and not any(isinstance(v, _HOLDERS) for v in value):
+        return _esc(", ".join(v if isinstance(v, str) else _plain(v) for v in value), 4000)
+    if isinstance(value, _HOLDERS):
+        return f"<pre>{_esc(_json(value), 4000)}</pre>"
+    return _esc(_plain(value), 4000)
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        return "\n".join(f"{key}: {_plain(entry)}" for key, entry in value.items())
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(entry) for entry in value)
-    return json.dumps(value, default=str)
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, default=str)
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str, indent=1, ensure_ascii=False)
+    except (RecursionError, TypeError, ValueError):  # from a file of strangers
+        return "nested too deeply to be shown"
 
 
 def _data(picture: Picture) -> str:

@@ -1,4 +1,4 @@
-"""Which score is drawn in full colour: by itself, with the page's other maps, or absolutely.
+"""Which score is drawn in full colour: by the map alone, by the page, or by what matches reach.
 
 Drawn from its least to its largest score, a map that holds next to nothing looks like one that
 holds a match. On an absolute scale it stays dark.
@@ -15,8 +15,8 @@ from mmattrib.types import Explanation
 
 Scale: TypeAlias = Literal["map", "page", "absolute"]
 """``"map"``: from a map's own least to its own largest score. ``"page"``: from 0 to the largest
-score of that unit on the page. ``"absolute"``: the same, but full colour takes at least what
-:func:`full_scores` says."""
+score of that unit on the page. ``"absolute"``: to the map's own largest score, but full colour
+takes at least what matching pairs reach, see :func:`full_scores`."""
 
 FULL_BITS: Final = 1.0
 """Least bits of a word or token in full colour, where no calibration says what matching pairs
@@ -50,9 +50,11 @@ def full_scores(
 
     Absolutely, that is what the maps of matching pairs reach where a calibration knows it
     (:attr:`mmattrib.calibration.ScoreEntry.full`), :data:`FULL_BITS` for other bits, and
-    :data:`COSINE_SHARE` of the pair's cosine for scores in cosine; more where a map of the page
-    holds more. Sides of one unit share it, so that their maps can be compared. Other units have no
-    scale of their own.
+    :data:`COSINE_SHARE` of the pair's cosine for scores in cosine; more where the map holds more.
+    Each modality has a level of its own: a word of a caption that matches holds a fraction of the
+    bits of a matching patch, and on the picture's scale every caption would look empty. Two sides
+    of one modality share it, so that they can be compared; ``"page"`` compares all sides of a
+    unit. Other units have no scale of their own.
 
     Args:
         explanation: whose maps are drawn.
@@ -61,16 +63,16 @@ def full_scores(
     """
     if scale == "map":
         return dict.fromkeys(explanation)
-    highs: dict[str, float] = {}
-    natural = _natural(explanation) if scale == "absolute" else {}
-    for side, attribution in explanation.items():
-        top = max(tops[side], natural.get(side, 0.0))
-        highs[attribution.unit] = max(highs.get(attribution.unit, 0.0), top)
-    scaled = {explanation[side].unit for side in natural} if scale == "absolute" else set(highs)
-    return {
-        side: highs[attribution.unit] if attribution.unit in scaled else None
-        for side, attribution in explanation.items()
+    natural = _natural(explanation) if scale == "absolute" else dict.fromkeys(explanation, 0.0)
+    groups = {
+        side: (each.unit, each.modality if scale == "absolute" else "")
+        for side, each in explanation.items()
     }
+    highs: dict[tuple[str, str], float] = {}
+    for side in natural:
+        top = max(tops[side], natural[side])
+        highs[groups[side]] = max(highs.get(groups[side], 0.0), top)
+    return {side: highs.get(group) for side, group in groups.items()}
 
 
 def _natural(explanation: Explanation) -> dict[str, float]:

@@ -82,6 +82,10 @@ vertical-align:top;overflow-wrap:anywhere;background:none;color:inherit}
 .mma th{font-weight:600;width:30%}
 .mma td{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
 white-space:pre-wrap}
+.mma td table{margin:0;font-size:1em}
+.mma td tr:first-child>th,.mma td tr:first-child>td{border-top:0}
+.mma td th{width:auto;padding-right:1.2rem;font-family:system-ui,sans-serif}
+.mma pre{margin:0;font:inherit;white-space:pre-wrap}
 .mma .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));
 gap:1.1rem;margin:1.4rem 0;padding:0;list-style:none}
 .mma .card{display:block;background:var(--card);border:1px solid var(--line);

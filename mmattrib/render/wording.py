@@ -63,23 +63,26 @@ def kept(attribution: Attribution) -> str:
     if not (math.isfinite(clean) and math.isfinite(mask)):
         return ""
     this = noun(attribution.modality)
-    behind = f"where the {this} reaches the model as far as the map lets it through"
     alone = math.isfinite(noise) and "losses" not in attribution.diagnostics
+    told = [f"{number(clean)} with the whole {this}"]
+    told += [f"{number(mask)} with as much of it as the map lets through{_of(mask, clean)}"]
+    told += [f"{number(noise)} with noise alone in its place{_of(noise, clean)}"] if alone else []
+    said = f"The cosine is {', '.join(told[:-1])} and {told[-1]}."
     if clean <= 0:
-        rest = f", and {number(noise)} with noise alone in its place" if alone else ""
-        return (
-            f"There is no match to keep: the cosine is {number(clean)} as given, {number(mask)} "
-            f"{behind}{rest}."
+        return f"{said} There is no match to keep."
+    if alone and clean > noise:
+        share = round(100 * (mask - noise) / (clean - noise))
+        said += f" Of what the whole {this} has above noise, the map keeps {share} %.".replace(
+            "-", "−"
         )
-    rest = f"; noise alone in its place keeps {_share(noise, clean)}" if alone else ""
-    return f"Of the cosine {number(clean)}, {_share(mask, clean)} is left {behind}{rest}."
+    return said
 
 
-def _share(cosine: float, clean: float) -> str:
-    """``"64 % (0.122)"``; nothing where the cosine is not above zero."""
-    if cosine <= 0:
-        return f"nothing ({number(cosine)})"
-    return f"{round(100 * cosine / clean)} % ({number(cosine)})"
+def _of(cosine: float, clean: float) -> str:
+    """``" (64 % of 0.19)"``; empty where either is not above zero."""
+    if cosine <= 0 or clean <= 0:
+        return ""
+    return f" ({round(100 * cosine / clean)} % of {number(clean)})"
 
 
 def named(value: Any, absent: str = "not stated") -> str:
@@ -177,15 +180,25 @@ def primer(explanation: Explanation, heats: Mapping[str, Heatmap]) -> str:
 def scale_note(explanation: Explanation, heats: Mapping[str, Heatmap]) -> str:
     """Which score is drawn in full colour, and what can be compared."""
     own = [side for side, heat in heats.items() if heat.scale == "map"]
-    said = []
-    for unit in dict.fromkeys(explanation[side].unit for side in heats if side not in own):
-        side = next(s for s in heats if s not in own and explanation[s].unit == unit)
-        heat, named_unit = heats[side], printable(unit, 40)
-        reach = "the largest score on this page" if heat.scale == "page" else "an absolute scale"
+    page, levels = dict[str, float](), dict[tuple[str, str], None]()
+    for side, heat in heats.items():
+        unit, this = printable(explanation[side].unit, 40), noun(explanation[side].modality)
+        if heat.scale == "page":
+            page[unit] = heat.high
+        elif heat.scale == "absolute":
+            levels[f"{number(heat.high)} {unit}", this] = None
+    said = [
+        f"Colour runs from 0 to {number(high)} {unit}, the largest score on this page: brightness "
+        "can be compared between maps, and next to nothing stays dark."
+        for unit, high in page.items()
+    ]
+    if levels:
+        told = " and ".join(f"{level} in the {this}" for level, this in levels)
         said.append(
-            f"Colour runs from 0 to {number(heat.high)} {named_unit}, {reach}: brightness can be "
-            "compared between maps, and next to nothing stays dark."
+            f"On an absolute scale, full colour stands for {told}: next to nothing stays dark."
         )
+    if len(levels) > 1:
+        said.append("Compare brightness within a map, and numbers between maps.")
     if own:
         which = "Each map" if len(own) == len(heats) else "Any other map"
         said.append(

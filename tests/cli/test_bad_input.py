@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from cli_program import Run
 
+from mmattrib.errors import InputError
+from mmattrib.io import load
 from mmattrib.plugins import Plugins
+from mmattrib.plugins.contained import hushed, hushing
 
 TEXT = ("--text", "a dog")
 SMALL = ("--backbone", "small")
@@ -300,3 +307,69 @@ def test_debug_shows_where(run: Run, files: Path, plugins: Plugins) -> None:
     assert "Traceback (most recent call last)" in result.err
     assert result.err.splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in run("attribute", "--image", image, *TEXT).err
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["calibrate", "--out", "c.json"]])
+def test_a_needed_option_is_named_as_the_command_line_spells_it(
+    command: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loads(*given: object, **options: object) -> None:
+        raise AssertionError("nothing is loaded for a call that cannot be answered")
+
+    monkeypatch.setattr("mmattrib.load_backbone", loads)
+    told = run(*command, "--data", "pairs")
+    assert (told.code, told.out) == (2, "")
+    assert "add --data-option folder=DIR" in told.err
+    told = run(*command, "--data-option", "fodler=x")
+    assert told.code == 2
+    assert "takes no option 'fodler'" in told.err
+
+
+@pytest.fixture
+def loud(tmp_path: Path) -> Path:
+    """A folder with a damaged MP3 file, of which libmpg123 has much to say."""
+    if "MP3" not in soundfile.available_formats():
+        pytest.skip("this libsndfile reads no MP3")
+    good = io.BytesIO()
+    soundfile.write(good, np.sin(np.arange(9600) / 6).astype(np.float32), 16000, format="MP3")
+    data = bytearray(good.getvalue())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    (tmp_path / "loud.mp3").write_bytes(data[: len(data) - 40])
+    (tmp_path / "pairs.csv").write_text("audio,text\nloud.mp3,a dog\nloud.mp3,a cat\n")
+    return tmp_path
+
+
+def test_c_libraries_say_nothing_on_the_programs_standard_error(
+    loud: Path, run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(InputError):
+        load("audio", loud / "loud.mp3")
+    assert "Illegal Audio-MPEG-Header" in capfd.readouterr().err, "the file tries nothing"
+    run("attribute", "--audio", loud / "loud.mp3", "--text", "a dog", "--method", "random")
+    run("evaluate", "--data", "pairs", "--data-option", f"folder={loud}", "--method", "random",
+        "--metric", "confidence_drop")  # fmt: skip
+    assert "MPEG" not in capfd.readouterr().err
+    with contextlib.suppress(InputError):
+        load("audio", loud / "loud.mp3")
+    assert "MPEG" in capfd.readouterr().err, "and the process is as it was"
+
+
+@pytest.mark.slow
+def test_nor_do_they_in_the_processes_that_share_its_work(loud: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mmattrib", "evaluate", "--data", "pairs", "--data-option",
+         f"folder={loud}", "--method", "random", "--metric", "confidence_drop", "--jobs", "2"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "MPEG" not in done.stderr
+
+
+def test_what_python_says_is_not_dropped_with_it(capfd: pytest.CaptureFixture[str]) -> None:
+    with hushing():
+        print("before", file=sys.__stderr__, end="")
+        with hushed():
+            os.write(2, b"a library's")
+        os.write(2, b", after")
+    with hushed():
+        os.write(2, b", as ever")
+    assert capfd.readouterr().err.endswith("before, after, as ever")

@@ -112,7 +112,7 @@ def test_a_failure_midway_leaves_nothing(
 
 
 def test_bad_calls_from_python(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="n must be at least 1"):
+    with pytest.raises(OptionError, match="n must be a whole number from 1 to"):
         export.write_scenes(tmp_path / "s", 0)
     with pytest.raises(OptionError, match="split 'test'"):
         export.write_scenes(tmp_path / "s", 1, split="test")  # type: ignore[arg-type]

@@ -213,7 +213,7 @@ def test_options_out_of_range_are_refused() -> None:
         SceneOptions(shared=9)
     with pytest.raises(OptionError, match="least, most"):
         SceneOptions(image_distractors=(2, 1))
-    with pytest.raises(OptionError, match="0 or more"):
+    with pytest.raises(OptionError, match="from 0 to"):
         scenes(-1)
     with pytest.raises(OptionError, match="train and heldout"):
         generate(0, 0, "validation")  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import pytest
 
 import mmattrib as mm
 from mmattrib.errors import InputError, OptionError, UnknownNameError
-from mmattrib.evaluation import Chance, OcclusionOracle, Results, Variant
+from mmattrib.evaluation import Chance, Column, OcclusionOracle, Results, Variant
 from mmattrib.evaluation.measure import SECONDS, Context
 from mmattrib.evaluation.run import make_plan
 from mmattrib.metrics import Case, Metric
@@ -140,6 +140,28 @@ def test_several_backbones_and_data_sets_keep_their_labels(
     assert "b: 2 samples; backbones: after" in found.table(dataset="b", backbones=["after"])
 
 
+def test_a_method_that_is_added_is_measured_and_the_others_are_not_again(
+    untrained: mm.Backbone, three: mm.Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.jsonl"
+    given = {"pairs": [("image", "text")], "resume": path}
+    evaluate(untrained, three, methods=["random"], **given)
+    before = path.read_bytes()
+    grown = evaluate(untrained, three, methods=["nib", "random"], **given)
+    assert path.read_bytes().startswith(before)
+    assert path.read_text().count('"rows"') == 2
+    fresh = evaluate(untrained, three, methods=["nib", "random"], pairs=[("image", "text")])
+    assert_same(grown, fresh)
+    again = evaluate(untrained, three, methods=["random", "nib"], **given)
+    assert path.read_text().count('"rows"') == 2
+    assert again.methods == ("random", "nib")
+    for methods in (["nib"], {"random": "nib"}, {"noise": "random"}):
+        with pytest.raises(OptionError, match=r"belongs to another evaluation: methods\.random"):
+            evaluate(untrained, three, methods=methods, **given)
+    with pytest.raises(OptionError, match="metrics"):
+        evaluate(untrained, three, methods=["random", "nib"], metrics=["iou"], **given)
+
+
 @pytest.mark.usefixtures("chunks_of_two")
 def test_a_stopped_evaluation_goes_on(
     untrained: mm.Backbone, three: mm.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -182,8 +204,10 @@ def test_a_file_of_another_plan_is_refused_by_naming_the_difference(
     before = file.read_bytes()
     with pytest.raises(OptionError, match=r"seeds is \[0\] in the file, \[1\] now"):
         evaluate(untrained, three, methods=["random"], resume=file, seed=1)
-    with pytest.raises(OptionError, match=r"methods\.nib is not in the file"):
-        evaluate(untrained, three, methods=["random", "nib"], resume=file)
+    with pytest.raises(
+        OptionError, match=r"methods\.random\.method is 'random' in the file, 'nib'"
+    ):
+        evaluate(untrained, three, methods={"random": "nib"}, resume=file)
     with pytest.raises(OptionError, match="weights_sha256"):
         evaluate(mm.load_backbone("tiny"), three, methods=["random"], resume=file)
     assert file.read_bytes() == before
@@ -277,12 +301,21 @@ def test_references_stand_beside_methods(three: mm.Dataset) -> None:
         expected = np.mean(shared) if 0 < sum(shared) < len(shared) else np.nan
         np.testing.assert_allclose(chance, expected, atol=1e-6)
     assert np.nanmean(found.values("oracle", "image|text", "object_top1")) > 0.6
-    assert "| oracle | 3 |" in found.table() or "| oracle | 2 |" in found.table()
+
+
+def test_a_row_says_on_how_many_samples_its_numbers_rest() -> None:
+    whole, part = np.ones(3), np.array([1.0, np.nan, np.nan])
+    columns = {
+        Column("a", "tiny", method, None, "image|text", metric): values
+        for method, auc in (("random", part), ("nib", whole))
+        for metric, values in (("auc", auc), ("iou", whole), ("energy", np.full(3, np.nan)))
+    }
+    table = Results(columns, {"a": {0: "x", 1: "y", 2: "z"}}).table()
+    assert "| random | 1 to 3 |" in table
+    assert "| nib | 3 |" in table
 
 
 def test_paired_differences_tell_better_from_equal() -> None:
-    from mmattrib.evaluation import Column
-
     rng = np.random.default_rng(0)
     base = rng.normal(size=200)
     made = {
@@ -326,7 +359,7 @@ def test_a_stream_is_read_as_far_as_its_limit(untrained: mm.Backbone, three: mm.
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        ({"jobs": 0}, OptionError, "at least 1"),
+        ({"jobs": 0}, OptionError, "from 1 to"),
         ({"methods": []}, OptionError, "at least one method"),
         ({"methods": "m2ib"}, OptionError, "'all' or a sequence"),
         ({"methods": ["m2bi"]}, UnknownNameError, "m2ib"),
@@ -335,7 +368,7 @@ def test_a_stream_is_read_as_far_as_its_limit(untrained: mm.Backbone, three: mm.
         ({"pairs": [("image", "depth")]}, InputError, "no 'depth'"),
         ({"layer": {"imgae": 3}}, OptionError, "imgae"),
         ({"layer": {"image": 99}}, OptionError, "no layer 99"),
-        ({"limit": 0}, OptionError, "at least 1|1 or more"),
+        ({"limit": 0}, OptionError, "from 1 to"),
         ({"seed": ()}, OptionError, "whole number"),
     ],
 )

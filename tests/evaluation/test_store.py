@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import mmattrib as mm
 from mmattrib.errors import OptionError
 from mmattrib.evaluation import Store
 from mmattrib.evaluation.measure import SampleRow
+from mmattrib.evaluation.results import collect
 from mmattrib.evaluation.store import differences, read_entries
 
 PLAN = {"methods": {"nib": {"steps": 1}}, "seeds": [0]}
+TASK = {"candidate": "abc", "weights": "123", "version": "1", "start": 0, "seed": None}
+STAMP = {"backbone": "tiny", "dataset": "scenes"}
 
 
 def rows(value: float = 0.25) -> list[SampleRow]:
@@ -30,7 +35,7 @@ def test_what_is_put_is_found_by_the_next_run(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run.jsonl"
     with Store(path, PLAN) as store:
         assert not store.find("x")
-        store.put("x", {"start": 0}, {"method": "nib"}, rows())
+        store.put("x", TASK, STAMP, rows())
         store.name({"nib": "abc"})
     with Store(path, PLAN) as store:
         (entry,) = store.find("x")
@@ -45,15 +50,15 @@ def test_what_is_put_is_found_by_the_next_run(tmp_path: Path) -> None:
 def test_a_line_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     with Store(path, PLAN) as store:
-        store.put("x", {}, {}, rows())
-        store.put("y", {}, {}, rows())
+        store.put("x", TASK, STAMP, rows())
+        store.put("y", TASK, STAMP, rows())
     whole = path.read_bytes()
     for cut in range(len(whole) - len(whole.splitlines()[-1]), len(whole) - 1, 7):
         path.write_bytes(whole[:cut])
         with Store(path, PLAN) as store:
             assert store.find("x")
             assert not store.find("y")
-            store.put("z", {}, {}, rows())
+            store.put("z", TASK, STAMP, rows())
         with Store(path, PLAN) as store:
             assert store.find("z")
 
@@ -74,7 +79,7 @@ def test_a_second_writer_is_refused_and_the_lock_dies_with_its_process(tmp_path:
     other.wait()
     other.stdout.close()
     with Store(path, PLAN) as store:
-        store.put("x", {}, {}, rows())
+        store.put("x", TASK, STAMP, rows())
 
 
 @pytest.mark.parametrize(
@@ -101,13 +106,53 @@ def test_another_file_is_refused_and_left_as_it_is(
 def test_entries_of_another_shape_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     with Store(path, PLAN) as store:
-        store.put("x", {}, {}, rows())
+        store.put("x", TASK, STAMP, rows())
     odd = ["3", "null", "[]", '{"id": 3}', '{"id": "y", "task": {}, "stamp": {}, "rows": [3]}',
            '{"labels": 4}', '{"labels": {"a": 4}}']  # fmt: skip
     path.write_text(path.read_text() + "\n".join(odd) + "\n")
     with Store(path, PLAN) as store:
         assert store.find("x")
         assert not store.find("y")
+
+
+def test_an_entry_that_lacks_or_mistypes_anything_that_is_read_is_passed_over(
+    tmp_path: Path,
+) -> None:
+    """Every value of a sound entry is left out, and replaced by values of other kinds."""
+    tiny, data = mm.load_backbone("tiny"), mm.load_dataset("scenes", n=1)
+    path = tmp_path / "a.jsonl"
+
+    def measure() -> mm.evaluation.Results:
+        return mm.evaluate(tiny, data, methods=["random"], metrics=["auc"], resume=path,
+                           pairs=[("image", "text")], progress=False)  # fmt: skip
+
+    expected = measure().values("random", "image|text", "auc").tolist()
+    *before, sound = path.read_text().splitlines()
+    for holder, key in list(places(json.loads(sound))):
+        for value in (LEFT_OUT, None, "x", [], {}, -1, 1.5, 10**400, True):
+            entry = json.loads(sound)
+            inner = entry
+            for step in holder:
+                inner = inner[step]
+            if value is LEFT_OUT:
+                del inner[key]
+            else:
+                inner[key] = value
+            path.write_text("\n".join([*before, json.dumps(entry)]) + "\n")
+            collect(read_entries(path))
+    path.write_text("\n".join([*before, sound.replace('"weights"', '"we4ghts"')]) + "\n")
+    assert measure().values("random", "image|text", "auc").tolist() == expected
+
+
+LEFT_OUT = object()
+
+
+def places(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Every key of a tree, with the way to what holds it."""
+    for key, value in list(tree.items() if isinstance(tree, dict) else enumerate(tree)):
+        yield at, key
+        if isinstance(value, dict | list):
+            yield from places(value, (*at, key))
 
 
 def test_devices_pipes_and_folders_are_refused(tmp_path: Path) -> None:
@@ -126,11 +171,11 @@ def test_a_full_disk_is_said_and_costs_nothing_that_was_kept(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with Store(path, PLAN) as store:
-        store.put("x", {}, {}, rows())
+        store.put("x", TASK, STAMP, rows())
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
             with pytest.raises(OptionError, match="No space left"):
-                store.put("y", {}, {}, rows())
+                store.put("y", TASK, STAMP, rows())
     with Store(path, PLAN) as store:
         assert store.find("x")
 
@@ -163,10 +208,10 @@ def test_any_bytes_behind_the_head_end_in_no_other_error(tmp_path: Path, tail: b
     path = tmp_path / "run.jsonl"
     path.unlink(missing_ok=True)
     with Store(path, PLAN) as store:
-        store.put("x", {}, {}, rows())
+        store.put("x", TASK, STAMP, rows())
     path.write_bytes(path.read_bytes() + tail)
     with Store(path, PLAN) as store:
         assert store.find("x")
-        store.put("y", {}, {}, rows())
+        store.put("y", TASK, STAMP, rows())
     with Store(path, PLAN) as store:
         assert store.find("y")

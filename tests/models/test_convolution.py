@@ -177,3 +177,17 @@ def test_a_box_on_whole_places_averages_as_one_between_them() -> None:
     whole = ImageGrid(layout, [(8, 12)], [Box(0, 0, 8, 12)]).to_tokens([values])
     beside = ImageGrid(layout, [(8, 12)], [Box(1e-9, 0, 8, 12)]).to_tokens([values])
     torch.testing.assert_close(whole, beside)
+
+
+class TooSteep(ToyConv):
+    """The embedding is right; its gradient with respect to the pixels is a tenth too large."""
+
+    def forward(self, inputs: EncoderInputs) -> Tensor:
+        pixels = inputs["pixels"]
+        return self.module(1.1 * pixels - (0.1 * pixels).detach())
+
+
+def test_a_gradient_at_the_input_that_is_off_by_a_tenth_is_refused() -> None:
+    with pytest.raises(EncoderError, match="gradient at layer -2"):
+        check_encoder(TooSteep(), PICTURES, layers=[-2])
+    check_encoder(ToyConv(), PICTURES, layers=[-2])

@@ -24,6 +24,7 @@ from mmattrib.render.overlay import (
 )
 from mmattrib.render.panels import MAX_SIDE, PlanePanel, TextPanel, panels
 from mmattrib.render.spectrum import decibel_picture, mel_power
+from mmattrib.types import Explanation
 
 MAPS = arrays(
     np.float32,
@@ -88,7 +89,7 @@ def test_units_without_a_scale_of_their_own_are_scaled_by_the_map() -> None:
 
 def test_maps_of_one_unit_share_the_scale_of_their_page() -> None:
     image = with_scores(image_side(), lambda scores: 10.0 * scores)
-    for scale, high in (("absolute", 10.0), ("page", 10.0), ("map", 3.0)):
+    for scale, high in (("absolute", 3.0), ("page", 10.0), ("map", 3.0)):
         first, second = panels(pair(image, text_side()), scale=scale)  # type: ignore[arg-type]
         assert first.heat.high == pytest.approx(10.0, rel=1e-3)
         assert second.heat.high == pytest.approx(high, rel=1e-3)
@@ -96,9 +97,27 @@ def test_maps_of_one_unit_share_the_scale_of_their_page() -> None:
     assert panels(pair(other, text_side()))[1].heat.high == 3.0
 
 
+def test_on_the_absolute_scale_a_caption_is_not_dimmed_by_its_picture() -> None:
+    bright = with_scores(image_side(), lambda scores: 1000.0 * scores)
+    for image in (image_side(), bright):
+        (_, words) = panels(pair(image, text_side()))
+        assert words.heat.high == 3.0
+        assert words.heat.values.max() == 1.0
+    faint = with_scores(text_side(), lambda scores: 0.01 * scores)
+    (_, words) = panels(pair(image_side(), faint))
+    assert words.heat.high == 1.0, "and is no brighter than its bits"
+
+
+def test_two_sides_of_one_modality_share_the_absolute_scale() -> None:
+    (raw, first), (_, second) = image_side(), with_scores(image_side(), lambda s: 10.0 * s)
+    drawn = panels(Explanation({"image": first, "image_2": second},
+                               {"image": raw, "image_2": raw}, 0.5, {}))  # fmt: skip
+    assert [panel.heat.high for panel in drawn] == [pytest.approx(10.0, rel=1e-3)] * 2
+
+
 def test_words_under_the_floor_are_not_coloured() -> None:
     image = with_scores(image_side(), lambda scores: 50.0 * scores)
-    (_, words) = panels(pair(image, text_side()))
+    (_, words) = panels(pair(image, text_side()), scale="page")
     assert isinstance(words, TextPanel)
     high = words.heat.high
     scored = [piece for piece in words.pieces if piece.score is not None]

@@ -6,6 +6,7 @@ import re
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -119,6 +120,26 @@ def test_strangers_text_is_escaped_everywhere(sides: tuple[int, int]) -> None:
         assert EVIL in page.text
     assert len(Page(index).all("script")) == 1
     assert len(Page(index).all("img")) == 1
+
+
+def test_what_is_nested_is_shown_as_tables_within_tables() -> None:
+    sides = pair(image_side(), text_side())
+    deep: Any = "bottom"
+    for _ in range(900):
+        deep = {"down": deep}
+    facts = {
+        "calibration": {"similarity": {"n": 40, "quantiles": {"95": 0.25}}, EVIL: {"of": EVIL}},
+        "layers": [1, 2], "runs": [{"seed": 3, EVIL: [EVIL]}], "nothing": {}, "deep": deep,
+    }  # fmt: skip
+    text = report_html(replace(sides, provenance={**sides.provenance, **facts}))
+    page = Page(text)
+    assert EVIL not in text
+    assert "<script>alert" not in text
+    for row in ("similarity n 40 quantiles 95 0.25", f"{EVIL} of {EVIL}", "layers 1, 2",
+                '"seed": 3', "nothing {}"):  # fmt: skip
+        assert " ".join(row.split()) in page.text
+    assert max(text[: m.start()].count("<table") - text[: m.start()].count("</table")
+               for m in re.finditer("<t[hd]", text)) == 5  # fmt: skip
 
 
 def test_control_characters_and_lone_surrogates_do_not_reach_the_page() -> None:

@@ -15,6 +15,7 @@ from render_examples import audio_side, image_side, pair, text_side, with_scores
 import mmattrib as mm
 from mmattrib.calibration import Distribution, ScoreEntry
 from mmattrib.cli.summary import describe, summarise
+from mmattrib.methods.ca_m2ib import kept_share
 from mmattrib.plugins import default_plugins
 from mmattrib.render import figure, notebook_html, report_html
 from mmattrib.render.figures import png_bytes
@@ -108,7 +109,11 @@ def test_the_scale_is_an_option_of_every_writer_and_is_said() -> None:
     }
     assert "from its own least to its own largest" in notes["map"]
     assert "the largest score on this page" in notes["page"]
-    assert "an absolute scale" in notes["absolute"]
+    assert "On an absolute scale, full colour stands for " in notes["absolute"]
+    assert " bits in the picture and " in notes["absolute"]
+    assert " bits in the caption: next to nothing stays dark." in notes["absolute"]
+    assert "compared between maps" in notes["page"]
+    assert "compared between maps" not in notes["absolute"]
     assert notes["absolute"] in report_html(made)
     assert notes["map"] in report_html(made, scale="map")
 
@@ -124,17 +129,32 @@ def with_diagnostics(**numbers: Any) -> mm.Attribution:
 
 def test_the_shares_are_those_of_the_diagnostics() -> None:
     said = kept(with_diagnostics(clean_cosine=0.2, cosine_end=0.15, cosine_start=0.02))
-    assert said.startswith("Of the cosine 0.2, 75 % (0.15) is left where the picture reaches")
-    assert said.endswith("noise alone in its place keeps 10 % (0.02).")
+    assert said == (
+        "The cosine is 0.2 with the whole picture, 0.15 with as much of it as the map lets through "
+        "(75 % of 0.2) and 0.02 with noise alone in its place (10 % of 0.2). Of what the whole "
+        "picture has above noise, the map keeps 72 %."
+    )
     below = kept(with_diagnostics(clean_cosine=0.2, cosine_end=0.25, cosine_start=-0.07))
-    assert "125 % (0.25) is left" in below
-    assert below.endswith("noise alone in its place keeps nothing (−0.07).")
+    assert "(125 % of 0.2)" in below
+    assert "−0.07 with noise alone in its place." in below
+    assert below.endswith("the map keeps 119 %.")
+
+
+def test_every_share_says_what_it_is_of() -> None:
+    """Of the cosine, or of the match above noise: `keep` of the method is the latter."""
+    numbers = {"clean_cosine": 0.4, "cosine_end": 0.3, "cosine_start": 0.2}
+    said = kept(with_diagnostics(**numbers))
+    assert said.count("% of 0.4)") == 2
+    assert said.count("%") == 3
+    assert round(100 * (kept_share(numbers) or 0)) == 50
+    assert "above noise, the map keeps 50 %" in said
 
 
 def test_where_there_is_no_match_no_share_of_it_is_stated() -> None:
     said = kept(with_diagnostics(clean_cosine=-0.07, cosine_end=-0.08, cosine_start=-0.09))
-    assert said.startswith("There is no match to keep: the cosine is −0.07 as given, −0.08 where")
+    assert said.startswith("The cosine is −0.07 with the whole picture, −0.08 with as much")
     assert "−0.09 with noise alone" in said
+    assert said.endswith("There is no match to keep.")
     assert "%" not in said
 
 
@@ -142,7 +162,7 @@ def test_the_start_of_a_descent_is_not_called_noise() -> None:
     said = kept(
         with_diagnostics(clean_cosine=0.2, cosine_end=0.15, cosine_start=0.19, losses=[1.0])
     )
-    assert "75 % (0.15) is left" in said
+    assert "(75 % of 0.2)" in said
     assert "noise" not in said
 
 
@@ -164,7 +184,7 @@ def test_no_page_claims_what_the_solved_mask_does_not_do() -> None:
 def test_a_full_score_from_a_calibration_is_used_for_its_own_unit_alone() -> None:
     known = {**CALIBRATION, "scores": {"image": entry("bits", 40.0).to_json()}}
     drawn = panels(example(0.5, calibration=known))
-    assert {panel.heat.high for panel in drawn} == {40.0}
+    assert [panel.heat.high for panel in drawn] == [40.0, 3.0], "the picture's alone"
     other = {**CALIBRATION, "scores": {"image": entry("nats", 40.0).to_json()}}
     assert max(panel.heat.high for panel in panels(example(0.5, calibration=other))) == 3.0
     np.testing.assert_allclose(drawn[0].heat.values.max(), 1 / 40, rtol=0.1)

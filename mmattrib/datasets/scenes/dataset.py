@@ -12,7 +12,7 @@ from mmattrib.datasets.base import Dataset
 from mmattrib.datasets.scenes.bank import Bank, Split
 from mmattrib.datasets.scenes.generator import Scene, generate
 from mmattrib.datasets.scenes.specs import MODALITIES, SceneOptions
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, check_whole
 from mmattrib.samples import Sample, Truth
 from mmattrib.types import JSONValue, RawInput
 
@@ -20,10 +20,6 @@ _FAR = 200
 """Scenes to look through for an unrelated guide; one in two or three will do."""
 _KEPT = 128
 """Scenes that are kept: unrelated guides come from those that follow."""
-
-
-MOST = 10_000_000
-"""Most scenes, and the highest number of the first: far more than anybody can wait for."""
 
 
 class ScenesDataset(Dataset):
@@ -60,10 +56,7 @@ class ScenesDataset(Dataset):
             OptionError: a number out of range, or both ``options`` and ``shared``.
         """
         for label, value, least in (("n", n, 1), ("first", first, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise OptionError(f"{label} must be a whole number, {least} or more, got {value!r}")
-            if value > MOST:
-                raise OptionError(f"{label} must be at most {MOST}, got {value}")
+            check_whole(value, label, least)
         if options is not None and shared != 1:
             raise OptionError("give either options or shared; options say how many are shared")
         self.n, self.seed, self.first, self.split = n, seed, first, split

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mmattrib.datasets.scenes.bank import Bank, Split
 from mmattrib.datasets.scenes.generator import MEL, Scene, generate
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, check_whole
 
 INDEX: Final = "scenes.json"
 """Lists the folders of a written set."""
@@ -49,11 +49,10 @@ def write_scenes(
 
     Raises:
         InputError: the folder holds something already, or is a file.
-        OptionError: ``n`` is below 1, or the split is unknown.
+        OptionError: ``n`` is out of range, or the split is unknown.
         OSError: it cannot be written.
     """
-    if n < 1:
-        raise OptionError(f"n must be at least 1, got {n}")
+    check_whole(n, "n", 1)
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is a file or is not empty; name a new folder")

@@ -24,7 +24,7 @@ from mmattrib.datasets.scenes.specs import (
     SceneSpec,
     draw_spec,
 )
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, check_whole
 from mmattrib.models.melspec import MelSpec
 from mmattrib.samples import MaskRegion, Part, Region, SpanRegion
 from mmattrib.types import Axis, Modality, RawAudio, RawImage, RawInput, RawText
@@ -240,10 +240,9 @@ def scenes(
 
     `split` "heldout" uses sprites, sounds, backgrounds and noise that training never saw.
     `bank` is what they are made of, the shipped one if None.
-    Raises OptionError for a negative `n` or an unknown split.
+    Raises OptionError for an `n` out of range or an unknown split.
     """
-    if n < 0:
-        raise OptionError(f"n={n}: accepted is a number of scenes, 0 or more.")
+    check_whole(n, "n")
     return [generate(seed, index, split, options, bank) for index in range(n)]
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import mmattrib as mm
 from examples.fuzz import worker
 from examples.fuzz.__main__ import Report, fuzz, main
 from examples.fuzz.corpus import build
 from examples.fuzz.targets import TARGETS, Bench
 from examples.fuzz.worker import CRASH, HANG, MEMORY, OK, REFUSED, UNTYPED
+from examples.study.plan import read_plan
+from mmattrib.evaluation.results import load_results
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,18 @@ def test_the_corpus_has_every_form(corpus: dict[str, bytes]) -> None:
         ".png", ".jpg", ".tiff", ".gif", ".webp", ".wav", ".flac", ".ogg", ".npy", ".npz", ".json",
         ".txt", ".csv", ".toml", ".safetensors", ".jsonl",
     }  # fmt: skip
+
+
+def test_the_texts_of_the_corpus_are_sound(corpus: dict[str, bytes], tmp_path: Path) -> None:
+    """Mutations of what is refused as it stands try nothing behind the first check."""
+    for name in ("plan.toml", "store.jsonl", "pairs.csv", "a.png", "seen.json"):
+        (tmp_path / name).write_bytes(corpus["picture.png" if name == "a.png" else name])
+    assert [variant.label for variant in read_plan(tmp_path / "plan.toml")] == [
+        "plain", "cheap/points=4", "cheap/points=6"
+    ]  # fmt: skip
+    assert load_results(tmp_path / "store.jsonl").methods == ("random",)
+    assert [s.id for s in mm.load_dataset("pairs", folder=tmp_path)] == ["a", "b"]
+    assert mm.load(tmp_path / "seen.json").similarity is not None
 
 
 @pytest.mark.parametrize("kind", TARGETS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,9 @@ def test_the_plans_of_the_study_can_be_made(name: str) -> None:
     for variant in variants:
         described = variant.make().describe()
         assert {option: described[option] for option in variant.options} == variant.options
+
+
+@pytest.mark.parametrize("text", ["variant = 3", "grid = []", "[[variant]]", "defaults = 1"])
+def test_a_table_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="table"):
+        parse_plan(tomllib.loads(text))
