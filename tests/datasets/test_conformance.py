@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coco_folder import write_coco
 from PIL import Image
 
 import mmattrib as mm
@@ -35,7 +36,15 @@ def _pairs(folder: Path) -> dict[str, Any]:
     return {"folder": folder}
 
 
-OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {"pairs": _pairs, "scenes": _scenes}
+def _coco(folder: Path) -> dict[str, Any]:
+    return {"folder": write_coco(folder)}
+
+
+OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "coco": _coco,
+    "pairs": _pairs,
+    "scenes": _scenes,
+}
 """Data sets that need options, or are quicker with some: what makes a small one in a folder."""
 
 
