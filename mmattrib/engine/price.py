@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmattrib.engine.optimise import Suffix
 from mmattrib.engine.rate import channel_noise, closed_mask, embedding_behind_noise
+from mmattrib.engine.statistics import TokenStatistics
 
 STEP: Final = 4.0
 """Ratio of neighbouring prices of the first pass."""
@@ -121,6 +122,7 @@ def prices_that_keep(
     keep: float,
     samples: int,
     sigma: float = 1.0,
+    prior: TokenStatistics | None = None,
     seed: int = 0,
 ) -> Tensor:
     """For each pair the price at which its mask keeps a share of the match.
@@ -145,6 +147,7 @@ def prices_that_keep(
         keep: the share, in (0, 1].
         samples: draws of noise behind a mask.
         sigma: σ_m.
+        prior: as in :func:`mmattrib.engine.rate.channel_slopes`.
         seed: the user's.
 
     Returns:
@@ -152,7 +155,7 @@ def prices_that_keep(
         cosine is not above that of noise, where no token raises the match, and where no mask keeps
         any of it.
     """
-    noise = channel_noise(tokens, valid, keys, samples=samples, sigma=sigma, seed=seed)
+    noise = channel_noise(tokens, valid, keys, samples=samples, sigma=sigma, seed=seed, prior=prior)
     units = slopes.double().clamp_min(0.0).amax(-1) * valid.to(slopes.device).sum(-1)
     found = []
     for pair, unit in enumerate(units.tolist()):

@@ -44,6 +44,7 @@ def channel_slopes(
     *,
     points: int,
     sigma: float = 1.0,
+    prior: TokenStatistics | None = None,
     seed: int = 0,
     shared_noise: bool = True,
     noise_too: bool = False,
@@ -52,10 +53,10 @@ def channel_slopes(
 ) -> Tensor:
     """The slope of the fit in each token's λ, averaged over the rates of the channel.
 
-    At rate t every token is Z_n = t r_n + σ (1 − t) s ⊙ ε_n, eq. (5) with one λ = t for all, where
-    s is the root mean square of each channel (:meth:`TokenStatistics.of_inputs`). The slope is
-    E_t E_ε [⟨∂cos(target, g(Z)) / ∂Z_n, ∂Z_n/∂λ_n⟩], with ∂Z_n/∂λ_n = r_n, what the signal adds,
-    or r_n − σ s ⊙ ε_n, which also counts the noise that goes: the fit's own slope in λ_n.
+    At rate t every token is Z_n = t r_n + (1 − t) (m + σ s ⊙ ε_n), eq. (5) with one λ = t for all,
+    where m and s are the prior's mean and spread of each channel. The slope is
+    E_t E_ε [⟨∂cos(target, g(Z)) / ∂Z_n, ∂Z_n/∂λ_n⟩], with ∂Z_n/∂λ_n = r_n − m, what the signal
+    adds, or r_n − m − σ s ⊙ ε_n, which also counts the noise that goes: the fit's own slope in λ_n.
 
     With ``shared_noise`` every token gets the same ε. Each token's channel is then still that of
     eq. (5), but the noise does not change which tokens attend to which: what all keys have in
@@ -74,6 +75,8 @@ def channel_slopes(
         keys: one name per pair; the noise follows from it and ``seed``.
         points: rates, one row of the suffix each.
         sigma: σ_m.
+        prior: m and s; zero and the root mean square of each channel over the input's tokens
+            (:meth:`TokenStatistics.of_inputs`) if None.
         seed: the user's.
         shared_noise: see above.
         noise_too: see above.
@@ -83,7 +86,7 @@ def channel_slopes(
     Returns:
         ``(B, N)`` float32, in units of the cosine; 0 at padding.
     """
-    spread = sigma * TokenStatistics.of_inputs(tokens, valid).std
+    prior = TokenStatistics.of_inputs(tokens, valid) if prior is None else prior
     drawn_for = valid.new_ones(len(valid), 1) if shared_noise else valid
     drawn = PairNoise(keys, drawn_for, tokens.shape[-1], points, seed=seed, antithetic=True,
                       purpose="slopes").draw()  # fmt: skip
@@ -91,8 +94,8 @@ def channel_slopes(
     rates = torch.cat([rates[0::2], rates[1::2]])  # a draw and its negative, side by side
     # One pair a call: its rows then have the same shapes in any batch.
     found = torch.stack([
-        _slopes_of_pair(tokens[pair], suffix, pair, target[pair], rates, drawn[pair], spread[pair],
-                        noise_too, max_rows)
+        _slopes_of_pair(tokens[pair], suffix, pair, target[pair], rates, sigma * drawn[pair],
+                        prior.select(torch.tensor([pair], device="cpu")), noise_too, max_rows)
         for pair in range(len(tokens))
     ])  # fmt: skip
     return found.where(valid.to(found.device), found.new_zeros(()))
@@ -105,7 +108,7 @@ def _slopes_of_pair(
     target: Tensor,
     rates: Tensor,
     drawn: Tensor,
-    spread: Tensor,
+    prior: TokenStatistics,
     noise_too: bool,
     max_rows: int,
 ) -> Tensor:
@@ -115,10 +118,10 @@ def _slopes_of_pair(
     total = signal.new_zeros(signal.shape[0])
     for some in torch.split(torch.arange(len(rates), device="cpu"), max_rows):
         rate = rates[some].to(signal)[:, None, None]
-        scaled = drawn[some].to(signal) * spread
-        channel = (rate * signal + (1 - rate) * scaled).to(tokens.dtype)
+        noise = prior.restore(drawn[some].to(signal))
+        channel = (rate * signal + (1 - rate) * noise).to(tokens.dtype)
         gradient = cosine_gradient(channel, suffix, pair, goal)
-        direction = signal - scaled if noise_too else signal
+        direction = signal - (noise if noise_too else prior.mean)
         total += (gradient * direction).sum(-1).sum(0)
     return total / len(rates)
 
@@ -151,7 +154,13 @@ def closed_mask(slopes: Tensor, power: Tensor, valid: Tensor, price: Tensor | fl
     return (kept.log() - noise.log())[..., None]
 
 
-def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperature: float) -> Tensor:
+def pooled(
+    scores: Tensor,
+    token_embeddings: Tensor,
+    content: Tensor,
+    temperature: float,
+    share: float = 1.0,
+) -> Tensor:
     """Scores averaged over similar tokens, weighted by attention among one side's own tokens.
 
     softmax(temperature · cos(x_n, x_k)) over content tokens k, with token embeddings x less their
@@ -164,6 +173,7 @@ def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperatur
         token_embeddings: ``(B, N, D)`` in the joint space.
         content: ``(B, N)`` bool.
         temperature: above 0.
+        share: of each score that is averaged; the rest stays the token's own.
     """
     content, scores = content.to(scores.device), scores.float()
     own = token_embeddings.to(scores.device, torch.float32)
@@ -173,7 +183,8 @@ def pooled(scores: Tensor, token_embeddings: Tensor, content: Tensor, temperatur
         one = slice(pair, pair + 1)
         alike = nnf.normalize(own[one] - mean_token(own[one], content[one]), dim=-1)
         spread.append(attend(alike, alike, scores[one, :, None], content[one], temperature))
-    return torch.cat(spread)[..., 0].where(content, scores)
+    averaged = share * torch.cat(spread)[..., 0] + (1 - share) * scores
+    return averaged.where(content, scores)
 
 
 def rectified_attention(slopes: Tensor, content: Tensor) -> Tensor:
@@ -198,9 +209,10 @@ def rectified_attention(slopes: Tensor, content: Tensor) -> Tensor:
 
 
 def channel_noise(
-    tokens: Tensor, valid: Tensor, keys: Sequence[str], *, samples: int, sigma: float, seed: int
-) -> Tensor:
-    """The noise that stands behind a mask, σ s ⊙ ε, ``(B, S, N, C)`` on the CPU.
+    tokens: Tensor, valid: Tensor, keys: Sequence[str], *, samples: int, sigma: float, seed: int,
+    prior: TokenStatistics | None = None,
+) -> Tensor:  # fmt: skip
+    """The noise that stands behind a mask, m + σ s ⊙ ε, ``(B, S, N, C)`` on the CPU.
 
     The same for any mask, so that what is kept behind one mask can be compared with another.
 
@@ -211,11 +223,17 @@ def channel_noise(
         samples: S, draws of ε in antithetic pairs.
         sigma: σ_m.
         seed: the user's.
+        prior: as in :func:`channel_slopes`.
     """
-    spread = sigma * TokenStatistics.of_inputs(tokens, valid).std
+    prior = TokenStatistics.of_inputs(tokens, valid) if prior is None else prior
     drawn = PairNoise(keys, valid, tokens.shape[-1], samples, seed=seed, antithetic=True,
                       purpose="embedding").draw()  # fmt: skip
-    return drawn * spread.to(drawn.device)[:, None]
+    return torch.stack(
+        [
+            prior.select(torch.tensor([pair], device="cpu")).restore(sigma * each.to(tokens.device))
+            for pair, each in enumerate(drawn)
+        ]
+    ).to(drawn.device)
 
 
 def embedding_behind_noise(
@@ -246,6 +264,7 @@ def expected_embedding(
     *,
     samples: int,
     sigma: float = 1.0,
+    prior: TokenStatistics | None = None,
     seed: int = 0,
 ) -> Tensor:
     """The mean embedding behind the channel at mask λ, ``(B, D)``.
@@ -261,9 +280,10 @@ def expected_embedding(
         keys: one name per pair.
         samples: draws of noise, in antithetic pairs.
         sigma: σ_m.
+        prior: as in :func:`channel_slopes`.
         seed: the user's.
     """
-    noise = channel_noise(tokens, valid, keys, samples=samples, sigma=sigma, seed=seed)
+    noise = channel_noise(tokens, valid, keys, samples=samples, sigma=sigma, seed=seed, prior=prior)
     return torch.stack(
         [
             embedding_behind_noise(tokens, noise, suffix, share, pair)

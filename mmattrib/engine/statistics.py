@@ -77,9 +77,42 @@ class TokenStatistics:
         Returns:
             Statistics with a std of ``(B, 1, C)``.
         """
-        weight = valid.to(tokens.device, torch.float32)[..., None]
-        power = (tokens.float().square() * weight).sum(1, keepdim=True)
-        power = power / weight.sum(1, keepdim=True).clamp_min(1.0)
-        floor = _FLOOR * power.mean(-1, keepdim=True).sqrt() + 1e-12
-        std = torch.maximum(power.sqrt(), floor)
+        power = _mean_token(tokens.float().square(), valid)
+        std = torch.maximum(power.sqrt(), _floor(power))
         return cls(tokens.new_zeros(1, dtype=torch.float32), std)
+
+    @classmethod
+    def of_common(cls, tokens: Tensor, valid: Tensor) -> TokenStatistics:
+        """Per input: what its tokens have in common in each channel, and their spread around it.
+
+        Noise of these statistics looks like the input's tokens, as IBA's does like a corpus's
+        (Schulz et al. 2020, section 3.1). What the tokens have in common stands behind every mask;
+        a token that equals it holds nothing. It is their mean, shrunk towards zero by what chance
+        gives the mean of so few (James and Stein 1961, positive part, a channel at a time): nothing
+        of the one word of a caption, little of a few words that differ, next to all of a picture's.
+
+        Args:
+            tokens: ``(B, N, C)``.
+            valid: ``(B, N)`` bool.
+
+        Returns:
+            Statistics ``(B, 1, C)``.
+        """
+        count = valid.sum(-1).to(tokens.device, torch.float32)[:, None, None]
+        mean = _mean_token(tokens.float(), valid)
+        power = _mean_token(tokens.float().square(), valid)
+        chance = (power - mean.square()).clamp_min(0.0) / (count - 1).clamp_min(1.0)
+        kept = (1 - chance / mean.square().clamp_min(torch.finfo(mean.dtype).tiny)).clamp_min(0.0)
+        common = mean * kept * (count > 1)  # one token has nothing in common with others
+        spread = _mean_token((tokens.float() - common).square(), valid).sqrt()
+        return cls(common, torch.maximum(spread, _floor(power)))
+
+
+def _mean_token(tokens: Tensor, valid: Tensor) -> Tensor:
+    """``(B, 1, C)``, over each input's valid tokens."""
+    weight = valid.to(tokens.device, torch.float32)[..., None]
+    return (tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1.0)
+
+
+def _floor(power: Tensor) -> Tensor:
+    return _FLOOR * power.mean(-1, keepdim=True).sqrt() + 1e-12

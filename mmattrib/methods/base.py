@@ -101,8 +101,8 @@ class Side:
                 f"layer {self.layer} has {self.grid().valid.shape[1]} cells of the "
                 f"{self.encoder.modality}, and the joint space has {found.shape[1]} tokens; this "
                 "method compares them one by one. Explain a layer with as many (maps of a "
-                "convolutional tower grow smaller), switch it off (ca-m2ib: pooling=0), or take "
-                "another method"
+                "convolutional tower grow smaller), switch it off (ca-m2ib: pooled='none'), or "
+                "take another method"
             )
         return found
 

@@ -19,9 +19,14 @@ from mmattrib.plugins.hookspecs import hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mmattrib.engine import TokenStatistics
     from mmattrib.plugins.hookspecs import Register
 
 ATTENDED = "attended"
+POOLED = {"none": 0.0, "half": 0.5, "whole": 1.0}
+"""Share of a token's slope that is averaged over similar tokens. Averaged whole, a place inside of
+a thing, which resembles its neighbours, may fall behind one that resembles nothing."""
+
 COUNTS: dict[str, Any] = {"least": 1, "most": 4096}
 ROUNDING = 1e-4
 """By how much a share that was reached may fall short when measured again in a batch."""
@@ -37,21 +42,24 @@ class CAM2IBOptions(SeededOptions):
         keep: in place of β: the share of the match, of the clean cosine with the guide above that
             of noise, that is kept behind the mask. The price is found for each pair; then the bits
             of a map are those that suffice for this share of the match.
-        sigma: standard deviation of the noise, eq. (5). At 1.5 rather than the published 1, maps
-            vary less with the seed.
+        prior: what the noise looks like, per channel: ``"input"``: what the input's own
+            tokens have in common, and their spread around it; ``"zero"``: zero, and their root
+            mean square.
+        sigma: standard deviation of the noise in units of that, eq. (5).
         guidance: ``"attended"``: the target is e′ plus the guide's embedding with its tokens
             weighted by how much each raises the match; ``"none"``: e′ alone.
         guide_points: as ``points``, for the guide's tokens.
         evidence: rise of the cosine along the guide's channel from which on the attended guide
             counts in full; below, in proportion.
         points: rates along the channel at which slopes are taken, one row of the model each.
-        slope: ``"channel"``: what a token adds and the noise it replaces; ``"signal"``: the
-            former alone.
+        slope: ``"signal"``: what a token adds to the mean of the noise; ``"channel"``: that, and
+            the noise that it replaces.
         rates: where along the channel slopes are taken: ``"uniform"``, evenly spread;
             ``"central"``, fewer near pure noise and near the clean tokens.
         shared_noise: at each rate, one draw of noise for all tokens instead of one for each.
-        pooling: inverse temperature of the attention of the explained tokens among themselves
-            that averages slopes over similar tokens; 0 for none.
+        pooled: how much of each token's slope is averaged over similar tokens, by attention of the
+            explained tokens among themselves: ``"none"``, ``"half"`` or ``"whole"`` of it.
+        pooling: inverse temperature of that attention.
         depth: layers, from the explained one on, whose slopes are averaged.
         draws_behind: noise draws for an embedding behind a mask.
         max_rows: most rows in one call of the model; bounds memory.
@@ -59,15 +67,17 @@ class CAM2IBOptions(SeededOptions):
 
     beta: float = option(3.0, above=0, only={"keep": (None,)})
     keep: float | None = unset(float, above=0, most=1)
-    sigma: float = option(1.5, above=0)
+    prior: str = option("input", choices=("input", "zero"))
+    sigma: float = option(1.0, above=0)
     guidance: str = option(ATTENDED, choices=("none", ATTENDED))
     guide_points: int = option(32, only={"guidance": (ATTENDED,)}, **COUNTS)
     evidence: float = option(0.2, above=0, most=2, only={"guidance": (ATTENDED,)})
     points: int = option(80, **COUNTS)
-    slope: str = option("channel", choices=("signal", "channel"))
+    slope: str = option("signal", choices=("signal", "channel"))
     rates: str = option("central", choices=("central", "uniform"))
     shared_noise: bool = option(True)
-    pooling: float = option(20.0, least=0, most=1000)
+    pooled: str = option("half", choices=tuple(POOLED))
+    pooling: float = option(10.0, above=0, most=1000, only={"pooled": ("half", "whole")})
     depth: int = option(1, **COUNTS)
     draws_behind: int = option(8, **COUNTS)
     max_rows: int = option(64, least=1, most=65_536, resource=True)
@@ -114,7 +124,7 @@ class CAM2IB(Method):
     options: CAM2IBOptions
 
     def explain(self, side: Side) -> SideScores:
-        from mmattrib.engine import TokenStatistics, closed_mask
+        from mmattrib.engine import closed_mask
         from mmattrib.engine.bottleneck import capacity
 
         options, grid, tokens = self.options, side.grid(), side.tokens()
@@ -122,8 +132,7 @@ class CAM2IB(Method):
         slopes = token_slopes(side, target, options.points, options)
         valid, content = grid.valid.to(tokens.device), grid.content.to(tokens.device)
         # In units of the noise, so that a shut token is the prior itself and holds 0 bits.
-        scaled = TokenStatistics.of_inputs(tokens, valid).standardise(tokens.float())
-        scaled = scaled / options.sigma
+        scaled = prior_of(side, options).standardise(tokens.float()) / options.sigma
         power = scaled.square().mean(-1)
         prices = self._prices(side, slopes, power)
         alpha = closed_mask(slopes, power, valid, prices[:, None])
@@ -151,6 +160,7 @@ class CAM2IB(Method):
             keep=options.keep,
             samples=options.draws_behind,
             sigma=options.sigma,
+            prior=prior_of(side, options),
             seed=options.seed,
         )
 
@@ -240,8 +250,17 @@ def embedding_behind(side: Side, kept: Tensor, options: CAM2IBOptions) -> Tensor
         side.keys,
         samples=options.draws_behind,
         sigma=options.sigma,
+        prior=prior_of(side, options),
         seed=options.seed,
     )
+
+
+def prior_of(side: Side, options: CAM2IBOptions) -> TokenStatistics:
+    """Mean and spread of the noise at a side's layer, before ``sigma``."""
+    from mmattrib.engine import TokenStatistics
+
+    make = TokenStatistics.of_common if options.prior == "input" else TokenStatistics.of_inputs
+    return make(side.tokens(), side.grid().valid)
 
 
 def token_slopes(side: Side, target: Tensor, points: int, options: CAM2IBOptions) -> Tensor:
@@ -261,6 +280,7 @@ def token_slopes(side: Side, target: Tensor, points: int, options: CAM2IBOptions
                 side.keys,
                 points=points,
                 sigma=options.sigma,
+                prior=prior_of(at, options),
                 seed=options.seed,
                 shared_noise=options.shared_noise,
                 noise_too=options.slope == "channel",
@@ -270,8 +290,9 @@ def token_slopes(side: Side, target: Tensor, points: int, options: CAM2IBOptions
             for at in layers_from(side, options.depth)
         ]
     ).mean(0)
-    if options.pooling > 0:
-        found = pooled(found, side.token_embeddings(), grid.content, options.pooling)
+    share = POOLED[options.pooled]
+    if share > 0:
+        found = pooled(found, side.token_embeddings(), grid.content, options.pooling, share)
     return found.where(grid.content.to(found.device), found.new_zeros(()))
 
 

@@ -180,10 +180,17 @@ class Descent(BottleneckMethod):
         return found
 
     def closed(self) -> CAM2IBOptions:
-        """How ``ca-m2ib`` takes what this method borrows from it: its defaults at this noise."""
+        """How ``ca-m2ib`` takes what this method borrows from it: at this noise, around zero."""
         own = self.options
         return CAM2IBOptions(
-            seed=own.seed, sigma=own.sigma, max_rows=own.max_rows, depth=getattr(own, "depth", 1)
+            seed=own.seed,
+            prior="zero",
+            sigma=own.sigma,
+            slope="channel",
+            pooled="whole",
+            pooling=20.0,
+            max_rows=own.max_rows,
+            depth=getattr(own, "depth", 1),
         )
 
 

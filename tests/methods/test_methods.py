@@ -403,12 +403,12 @@ def test_options_are_parsed_checked_and_described() -> None:
     assert described["antithetic"] is False
     assert described["seed"] == 7
     assert described["sigma"] == 1.0
-    closed = CAM2IB.build(points="32", shared_noise="no", slope="signal", pooling="0").options
+    closed = CAM2IB.build(points="32", shared_noise="no", slope="channel", pooling="8").options
     assert (closed.points, closed.shared_noise, closed.slope, closed.pooling) == (
         32,
         False,
-        "signal",
-        0.0,
+        "channel",
+        8.0,
     )
 
 

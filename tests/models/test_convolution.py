@@ -140,11 +140,11 @@ def test_methods_cope_with_maps_of_other_sizes_at_other_layers() -> None:
     assert found.provenance["layers"] == {"image": 1, "text": 0}
     assert found["image"].token_scores.shape == (SIZE[0] // 8 * SIZE[1] // 8,)
     assert found["image"].scores.shape == PICTURES[0].pixels.shape[:2]
-    both = mm.attribute(backbone, inputs=pair, layer={"image": -1}, pooling=0, depth=2, **few)
+    both = mm.attribute(backbone, inputs=pair, layer={"image": -1}, pooled="none", depth=2, **few)
     assert both["image"].token_scores.shape == (SIZE[0] // 4 * SIZE[1] // 4,)
     with pytest.raises(OptionError, match=r"depth 3 spans layers with 96 and 384 tokens"):
-        mm.attribute(backbone, inputs=pair, layer={"image": -1}, pooling=0, depth=3, **few)
-    with pytest.raises(OptionError, match=r"384 .*96 tokens.*pooling=0"):
+        mm.attribute(backbone, inputs=pair, layer={"image": -1}, pooled="none", depth=3, **few)
+    with pytest.raises(OptionError, match=r"384 .*96 tokens.*pooled='none'"):
         mm.attribute(backbone, inputs=pair, layer={"image": -1}, **few)
     check_method(mm.load_method("nib", steps=2), ToyConv(), PICTURES, ToyText(), captions())
 

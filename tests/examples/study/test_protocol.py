@@ -46,7 +46,7 @@ def test_six_directions() -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [(("train", "one", 1), "search, final"), (("final", "three", 1), "one, two, none"),
-     (("final", "one", -1), "1 or more")],
+     (("final", "one", -1), "from 1 to")],
 )  # fmt: skip
 def test_what_the_protocol_has_not_is_refused(args: tuple[str, str, int], says: str) -> None:
     with pytest.raises(OptionError, match=says):
