@@ -16,6 +16,8 @@ from typing import Final
 
 import numpy as np
 
+from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
+from examples.study.photographs import Texts, label
 from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
 from mmattrib.errors import OptionError
 from mmattrib.evaluation import Results, View, against, load_results, markdown
@@ -26,6 +28,8 @@ ROOT: Final = Path(__file__).parents[2]
 RAW: Final = Path(__file__).parent / "raw"
 PAGES: Final = (ROOT / "docs" / "method.md", Path(__file__).parent / "results.md")
 SHIPPED: Final = ("shipped",)
+ZERO: Final = "ca-m2ib around zero"
+"""What the default was when the scenes of the large comparison were measured."""
 _MARKED: Final = re.compile(r"(<!-- table: ([^>]+) -->\n\n)(.*?)(\n\n<!-- end -->)", re.DOTALL)
 _USUAL: Final = (*RANKED, *PROBES, "seconds", "capacity_bits")
 _SHOWN: Final = ("image|text", "image|audio", "audio|text", "audio|image", "text|image",
@@ -78,11 +82,11 @@ def _filled(results: Results, metric: str) -> bool:
 
 def leads(
     name: str, backbones: Sequence[str] = (), rivals: Sequence[str] = (),
-    among: Sequence[str] = (),
+    among: Sequence[str] = (), variant: str = ZERO,
 ) -> str:  # fmt: skip
-    """How far `ca-m2ib` leads others; corrected for all of ``among``, ``rivals`` shown."""
+    """How far a variant leads others; corrected for all of ``among``, ``rivals`` shown."""
     view = View(dataset="final/one", directions=DIRECTIONS, metrics=DECIDING, backbones=backbones)
-    lines = against(raw(name), "ca-m2ib", among, view).rstrip("\n").split("\n")
+    lines = against(raw(name), variant, among, view).rstrip("\n").split("\n")
     shown = [line for line in lines[2:] if not rivals or _rival(line) in rivals]
     shown.sort(key=lambda line: rivals.index(_rival(line)) if rivals else 0)
     return "\n".join([*lines[:2], *shown])
@@ -102,7 +106,7 @@ def summary() -> str:
         return f"**{text}**" if bold else text
 
     def several(direction: str, metric: str, methods: Sequence[str]) -> str:
-        return ", ".join(mean(m, direction, metric, m == "ca-m2ib") for m in methods)
+        return ", ".join(mean(m, direction, metric, m == ZERO) for m in methods)
 
     lines = [
         "| | object top-1: chance, M2IB, NIB, **ours**, oracle | of oracle | iou: M2IB, NIB, "
@@ -113,16 +117,80 @@ def summary() -> str:
     for direction in _SHOWN:
         ours, oracle = (
             results.mean(m, direction, "object_top1", backbone="shipped", dataset="final/one")[0]
-            for m in ("ca-m2ib", "oracle")
+            for m in (ZERO, "oracle")
         )
         cells = [
             direction,
-            several(direction, "object_top1", ("chance", "m2ib", "nib", "ca-m2ib", "oracle")),
+            several(direction, "object_top1", ("chance", "m2ib", "nib", ZERO, "oracle")),
             f"{100 * ours / oracle:.1f}",
-            *(several(direction, m, ("m2ib", "nib", "ca-m2ib")) for m in ("iou", "auc", "energy")),
-            *(several(direction, m, ("m2ib", "ca-m2ib")) for m in PROBES),
+            *(several(direction, m, ("m2ib", "nib", ZERO)) for m in ("iou", "auc", "energy")),
+            *(several(direction, m, ("m2ib", ZERO)) for m in PROBES),
         ]
         lines.append(row(cells))
+    return "\n".join(lines)
+
+
+def photographs(texts: Texts) -> str:
+    """Every method on the photographs."""
+    view = View(
+        dataset=label(texts),
+        directions=PHOTOGRAPHS[texts],
+        metrics=(*RANKED, "seconds", "capacity_bits"),
+    )
+    return markdown(raw(f"photographs-{texts}"), view).rstrip("\n")
+
+
+def photograph_leads(texts: Texts, rivals: Sequence[str] = ()) -> str:
+    """How far `ca-m2ib` leads the others on the photographs."""
+    view = View(dataset=label(texts), directions=PHOTOGRAPHS[texts], metrics=RANKED)
+    return against(raw(f"photographs-{texts}"), "ca-m2ib", rivals, view).rstrip("\n")
+
+
+def photograph_layers() -> str:
+    """The rivals at every layer that was tried on the photographs."""
+    view = View(dataset=label("categories"), directions=PHOTOGRAPHS["categories"], metrics=RANKED)
+    return markdown(raw("photographs-layers"), view).rstrip("\n")
+
+
+def worlds() -> str:
+    """Methods side by side on all worlds, each row on what all of them were measured on."""
+    methods = ("m2ib", "nib", ZERO, "ca-m2ib")
+    final, scenes = raw("final"), "final/one"
+    words = [d for d in _SHOWN if d.startswith("text|")]
+    rows: list[tuple[str, Results, str, Sequence[str], Sequence[str | None]]] = []
+    kinds: dict[str, Sequence[str]] = {"pictures, sounds": _SHOWN[:4], "words": words}
+    pairs: tuple[tuple[Texts, str, str], ...] = (
+        ("categories", "image|text", "pictures given a category"),
+        ("captions", "image|text", "pictures given a caption"),
+        ("captions", "text|image", "words of a caption"),
+    )
+    for backbone in (*SHIPPED, *_SEEDS):
+        for what, directions in kinds.items():
+            rows.append((f"scenes, {backbone}: {what}", final, scenes, directions, (backbone,)))
+    for texts, direction, what in pairs:
+        results = raw(f"photographs-{texts}")
+        rows.append((f"photographs: {what}", results, label(texts), (direction,), (None,)))
+    names = "M2IB, NIB, around zero, **ca-m2ib**"
+    lines = [f"| {names} | n | " + " | ".join(RANKED) + " |", row(["---"] * 7)]
+    for name, results, dataset, directions, backbones in rows:
+        cells, count = [], 0
+        for metric in RANKED:
+            columns = np.stack(
+                [
+                    [
+                        results.values(m, d, metric, b, dataset)
+                        for d in directions
+                        for b in backbones
+                    ]
+                    for m in methods
+                ]
+            )  # methods, directions, samples
+            known = np.isfinite(columns).all(axis=0)
+            count = max(count, int(known.any(axis=0).sum()))
+            means = [100 * float(column[known].mean()) for column in columns]
+            shown = [f"{value:.1f}" for value in means]
+            cells.append(", ".join([*shown[:-1], f"**{shown[-1]}**"]))
+        lines.append(row([name, str(count), *cells]))
     return "\n".join(lines)
 
 
@@ -140,7 +208,7 @@ def nothing_shared() -> str:
         "| --- | --- | --- |",
     ]
     for direction in _SHOWN:
-        ours = [bits("ca-m2ib", direction, name) for name in ("final/one", "final/none")]
+        ours = [bits(ZERO, direction, name) for name in ("final/one", "final/none")]
         theirs = [bits("m2ib", direction, name) for name in ("final/one", "final/none")]
         lines.append(
             row([direction, f"{ours[0]:.1f}, {ours[1]:.2f}", f"{theirs[0]:.0f}, {theirs[1]:.0f}"])
@@ -237,6 +305,16 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "leads, shipped, nearest": partial(leads, "final", SHIPPED, ("nib", "m2ib", "ca-m2ib-literal")),
     "leads, all, nearest": partial(leads, "final", (), ("nib", "m2ib")),
     "leads, stamps, nearest": partial(leads, "stamps", (), ("nib", "m2ib")),
+    "worlds": worlds,
+    "leads, around zero": partial(leads, "final", (), (ZERO,), (ZERO,), "ca-m2ib"),
+    "leads, words and all": partial(
+        leads, "final", (), ("nib", "m2ib"), ("nib", "m2ib"), "ca-m2ib"
+    ),
+    "photographs, categories": partial(photographs, "categories"),
+    "photographs, captions": partial(photographs, "captions"),
+    "photographs, leads": partial(photograph_leads, "categories"),
+    "photographs, captions, leads": partial(photograph_leads, "captions"),
+    "photographs, layers": photograph_layers,
     "nothing shared": nothing_shared,
     "ablation": ablation,
     "kept, means": kept_means,
