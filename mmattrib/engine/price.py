@@ -132,8 +132,7 @@ def prices_that_keep(
     draws of noise at every price, so that the share is smooth in the price. Other draws give
     another share: what is kept is kept to the accuracy of so many draws.
 
-    Costs ``samples`` rows of the suffix, without a gradient, for each call of
-    :func:`dearest_price`, and as many and one more for noise alone and for the clean tokens.
+    Costs ``samples`` rows of the suffix without a gradient for each price tried, and for noise.
 
     Args:
         tokens: R, ``(B, N, C)``.
@@ -152,8 +151,7 @@ def prices_that_keep(
 
     Returns:
         ``(B,)`` float64 on the device of the slopes; ∞, which shuts every token, where the clean
-        cosine is not above that of noise, where no token raises the match, and where no mask keeps
-        any of it.
+        cosine is not above noise's, no token raises the match, or no mask keeps any of it.
     """
     noise = channel_noise(tokens, valid, keys, samples=samples, sigma=sigma, seed=seed, prior=prior)
     units = slopes.double().clamp_min(0.0).amax(-1) * valid.to(slopes.device).sum(-1)

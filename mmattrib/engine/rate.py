@@ -75,11 +75,9 @@ def channel_slopes(
         keys: one name per pair; the noise follows from it and ``seed``.
         points: rates, one row of the suffix each.
         sigma: σ_m.
-        prior: m and s; zero and the root mean square of each channel over the input's tokens
-            (:meth:`TokenStatistics.of_inputs`) if None.
+        prior: m and s; those of :meth:`TokenStatistics.of_inputs` if None.
         seed: the user's.
-        shared_noise: see above.
-        noise_too: see above.
+        shared_noise, noise_too: see above.
         central: of :func:`channel_rates`.
         max_rows: most rows in one call of the suffix; bounds memory.
 
