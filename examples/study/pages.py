@@ -30,7 +30,7 @@ PAGES: Final = (ROOT / "docs" / "method.md", Path(__file__).parent / "results.md
 SHIPPED: Final = ("shipped",)
 ZERO: Final = "ca-m2ib around zero"
 """What the default was when the scenes of the large comparison were measured."""
-_MARKED: Final = re.compile(r"(<!-- table: ([^>]+) -->\n\n)(.*?)(\n\n<!-- end -->)", re.DOTALL)
+_MARKED: Final = re.compile(r"(<!-- table: ([^>]+) -->\n\n)(.*?)(<!-- end -->)", re.DOTALL)
 _USUAL: Final = (*RANKED, *PROBES, "seconds", "capacity_bits")
 _SHOWN: Final = ("image|text", "image|audio", "audio|text", "audio|image", "text|image",
                  "text|audio")  # fmt: skip
@@ -187,8 +187,10 @@ def worlds() -> str:
             )  # methods, directions, samples
             known = np.isfinite(columns).all(axis=0)
             count = max(count, int(known.any(axis=0).sum()))
-            means = [100 * float(column[known].mean()) for column in columns]
-            shown = [f"{value:.1f}" for value in means]
+            if not known.any():  # of words, object top-1: all that is named is shared
+                cells.append("")
+                continue
+            shown = [f"{100 * float(column[known].mean()):.1f}" for column in columns]
             cells.append(", ".join([*shown[:-1], f"**{shown[-1]}**"]))
         lines.append(row([name, str(count), *cells]))
     return "\n".join(lines)
@@ -364,4 +366,4 @@ def _drawn(found: re.Match[str]) -> str:
     name = found[2]
     if name not in TABLES:
         raise OptionError(f"no table is named {name!r}: {', '.join(TABLES)}")
-    return f"{found[1]}{TABLES[name]()}{found[4]}"
+    return f"{found[1]}{TABLES[name]()}\n\n{found[4]}"
