@@ -356,7 +356,7 @@ def with_unseen_warning(attribution: Attribution) -> Attribution:
         return attribution
     message = f"the model saw only {which_part(attribution)}; the rest had no influence"
     given = attribution.diagnostics.get("warnings") or ()
-    given = [given] if isinstance(given, str) else list(given)
+    given = list(given) if isinstance(given, list | tuple) else [given]
     return replace(
         attribution, diagnostics={**attribution.diagnostics, "warnings": [*given, message]}
     )

@@ -133,7 +133,9 @@ def warnings(explanation: Explanation) -> list[str]:
     found = []
     for attribution in explanation.attributions.values():
         given = attribution.diagnostics.get("warnings") or ()
-        for text in (given,) if isinstance(given, str) else given:
+        for text in (
+            given if isinstance(given, list | tuple) else (given,)
+        ):  # a file may hold anything
             name = noun(attribution.modality)
             found.append(f"Do not trust this map ({name}): {printable(str(text))}")
     return found

@@ -20,7 +20,7 @@ from mmattrib.plugins import default_plugins
 from mmattrib.render import figure, notebook_html, report_html
 from mmattrib.render.figures import png_bytes
 from mmattrib.render.panels import panels
-from mmattrib.render.wording import default_title, kept, scale_note
+from mmattrib.render.wording import default_title, kept, scale_note, warnings
 
 UNRELATED = Distribution(300, 0.0, 0.1, (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.12, 0.2))
 CALIBRATION = {"kind": "image-text", "similarity": UNRELATED.to_json(), "scores": {}}
@@ -188,3 +188,14 @@ def test_a_full_score_from_a_calibration_is_used_for_its_own_unit_alone() -> Non
     other = {**CALIBRATION, "scores": {"image": entry("nats", 40.0).to_json()}}
     assert max(panel.heat.high for panel in panels(example(0.5, calibration=other))) == 3.0
     np.testing.assert_allclose(drawn[0].heat.values.max(), 1 / 40, rtol=0.1)
+
+
+@pytest.mark.parametrize("given", [7, 2.5, True, {"a": "b"}, "once", ["once", 3], None])
+def test_warnings_of_a_file_may_be_anything(given: object) -> None:
+    """What a saved file calls its warnings is shown, whatever JSON value it is."""
+    raw, attribution = image_side()
+    told = {**attribution.diagnostics, "warnings": given}
+    found = pair((raw, replace(attribution, diagnostics=told)), audio_side())
+    lines = warnings(found)
+    assert all(line.startswith("Do not trust this map") for line in lines)
+    assert len(lines) == (0 if given is None else 2 if isinstance(given, list) else 1)
