@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from mmattrib.engine.noise import normal, pair_generator
+from mmattrib.engine.statistics import mean_token
 from mmattrib.errors import OptionError
 
 TEMPERATURE = 14.0
@@ -452,12 +453,6 @@ def token_relevance(context: Context, temperature: float) -> Tensor:
     attended = attend(own, tokens, tokens, guide.valid, temperature)
     sought = nnf.normalize(attended, dim=-1) + nnf.normalize(pooled, dim=-1)
     return (own * sought).sum(-1)
-
-
-def mean_token(tokens: Tensor, chosen: Tensor) -> Tensor:
-    """``(b, 1, D)`` mean of the chosen tokens."""
-    weight = chosen.to(tokens.dtype)[..., None]
-    return (tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1.0)
 
 
 def standardised(scores: Tensor, content: Tensor) -> Tensor:

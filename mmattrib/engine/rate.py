@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from mmattrib.engine.guidance import attend, mean_token
+from mmattrib.engine.guidance import attend
 from mmattrib.engine.noise import PairNoise
 from mmattrib.engine.objective import cosine_gradient
 from mmattrib.engine.optimise import Suffix
-from mmattrib.engine.statistics import TokenStatistics
+from mmattrib.engine.statistics import TokenStatistics, mean_token
 
 
 def channel_rates(points: int, *, central: bool = False) -> Tensor:

@@ -77,7 +77,7 @@ class TokenStatistics:
         Returns:
             Statistics with a std of ``(B, 1, C)``.
         """
-        power = _mean_token(tokens.float().square(), valid)
+        power = mean_token(tokens.float().square(), valid)
         std = torch.maximum(power.sqrt(), _floor(power))
         return cls(tokens.new_zeros(1, dtype=torch.float32), std)
 
@@ -99,18 +99,18 @@ class TokenStatistics:
             Statistics ``(B, 1, C)``.
         """
         count = valid.sum(-1).to(tokens.device, torch.float32)[:, None, None]
-        mean = _mean_token(tokens.float(), valid)
-        power = _mean_token(tokens.float().square(), valid)
+        mean = mean_token(tokens.float(), valid)
+        power = mean_token(tokens.float().square(), valid)
         chance = (power - mean.square()).clamp_min(0.0) / (count - 1).clamp_min(1.0)
         kept = (1 - chance / mean.square().clamp_min(torch.finfo(mean.dtype).tiny)).clamp_min(0.0)
         common = mean * kept * (count > 1)  # one token has nothing in common with others
-        spread = _mean_token((tokens.float() - common).square(), valid).sqrt()
+        spread = mean_token((tokens.float() - common).square(), valid).sqrt()
         return cls(common, torch.maximum(spread, _floor(power)))
 
 
-def _mean_token(tokens: Tensor, valid: Tensor) -> Tensor:
-    """``(B, 1, C)``, over each input's valid tokens."""
-    weight = valid.to(tokens.device, torch.float32)[..., None]
+def mean_token(tokens: Tensor, chosen: Tensor) -> Tensor:
+    """``(b, 1, D)`` mean of the chosen tokens of each row."""
+    weight = chosen.to(tokens.device, tokens.dtype)[..., None]
     return (tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1.0)
 
 
