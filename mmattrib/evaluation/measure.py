@@ -18,7 +18,7 @@ from mmattrib.explain import Explained, Failure, explain, explain_some
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
-from mmattrib.preparing import Prepared, prepare
+from mmattrib.preparing import Prepared, prepare, side_encoder
 from mmattrib.samples import Sample
 from mmattrib.types import Attribution
 
@@ -150,8 +150,15 @@ class _Model:
     def inputs(self) -> EncoderInputs:
         return self._seen.found.inputs[self._side]
 
-    def guide_embedding(self) -> torch.Tensor:
-        return self._seen.found.embeddings[self._guide]
+    def guide_embedding(self, guide: Any | None = None) -> torch.Tensor:
+        """``(D,)``, of the pair's own guide or of another in its place."""
+        if guide is None:
+            return self._seen.found.embeddings[self._guide]
+        raws = self._seen.found.explanation.inputs
+        pair = prepare(self.backbone, {**raws, self._guide: guide})
+        encoder = side_encoder(self.backbone, self._guide)
+        with torch.no_grad(), encoder.frozen():
+            return encoder.embed(pair.inputs[self._guide])[0]
 
     def reexplain(
         self, *, seed: int | None, guide: Any | None, backbone: Backbone | None

@@ -271,7 +271,7 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
     if given is None or isinstance(given, str):
         made = [_metric(registry.create("metric", e.name)) for e in registry.usable("metric")]
         chosen = [m for m in made if given == "all" or m.needs <= {TRUTH}]
-        chosen = [m for m in chosen if given == "all" or m.needs]
+        chosen = [m for m in chosen if given == "all" or (m.needs and m.by_default)]
         limits: Mapping[str, int | None] = {}
     else:
         limits = given if isinstance(given, Mapping) else {}

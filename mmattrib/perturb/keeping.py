@@ -145,7 +145,8 @@ def _kept(
     if not chosen.soft and not is_hard(rows):
         raise OptionError(
             f"{raw.name}: this fill takes weights of 0 or 1 alone; top_weights makes them of "
-            f"scores. Soft weights of a caption are taken by {_TOKEN_FILLS}."
+            f"scores. Soft weights are taken by other fills of pictures; of a caption by "
+            f"{_TOKEN_FILLS}."
         )
     keeper = _keeper(raw, axes, words, chosen, seed, share)
     return (cast(_Raw, keeper(row)) for row in rows)

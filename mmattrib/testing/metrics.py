@@ -275,8 +275,8 @@ class _Watched:
     def inputs(self) -> EncoderInputs:
         return self._allowed(MODEL, REEXPLAIN).inputs
 
-    def guide_embedding(self) -> Tensor:
-        return self._allowed(MODEL, REEXPLAIN).guide_embedding()
+    def guide_embedding(self, guide: Any | None = None) -> Tensor:
+        return self._allowed(MODEL, REEXPLAIN).guide_embedding(guide)
 
     def reexplain(
         self, *, seed: int | None, guide: Any | None, backbone: Backbone | None
