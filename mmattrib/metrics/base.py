@@ -325,3 +325,18 @@ class Metric(ABC):
     def describe(self) -> dict[str, Any]:
         """Options and their values, for provenance; JSON values."""
         return {}
+
+
+class CostlyMetric(Metric):
+    """A metric that runs the model many times: the case keeps its number.
+
+    A subclass gives ``name``, ``summary`` and :meth:`measure`.
+    """
+
+    def score(self, case: Case) -> float:
+        key = (type(self).__qualname__, self.name, repr(self.describe()))
+        return case.keep(key, lambda: self.measure(case))
+
+    @abstractmethod
+    def measure(self, case: Case) -> float:
+        """The number, found anew."""

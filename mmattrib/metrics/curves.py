@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import OptionError, check_whole
-from mmattrib.metrics.base import MODEL, Case, Metric
+from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.perturb import FILLS
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.types import BoolArray, FloatArray
@@ -118,7 +118,7 @@ def curve_area(
     return float(np.mean(areas))
 
 
-class _Curve(Metric):
+class _Curve(CostlyMetric):
     """What both share.
 
     Attributes:
@@ -143,7 +143,7 @@ class _Curve(Metric):
         table = FILLS.get(modality, FILLS["array"])
         return self.fill if self.fill in table else self.fills.get(modality)
 
-    def score(self, case: Case) -> float:
+    def measure(self, case: Case) -> float:
         fill = self.fill_of(case.attribution.modality)
         scores = np.where(case.attribution.seen, case.attribution.scores, np.nan)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmattrib.metrics.base import MODEL, Case, Metric
+from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.metrics.reduction import kept_cosine, reduced_input
 from mmattrib.plugins.hookspecs import Register, hookimpl
 
@@ -21,7 +21,7 @@ def joint_drop(one: float, other: float, both: float) -> float:
     return min(one, other) - both if one == one and other == other else float("nan")
 
 
-class JointDrop(Metric):
+class JointDrop(CostlyMetric):
     """How much further the cosine falls when both inputs are reduced by their maps at once.
 
     s_a, s_b and s_ab are the cosines with one input reduced, the other, and both; the number is
@@ -35,7 +35,7 @@ class JointDrop(Metric):
     needs = frozenset({MODEL})
     higher_is_better = False
 
-    def score(self, case: Case) -> float:
+    def measure(self, case: Case) -> float:
         if case.guide not in case.explanation:
             return float("nan")
         own = reduced_input(case.raw, case.attribution)

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmattrib.metrics.base import MODEL, Case, Metric
+from mmattrib.metrics.base import MODEL, Case, CostlyMetric, Metric
 from mmattrib.metrics.faithfulness import confidence_increase
 from mmattrib.metrics.reduction import kept_cosine, reduced_input, removed_cosine
 from mmattrib.plugins.hookspecs import Register, hookimpl
@@ -105,7 +105,7 @@ class Faithfulness(Metric):
         return confidence(case.clean) - confidence(removed_cosine(case))
 
 
-class InputFidelity(Metric):
+class InputFidelity(CostlyMetric):
     """Fid-In: 1 where the masked input prefers the same of two guides as the whole input.
 
     The guides are the pair's own and one that shares nothing with the input; NaN where the data
@@ -118,7 +118,7 @@ class InputFidelity(Metric):
     )
     needs = frozenset({MODEL})
 
-    def score(self, case: Case) -> float:
+    def measure(self, case: Case) -> float:
         if case.unrelated is None:
             return float("nan")
         reduced = reduced_input(case.raw, case.attribution)

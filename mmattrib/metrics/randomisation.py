@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError, TrustWarning, check_whole
-from mmattrib.metrics.base import REEXPLAIN, Case, Metric
+from mmattrib.metrics.base import REEXPLAIN, Case, CostlyMetric
 from mmattrib.metrics.sensitivity import rank_correlation
 from mmattrib.plugins.hookspecs import Register, hookimpl
 
@@ -113,7 +113,7 @@ def redrawn(blocks: Sequence[nn.Module], generator: Generator) -> Iterator[None]
             block.load_state_dict(state)
 
 
-class _Randomisation(Metric):
+class _Randomisation(CostlyMetric):
     """What both share.
 
     Attributes:
@@ -134,7 +134,7 @@ class _Randomisation(Metric):
     def describe(self) -> dict[str, Any]:
         return {"stages": self.stages, "seed": self.seed}
 
-    def score(self, case: Case) -> float:
+    def measure(self, case: Case) -> float:
         from mmattrib.models.backbone import Backbone
 
         backbone = case.model.backbone

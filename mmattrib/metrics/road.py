@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import OptionError, check_whole
-from mmattrib.metrics.base import MODEL, Case, Metric
+from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.perturb import top_weights
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.types import BoolArray, RawImage
@@ -37,7 +37,7 @@ def road(least: npt.ArrayLike, most: npt.ArrayLike) -> float:
     return float(difference.mean())
 
 
-class Road(Metric):
+class Road(CostlyMetric):
     """:func:`road` on pictures, in units of the cosine; NaN for other inputs.
 
     0 for a constant map, and negative for one that is the wrong way round. pytorch-grad-cam's
@@ -64,7 +64,7 @@ class Road(Metric):
         self.percentiles = [check_whole(each, "percentiles", 1, 99) for each in percentiles]
         self.seed = check_whole(seed, "seed", 0, 2**63 - 1)
 
-    def score(self, case: Case) -> float:
+    def measure(self, case: Case) -> float:
         if not isinstance(case.raw, RawImage):
             return float("nan")
         scores = np.where(case.attribution.seen, case.attribution.scores, np.nan)

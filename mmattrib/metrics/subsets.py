@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import OptionError, check_whole
-from mmattrib.metrics.base import MODEL, Case, Metric
+from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.placement import PlanePlacement
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.types import Attribution, BoolArray
@@ -53,7 +53,7 @@ def parts_of(attribution: Attribution) -> tuple[Ints, Floats]:
         owner = placement.order[np.ix_(*(np.maximum(row, 0) for row in rows))]
         values: npt.NDArray[Any] = attribution.token_scores
     else:
-        owner = np.arange(seen.size).reshape(seen.shape)
+        owner = np.arange(seen.size, dtype=np.int32).reshape(seen.shape)
         values = attribution.scores.ravel()
     numbers, inverse = np.unique(owner[seen], return_inverse=True)
     labels = np.full(seen.shape, -1, dtype=np.intp)
@@ -113,7 +113,7 @@ def sizes_of(parts: int, count: int, most: float = 0.8) -> list[int]:
     return sorted({round(size) for size in np.geomspace(1, top, count)})
 
 
-class _Subsets(Metric):
+class _Subsets(CostlyMetric):
     """What the three share.
 
     Attributes:
@@ -179,7 +179,7 @@ class FaithfulnessCorrelation(_Subsets):
             raise OptionError(f"share must be a number between 0 and 1, got {share!r}")
         self.share = float(share)
 
-    def score(self, case: Case) -> float:
+    def measure(self, case: Case) -> float:
         parts = len(parts_of(case.attribution)[1])
         if parts < LEAST_PARTS:
             return float("nan")
@@ -210,7 +210,7 @@ class SensitivityN(_Subsets):
         super().__init__(subsets, seed)
         self.sizes = check_whole(sizes, "sizes", 1, 1000)
 
-    def score(self, case: Case) -> float:
+    def measure(self, case: Case) -> float:
         parts = len(parts_of(case.attribution)[1])
         if parts < LEAST_PARTS:
             return float("nan")
@@ -242,7 +242,7 @@ class Infidelity(_Subsets):
             raise OptionError(f"scaled must be true or false, got {scaled!r}")
         self.scaled = scaled
 
-    def score(self, case: Case) -> float:
+    def measure(self, case: Case) -> float:
         parts = len(parts_of(case.attribution)[1])
         if parts < LEAST_PARTS:
             return float("nan")
