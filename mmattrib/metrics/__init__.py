@@ -5,7 +5,7 @@ Importing this package imports numpy alone. A new metric subclasses :class:`Metr
 
 from __future__ import annotations
 
-from mmattrib.metrics.base import MODEL, NEEDS, REEXPLAIN, TRUTH, Case, Metric
+from mmattrib.metrics.base import MODEL, NEEDS, REEXPLAIN, TRUTH, Case, CostlyMetric, Metric
 from mmattrib.metrics.curves import curve_area
 from mmattrib.metrics.faithfulness import confidence_drop, confidence_increase
 from mmattrib.metrics.joint import joint_drop
@@ -26,6 +26,7 @@ __all__ = [
     "REEXPLAIN",
     "TRUTH",
     "Case",
+    "CostlyMetric",
     "Metric",
     "auc",
     "confidence_drop",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -121,6 +123,21 @@ def test_conventions_are_not_comparable(cases: dict[str, Case]) -> None:
     left = [kept_cosine(cases["text|image"], name) for name in ("paper", "m2ib", "nib")]
     assert len({round(value, 4) for value in left}) == 3
     assert set(CONVENTIONS) == {"paper", "gradcam", "m2ib", "nib"}
+
+
+@pytest.mark.parametrize("convention", ["paper", "gradcam", "nib"])
+def test_a_map_that_keeps_all_but_one_place_loses_next_to_nothing(
+    cases: dict[str, Case], convention: str
+) -> None:
+    """docs/metrics.md: the drop rewards broad maps."""
+    case = cases["image|text"]
+    own = case.explanation["image"]
+    broad = np.ones(own.token_scores.shape, np.float32)
+    broad[np.flatnonzero(own.content)[0]] = 0.0
+    sides = {**case.explanation, "image": replace(own, token_scores=broad)}
+    ex = replace(case.explanation, attributions=sides)
+    found = Case(case.sample, ex, "image", "text", case.model)
+    assert drop(found, convention) < drop(case, convention) / 3
 
 
 def test_a_constant_map_has_no_drop_by_any_convention() -> None:
