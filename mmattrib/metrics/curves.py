@@ -122,9 +122,7 @@ class _Curve(CostlyMetric):
     """What both share.
 
     Attributes:
-        steps: of the curve, at most.
-        fill: what stands in where the input is not kept; None for :attr:`fills`.
-        fills: the fill of each kind of input; others take their first.
+        fills: the fill of each kind of input where none is asked for; others take their first.
     """
 
     needs = frozenset({MODEL})
@@ -132,6 +130,16 @@ class _Curve(CostlyMetric):
     fills: dict[str, str]
 
     def __init__(self, steps: int = STEPS, fill: str | None = None) -> None:
+        """Options.
+
+        Args:
+            steps: of the curve at most; an input of fewer places has as many as places.
+            fill: what stands in where the input is not kept, a name in mmattrib.perturb.FILLS;
+                inputs that have no such fill, or all if None, take the metric's own.
+
+        Raises:
+            OptionError: a number of steps out of range, or no such fill.
+        """
         self.steps = check_whole(steps, "steps", 1, MOST_STEPS)
         known = dict.fromkeys(name for table in FILLS.values() for name in table)
         if fill is not None and fill not in known:

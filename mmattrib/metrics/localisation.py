@@ -139,17 +139,21 @@ class IoU(Metric):
 
 
 class Localization(Metric):
-    """Intersection over union by the paper's threshold: :func:`threshold_iou`.
-
-    Attributes:
-        threshold: of the scores, scaled from the map's least to its largest; in [0, 1).
-    """
+    """Intersection over union by the paper's threshold: :func:`threshold_iou`."""
 
     name = "localization"
     summary = "IoU of the truth and the scores above 75% of the map's range (CA-M2IB, eq. 12)"
     by_default = False
 
     def __init__(self, threshold: float = 0.75) -> None:
+        """Options.
+
+        Args:
+            threshold: of the scores, scaled from the map's least to its largest; in [0, 1).
+
+        Raises:
+            OptionError: a threshold out of range.
+        """
         real = isinstance(threshold, float | int) and not isinstance(threshold, bool)
         if not real or not 0 <= threshold < 1:
             raise OptionError(f"threshold must be a number from 0 to below 1, got {threshold!r}")

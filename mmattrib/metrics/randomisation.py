@@ -117,9 +117,7 @@ class _Randomisation(CostlyMetric):
     """What both share.
 
     Attributes:
-        stages: how many blocks, or groups of blocks, are drawn anew one after another; None for
-            each block by itself.
-        seed: of the weights.
+        cascading: whether what was drawn stays while the next stage is.
     """
 
     needs = frozenset({REEXPLAIN})
@@ -128,6 +126,16 @@ class _Randomisation(CostlyMetric):
     cascading: bool
 
     def __init__(self, stages: int | None = None, seed: int = 0) -> None:
+        """Options.
+
+        Args:
+            stages: how many blocks, or groups of blocks, are drawn anew one after another; each
+                block by itself if None.
+            seed: of the weights.
+
+        Raises:
+            OptionError: a number out of range.
+        """
         self.stages = None if stages is None else check_whole(stages, "stages", 1, MOST_STAGES)
         self.seed = check_whole(seed, "seed", 0, 2**63 - 1)
 

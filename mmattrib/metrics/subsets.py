@@ -114,12 +114,7 @@ def sizes_of(parts: int, count: int, most: float = 0.8) -> list[int]:
 
 
 class _Subsets(CostlyMetric):
-    """What the three share.
-
-    Attributes:
-        subsets: how many are drawn (of each size).
-        seed: of the draw; every map of an input of one shape meets the same subsets.
-    """
+    """What the three share: every map of an input of one shape meets the same subsets."""
 
     needs = frozenset({MODEL})
     percent = False
