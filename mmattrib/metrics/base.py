@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, check_whole
 from mmattrib.perturb import keep_many
 from mmattrib.samples import Sample, TruthMasks
 from mmattrib.types import Attribution, BoolArray, Explanation, FloatArray, RawInput
@@ -183,11 +183,16 @@ class Case:
             raws: decoded inputs; made as they are asked for, a batch at a time.
             side: whose encoder; the explained side's if None.
             batch_size: how many go through the tower together at most.
+
+        Raises:
+            InputError: one of them cannot be embedded.
+            OptionError: a batch size below 1.
         """
         import torch
 
         from mmattrib.models.encoder import EncoderInputs
 
+        check_whole(batch_size, "batch_size", 1)
         encoder = self.encoder_of(self.side if side is None else side)
         found: list[Tensor] = []
         waiting: list[EncoderInputs] = []
@@ -204,6 +209,8 @@ class Case:
                     embed()
                 waiting.append(one)
             embed()
+        if not found:
+            return torch.empty((0, len(self.model.guide_embedding())), device="cpu")
         return torch.cat(found)
 
     def cosines(self, raws: Iterable[RawInput], *, batch_size: int = BATCH) -> FloatArray:

@@ -66,7 +66,7 @@ class AverageIncrease(Metric):
     needs = frozenset({MODEL})
 
     def score(self, case: Case) -> float:
-        return confidence_increase(confidence(case.clean), confidence(kept_cosine(case)))
+        return confidence_increase(case.clean, kept_cosine(case))  # ŝ orders as s does
 
 
 class AverageDrop(Metric):

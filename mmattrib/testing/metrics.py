@@ -138,6 +138,7 @@ class _MetricCheck:
         for label, accepted in (
             ("higher_is_better", (True, False, None)),
             ("percent", (True, False)),
+            ("by_default", (True, False)),
         ):
             if not any(getattr(metric, label) is value for value in accepted):
                 self.fail(

@@ -137,6 +137,13 @@ def test_many_inputs_in_batches_have_the_cosines_that_they_have_alone(
     np.testing.assert_allclose(case.cosines(kept, batch_size=1), alone, atol=1e-6)
 
 
+def test_no_input_has_no_cosine_and_a_batch_holds_at_least_one(cases: dict[str, Case]) -> None:
+    case = cases["image|text"]
+    assert case.cosines([]).shape == (0,)
+    with pytest.raises(OptionError, match="batch_size"):
+        case.cosines([case.raw], batch_size=0)
+
+
 def test_inputs_of_different_shapes_go_through_the_tower_apart(cases: dict[str, Case]) -> None:
     case = cases["audio|text"]
     raw = case.raw
