@@ -56,6 +56,7 @@ def check_attention(check: Check, inputs: EncoderInputs, embedding: Tensor) -> N
     valid = encoder.grid(inputs, encoder.num_layers - 1).valid
     for block, weights in enumerate(found.weights):
         _check_weights(check, weights.detach().float().cpu(), valid, found, block)
+    _check_factors(check, found)
     direction = normal([embedding.shape[1]], check.generator).to(embedding)
     with torch.enable_grad():
         slopes = torch.autograd.grad(
@@ -66,6 +67,12 @@ def check_attention(check: Check, inputs: EncoderInputs, embedding: Tensor) -> N
         check.fail("embedding has NaN or infinite gradients with respect to attention")
     if not any(bool(slope.any()) for slope in known):
         check.fail("attention is not what the embedding was computed from: its gradient is zero")
+    for block, tokens in enumerate(found.tokens):
+        check.close(
+            tokens,
+            check.call(f"prefix at layer {block}", encoder.prefix, inputs, block),
+            f"embed_with_attention gives other tokens of block {block} than prefix",
+        )
     laid = check.call("attention", encoder.attention, inputs)
     for block, weights in enumerate(laid):
         expected = (*valid.shape, valid.shape[1])
@@ -102,6 +109,35 @@ def _check_weights(
     unread = queries[..., None] & ~real[:, None, None, :]
     if float(weights[..., :count][unread.expand(*weights.shape[:3], count)].sum()) > 1e-3:
         check.fail(f"attention of block {block} reads tokens that the grid calls padding")
+
+
+def _check_factors(check: Check, found: AttentionPass) -> None:
+    """Queries and keys have their shapes, and each query's weights come from it and from them."""
+    for block, (query, key) in enumerate(zip(found.queries, found.keys, strict=True)):
+        weights = found.weights[block]
+        if query is None or key is None:
+            continue
+        expected = (*weights.shape[:3], query.shape[-1]), (*weights.shape[:2], weights.shape[3])
+        if tuple(query.shape) != expected[0] or tuple(key.shape[:3]) != expected[1]:
+            check.fail(
+                f"attention of block {block} comes with queries {tuple(query.shape)} and keys "
+                f"{tuple(key.shape)}; accepted: {expected[0]} and {(*expected[1], query.shape[-1])}"
+            )
+        if not query.requires_grad:  # the graph begins at the first block's weights
+            continue
+        pull = normal(weights[:, :, 0].shape, check.generator).to(weights)
+        with torch.enable_grad():
+            slopes = torch.autograd.grad(
+                (weights[:, :, 0] * pull).sum(), (query, key), retain_graph=True, allow_unused=True
+            )
+        own, others = (
+            (None, None) if slopes[0] is None else (slopes[0][:, :, 0], slopes[0][:, :, 1:])
+        )
+        if slopes[1] is None or own is None or not own.any() or others.any():
+            check.fail(
+                f"attention of block {block} comes with queries and keys that its weights were "
+                "not computed from"
+            )
 
 
 def check_input_gradient(check: Check, inputs: EncoderInputs) -> None:
