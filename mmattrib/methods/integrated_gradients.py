@@ -25,21 +25,25 @@ if TYPE_CHECKING:
     from mmattrib.plugins.hookspecs import Register
 
 
+_GAP, _LEAST_GAP = 0.1, 0.01
+"""A gap of the sum is worth a warning beyond this share of what the cosine gains, and this size."""
+
+
 @dataclass(frozen=True)
 class IntegratedGradientsOptions(MethodOptions):
     """Options of ``integrated-gradients``.
 
     Attributes:
         steps: points on the path, in the middle of equal parts (midpoint rule).
-        baseline: where the path starts: ``"zero"``, tokens of 0 (at a picture's input the grey that
-            was subtracted as the mean, at a caption's no word and no place), or ``"mean"``, the
-            input without its parts: each content token becomes the mean of the content tokens, and
-            the others (CLS, the marks of a text's start and end) stay, so that they score 0.
+        baseline: where the path starts: ``"mean"``, the input without its parts: each content token
+            becomes the mean of the content tokens, and the others (CLS, the marks of a text's start
+            and end) stay, so that they score 0; or ``"zero"``, tokens of 0: at a picture's input
+            the grey that its normalisation takes off, at a caption's no word and no place.
         max_rows: most points in one call of the suffix; bounds memory.
     """
 
-    steps: int = option(32, least=1, most=10_000)
-    baseline: str = option("zero", choices=("zero", "mean"))
+    steps: int = option(50, least=1, most=10_000)
+    baseline: str = option("mean", choices=("mean", "zero"))
     max_rows: int = option(16, least=1, most=65_536, resource=True)
 
 
@@ -51,6 +55,10 @@ class IntegratedGradients(Method):
 
     At the preprocessed input where the encoder offers it (layer -2), as published, else at its
     default layer; ``layer`` asks for another.
+
+    Where a norm of each token comes next, as at a caption's input and at the layers of a pre-norm
+    tower, it has no limit at zero tokens: most of the cosine then changes within the first part of
+    a path from ``"zero"``, and the sum closes slowly. A map that misses a tenth of it says so.
 
     captum's ``IntegratedGradients`` with ``method="riemann_middle"`` gives the same numbers from a
     function of tokens, and a test compares the two. It is not used: the path is a dozen lines that
@@ -80,7 +88,20 @@ class IntegratedGradients(Method):
             rule="midpoint",
             at="baseline",
         )
-        return self.scored(*found)
+        scores, diagnostics = found
+        return self.scored(scores, [_warned(entry) for entry in diagnostics])
+
+
+def _warned(entry: dict[str, Any]) -> dict[str, Any]:
+    """The diagnostics of a pair, with a warning where the sum is far from closed."""
+    gained, gap = entry["clean_cosine"] - entry["cosine_at_baseline"], entry["completeness_gap"]
+    if abs(gap) <= max(_GAP * abs(gained), _LEAST_GAP):
+        return entry
+    warning = (
+        f"the map adds up to {gained + gap:.3g}, and the cosine changes by {gained:.3g} on the "
+        "path; more steps= bring them together, sooner from baseline='mean' than from 'zero'"
+    )
+    return {**entry, "warnings": [*entry["warnings"], warning]}
 
 
 def _mean_baseline(side: Side) -> Tensor:
