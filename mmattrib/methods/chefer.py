@@ -37,6 +37,13 @@ class Chefer(AttentionMethod):
     of the token it is read from, CLS or the end of a text; where it is read from all of them, the
     mean of their rows. The identity is taken off, which changes no score of a token that is not
     itself read.
+
+    Beside the authors' notebook for CLIP (hila-chefer/Transformer-MM-Explainability, 58eaea8), on
+    two small CLIPs with random weights: the same maps to 6e-7 of the largest score, of pictures and
+    captions, from the last block and from all. There ``scale`` is the model's own (exp of its
+    ``logit_scale``) and the default is the last block alone, ``start=-1``, where the scale changes
+    no more than the unit. Over all four or five blocks, 100 in the place of 14.3 changes a map by
+    up to a tenth of its largest score (rank correlation 0.98).
     """
 
     name = "chefer"

@@ -19,6 +19,9 @@ class AttentionRollout(AttentionMethod):
     A is the mean over heads. The share of every token in what the embedding is read from, if
     nothing but attention and the residual mixed tokens: it depends on the input alone, so the map
     is the same for every guide.
+
+    Beside the rollout in Cyang-Zhao/Grad-Eclip (5c1b5cc), which is that of Chefer's repository, on
+    two small CLIPs with random weights: the same maps to 4e-7 of the largest score.
     """
 
     name = "attention-rollout"
