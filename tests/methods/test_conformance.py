@@ -45,8 +45,10 @@ TOYS: dict[str, Callable[[], ToyEncoder]] = {
 pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
 
 
-ONCE = [pytest.param(n, marks=[pytest.mark.slow] * n.startswith("descent-")) for n in NAMES]
-"""Descents share their code: a second pair or a second model of each is a longer test."""
+SHARED = ("descent-", "attention-rollout", "grad-eclip")
+ONCE = [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(SHARED)) for n in NAMES]
+"""Descents share their code, and so do methods that read attention (`chefer` and `legrad` stand for
+them): a second pair or a second model of each is a longer test."""
 
 
 @pytest.mark.parametrize("name", NAMES)
