@@ -94,7 +94,7 @@ def paired(explained: str, guide: str) -> Side:
     return replace(first, guide=second.guide, other=other)
 
 
-SIDES = [paired("text", "image"), paired("image", "text")]
+SIDES = [paired("text", "image"), paired("image", "text"), paired("audio", "text")]
 
 
 def explained(method: Method, number: int) -> SideScores:
