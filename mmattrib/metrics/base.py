@@ -8,9 +8,8 @@ through the case, which fetches what it needs when it is first asked for and kee
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -33,8 +32,6 @@ NEEDS = (TRUTH, MODEL, REEXPLAIN)
 
 BATCH = 32
 """Inputs that go through a tower together where a metric asks for many."""
-
-_PLACES = 1 << 24  # weights held at a time, where one input is kept by many: 64 MB in float32
 
 _T = TypeVar("_T")
 
@@ -243,21 +240,15 @@ class Case:
             batch_size: as for :meth:`embeddings`.
         """
         attribution = self.attribution
-        rows = max(1, min(batch_size, _PLACES // max(1, int(np.prod(attribution.shape)))))
-
-        def kept() -> Iterator[RawInput]:
-            waiting = iter(weights)
-            while chunk := list(islice(waiting, rows)):
-                yield from keep_many(
-                    self.raw,
-                    np.stack(chunk),
-                    axes=attribution.axes,
-                    words=attribution.words,
-                    fill=fill,
-                    seed=seed,
-                )
-
-        return self.cosines(kept(), batch_size=batch_size)
+        kept = keep_many(
+            self.raw,
+            iter(weights),
+            axes=attribution.axes,
+            words=attribution.words,
+            fill=fill,
+            seed=seed,
+        )
+        return self.cosines(kept, batch_size=batch_size)
 
     def reexplain(
         self,
