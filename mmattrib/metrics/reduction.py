@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from mmattrib.errors import EncoderError, InputError
+from mmattrib.errors import EncoderError, InputError, OptionError
 from mmattrib.metrics.base import Case
 from mmattrib.perturb import keep, unit_weights
 from mmattrib.types import Attribution, FloatArray, RawInput, RawText
@@ -203,7 +203,7 @@ def _faded_cosine(case: Case, weights: Tensor, layer: int, pad_id: int | None = 
                 found = keep_tokens(encoder, inputs, weights, layer=layer)
             else:
                 found = keep_tokens(encoder, inputs, weights, fill="pad", pad_id=pad_id)
-        except EncoderError as error:
+        except (EncoderError, OptionError) as error:
             raise InputError(f"{case.raw.name}: {error}") from error
     target = case.model.guide_embedding().float().cpu()
     return float((found[0].float().cpu() * target).sum())
