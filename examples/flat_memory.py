@@ -131,7 +131,7 @@ class Stream(mm.Dataset):
         return {"made": "from numbers"}
 
 
-def measure(count: int, engine: str, jobs: int) -> dict[str, Any]:
+def measure(count: int, engine: Any, jobs: int) -> dict[str, Any]:
     """Evaluate so many samples twice, the second time from the store; peaks are in MB."""
     from mmattrib.evaluation import executor_for, make_plan, run
     from mmattrib.evaluation.store import Store

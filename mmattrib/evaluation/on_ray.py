@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -38,8 +39,9 @@ PATIENCE: Final = 60
 class OnRay(Executor):
     """Workers of Ray, one thread each; each holds a copy of the models, on the device it gets.
 
-    Uses the cluster that this process is connected to, that ``RAY_ADDRESS`` names or that this
-    machine belongs to; without one, Ray is started on this machine for as long as the run takes.
+    Uses the cluster that this process is connected to or that ``RAY_ADDRESS`` names (``auto``: the
+    one that this machine belongs to); without one, Ray is started on this machine for as long as
+    the run takes.
     A task goes to a worker only once that one is there, so that workers for which a cluster has no
     place yet hold nothing up. Where a worker dies, its task goes to another, and a new worker takes
     its place. No number depends on how many there are.
@@ -99,22 +101,39 @@ class OnRay(Executor):
                 self._ray.shutdown()
 
     def _connect(self) -> None:
-        """Join the cluster that there is, or start Ray here, with a place for every worker."""
+        """Join the cluster that is named, or start Ray here, with a place for every worker.
+
+        Raises:
+            WorkerError: the cluster does not answer.
+        """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
         quiet = {"log_to_driver": False, "logging_level": "error"}
-        try:
-            self._ray.init("auto", **quiet)
-        except ConnectionError as error:
-            if address := os.environ.get("RAY_ADDRESS"):
+        if address := os.environ.get("RAY_ADDRESS"):
+            try:
+                _check_answers(address)
+                self._ray.init(address, **quiet)
+            except OSError as error:
                 raise WorkerError(
                     f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset "
                     "RAY_ADDRESS to have Ray started on this machine"
                 ) from error
-            places = max(self.jobs, os.cpu_count() or 1)
-            self._ray.init(
-                "local", num_cpus=places, include_dashboard=False, _node_ip_address="127.0.0.1",
-                **quiet,
-            )  # fmt: skip
+            return
+        # Not "auto", which also joins what another run has started for itself.
+        places = max(self.jobs, os.cpu_count() or 1)
+        self._ray.init(
+            "local", num_cpus=places, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
+        )
+
+
+def _check_answers(address: str) -> None:
+    """Try a cluster's port: Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody is there.
+    """
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 class _Crew:

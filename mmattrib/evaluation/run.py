@@ -62,18 +62,13 @@ def evaluate(
         pairs: pairs of sides; each gives two directions. By default all pairs of the first
             sample's sides that the model embeds.
         layer: as for :func:`mmattrib.attribute`.
-        seed: of the methods' noise; several to average over. Live methods that draw noise get it
-            too.
-        limit: how many samples of each data set to use, from the first on; all if None. Scenes
-            are made as needed, so that it says how many there are.
-        resume: a file. Finished work is appended to it as it is done, and a later call with the
-            same arguments goes on where this one stopped; samples and methods may be added.
-        jobs: workers to share the work; each has its own copy of the model and one thread. No
-            number depends on it but the seconds.
-        engine: what the workers are: ``"serial"``, this process alone; ``"processes"`` on this
-            machine; ``"ray"`` on one or many, with the extra ``ray``; or an
-            :class:`mmattrib.evaluation.Executor`. Processes if None, and this one where ``jobs``
-            is 1.
+        seed: of the methods' noise, that of live ones too; several to average over.
+        limit: how many samples of each data set to use, or scenes to make; all if None.
+        resume: a file that finished work is appended to; a later call with the same arguments
+            goes on where this one stopped. Samples and methods may be added.
+        jobs: workers, each with a copy of the model and one thread. No number depends on it.
+        engine: what they are: ``"serial"`` (this process), ``"processes"``, ``"ray"`` or an
+            :class:`mmattrib.evaluation.Executor`; by ``jobs`` alone if None.
         progress: show a progress bar on standard error.
 
     Returns:
@@ -82,9 +77,8 @@ def evaluate(
 
     Raises:
         OptionError: nothing to evaluate, two methods under one label, a layer or option that does
-            not fit, jobs that the engine has no use for, or a resume file that belongs to other
-            arguments.
-        WorkerError: three tasks in a row each lost every worker that took them.
+            not fit, or a resume file that belongs to other arguments.
+        WorkerError: three tasks in a row lost every worker that took them.
         UnknownNameError: no such method or metric.
         InputError: the samples have no pair that the model embeds.
 
@@ -100,8 +94,7 @@ def evaluate(
         backbones, data, methods=methods, metrics=metrics, pairs=pairs, layer=layer, seed=seed,
         limit=limit,
     )  # fmt: skip
-    executor = executor_for(jobs, engine)
-    return run(plan, _store(resume, plan), executor, progress=progress).results
+    return run(plan, _store(resume, plan), executor_for(jobs, engine), progress=progress).results
 
 
 @dataclass(frozen=True)
