@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_a_dead_workers_task_goes_to_another_a_bounded_number_of_times(tmp_path:
     values = found.values("deadly", "image|text", "auc").tolist()
     assert values[:4] + values[6:] == [0, 1, 2, 3, 6, 7]
     assert np.isnan(values[4:6]).all()
-    assert [told for *_, told in found.problems] == [str(died(RETRIES + 1))] * 2
+    assert [problem[2] for problem in found.problems] == [str(died(RETRIES + 1))] * 2
     for start, times in deaths.items():
         assert len(list((tmp_path / str(start)).iterdir())) == times
 
@@ -117,7 +118,7 @@ def test_waiting_for_places_that_are_not_there_is_told(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mmattrib.evaluation.on_ray.PATIENCE", 1)
-    monkeypatch.setattr("mmattrib.evaluation.on_ray.warnings.warn", tell)
+    monkeypatch.setattr("mmattrib.evaluation.on_ray.warnings", SimpleNamespace(warn=tell))
     engine = executor_for(1, "ray", "cuda")
     with pytest.raises(KeyboardInterrupt):
         mm.evaluate(untrained, three, methods=["random"], engine=engine, **GIVEN)

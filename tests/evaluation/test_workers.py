@@ -88,7 +88,7 @@ def test_a_task_that_no_process_survives_is_told_and_tried_again_by_the_next_run
     assert found.samples["samples"] == {n: f"s{n}" for n in range(6)}
     values = found.values("deadly", "image|text", "auc")
     assert np.isnan(values).tolist() == [False, False, True, True, False, False]
-    assert [told for *_, told in found.problems] == [str(died(RETRIES + 1))] * 2
+    assert [problem[2] for problem in found.problems] == [str(died(RETRIES + 1))] * 2
     assert "ended by itself" in found.table()
     again = measured(folder, {}, resume=store)
     assert again.values("deadly", "image|text", "auc").tolist() == [0, 1, 2, 3, 4, 5]
