@@ -12,26 +12,32 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:INT@120
+#SBATCH --signal=B:TERM@120
 # For GPUs, e.g. two a machine:
 ##SBATCH --gpus-per-node=2
 set -euo pipefail
 
 bin="$PWD/.venv/bin"
-port=6379
+port=${PORT:-6379}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
 export RAY_USAGE_STATS_ENABLED=0
+# Ray runs whatever those ask for who reach its ports: only this job's own processes may.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+RAY_AUTH_TOKEN=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
 
 start() { # on one machine, for as long as the job runs
-    srun --overlap --nodes=1 --ntasks=1 --nodelist="$1" "$bin/ray" start "${@:2}" --block \
-        --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$gpus" &
+    srun --overlap --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" --nodelist="$1" \
+        "$bin/ray" start "${@:2}" --block --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$gpus" &
 }
 
-start "$head" --head --node-ip-address="$address" --port="$port"
-sleep 20
+start "$head" --head --node-ip-address="$address" --port="$port" --include-dashboard=false
+for ((tries = 0; tries < 120; tries++)); do # until it answers
+    (exec 3<> "/dev/tcp/$address/$port") 2> /dev/null && break
+    sleep 1
+done
 for node in "${nodes[@]:1}"; do
     start "$node" --address="$address:$port"
 done
@@ -45,5 +51,5 @@ fi
 RAY_ADDRESS="$address:$port" "$bin/mmattrib" evaluate \
     --engine ray --jobs "$jobs" --device "$device" "$@" &
 run=$!
-trap 'kill -INT "$run"; wait "$run"' INT TERM # before SLURM's own end, and by scancel
+trap 'kill -TERM "$run"; wait "$run"' TERM # two minutes before the end, and by scancel --batch
 wait "$run"

@@ -104,7 +104,7 @@ class OnRay(Executor):
         """Join the cluster that is named, or start Ray here, with a place for every worker.
 
         Raises:
-            WorkerError: the cluster does not answer.
+            WorkerError: the cluster does not answer, or lets nobody in.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
         quiet = {"log_to_driver": False, "logging_level": "error"}
@@ -112,9 +112,11 @@ class OnRay(Executor):
             try:
                 _check_answers(address)
                 self._ray.init(address, **quiet)
-            except OSError as error:
+            except Exception as error:  # Ray and its libraries each raise their own
+                reason = " ".join(str(error).split()) or type(error).__name__
                 raise WorkerError(
-                    f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset "
+                    f"the Ray cluster at RAY_ADDRESS={address} cannot be joined ({reason:.200}); "
+                    "start it, set RAY_AUTH_MODE and RAY_AUTH_TOKEN as it has them, or unset "
                     "RAY_ADDRESS to have Ray started on this machine"
                 ) from error
             return

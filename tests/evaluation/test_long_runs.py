@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from mmattrib.evaluation import Store, bootstrap_interval, compare, statistics
 from mmattrib.evaluation.measure import SampleRow
 from mmattrib.evaluation.results import Collector, Numbered
 
+ROOT = Path(__file__).parents[2]
 METRICS = ("auc", "iou", "energy", "seconds")
 
 
@@ -100,3 +104,13 @@ def test_resamples_that_are_not_kept_are_the_same(monkeypatch: pytest.MonkeyPatc
     for name in ("mean", "low", "high", "corrected_low", "corrected_high"):
         assert getattr(made[0], name) == pytest.approx(getattr(kept[0], name), abs=1e-12)
     assert made[1] == pytest.approx(kept[1], abs=1e-12)
+
+
+@pytest.mark.slow
+def test_six_times_the_samples_take_hardly_more_memory() -> None:
+    command = [sys.executable, "-m", "examples.flat_memory", "500", "3000"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    small, large = (json.loads(line) for line in done.stdout.splitlines())
+    assert (small["samples"], large["samples"]) == (500, 3000)
+    assert large["store_MB"] > 5 * small["store_MB"]
+    assert large["peak_MB"] < small["peak_MB"] + 15

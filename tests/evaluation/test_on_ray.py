@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +21,10 @@ from deadly_candidates import Deadly
 
 import mmattrib as mm
 from mmattrib.errors import MissingExtraError, OptionError, WorkerError
-from mmattrib.evaluation import executor_for
+from mmattrib.evaluation import LiveModel, NamedModel, executor_for
 from mmattrib.evaluation.executors import RETRIES, died
-from mmattrib.evaluation.measure import SECONDS
+from mmattrib.evaluation.measure import SECONDS, Context
+from mmattrib.evaluation.on_ray import _device_of, _share
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = ROOT / "tests" / "support"
@@ -38,6 +43,31 @@ def test_what_ray_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         executor_for(2, "ray", "cuda:1")
     with pytest.raises(OptionError, match="takes no device"):
         executor_for(2, "processes", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "jobs", "share"), [(4, 4, 1), (4, 2, 1), (2, 3, 0.5), (1, 3, 1 / 3), (0, 3, 1)]
+)
+def test_workers_share_gpus_where_these_are_fewer(gpus: int, jobs: int, share: float) -> None:
+    ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": float(gpus)})
+    assert _share(ray, jobs) == pytest.approx(share)
+    if gpus:
+        assert sum(1 // share for _ in range(gpus)) >= jobs
+
+
+def test_models_go_to_the_device_of_a_worker(untrained: mm.Backbone) -> None:
+    live = LiveModel.of(untrained)
+    named = NamedModel("tiny", "w", ("image",), (("checkpoint", "x"),))
+    assert (live.device, named.device) == ("cpu", "cpu")
+    context = Context({"a": live, "b": named}, {}, {}, {}, {})
+    assert _device_of(context) == "cpu"
+    moved = context.settled("meta")  # torch's device without memory
+    assert {source.device for source in moved.backbones.values()} == {"meta"}
+    assert untrained["image"].device.type == "meta"
+    assert dict(moved.backbones["b"].options) == {"checkpoint": "x", "device": "meta"}  # type: ignore[attr-defined]
+    second = NamedModel("tiny", "w", ("image",), (("device", "cuda:1"),))
+    with pytest.raises(OptionError, match="sees no GPU but its own"):
+        _device_of(Context({"a": second}, {}, {}, {}, {}))
 
 
 @pytest.fixture(scope="module")
@@ -175,5 +205,53 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(
     if ray.is_initialized():
         ray.shutdown()
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(WorkerError, match="no Ray cluster answers at RAY_ADDRESS"):
+    with pytest.raises(WorkerError, match=r"the Ray cluster at RAY_ADDRESS=127\.0\.0\.1:1 cannot"):
         mm.evaluate(untrained, three, methods=["random"], engine="ray", **GIVEN)
+
+
+FAKES = {
+    "scontrol": "#!/bin/sh\necho localhost\n",
+    "hostname": "#!/bin/sh\necho 127.0.0.1\n",
+    "srun": '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n',
+}
+
+
+@pytest.mark.slow
+def test_the_example_for_slurm_runs_where_its_commands_are_played_by_others(
+    tmp_path: Path,
+) -> None:
+    """One machine, which is this one: Ray is started, joined through its address, and used."""
+    pytest.importorskip("ray")
+    fakes = {tmp_path / "fake" / name: text for name, text in FAKES.items()}
+    for name, module in (("mmattrib", "mmattrib"), ("ray", "ray.scripts.scripts")):
+        text = f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n'
+        fakes[tmp_path / ".venv" / "bin" / name] = text
+    for path, text in fakes.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = {
+        **os.environ, "PATH": f"{tmp_path / 'fake'}:{os.environ['PATH']}", "PORT": str(port),
+        "PYTHONPATH": str(ROOT), "SLURM_JOB_NODELIST": "localhost", "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_CPUS_PER_TASK": "2",
+    }  # fmt: skip
+    short = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # Ray's sockets need short names
+    script = ROOT / "examples" / "cluster" / "slurm_ray.sh"
+    words = ["--method", "random", "--metric", "auc", "--pair", "image,text", "--limit", "20"]
+    with (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen(
+            ["bash", script, *words, "--out", "table.md"], cwd=tmp_path, stdout=log, stderr=log,
+            env={**given, "RAY_TMPDIR": short}, start_new_session=True,
+        )  # fmt: skip
+    try:
+        assert running.wait(300) == 0, (tmp_path / "log").read_text()[-2000:]
+        assert "scenes: 20 samples" in (tmp_path / "table.md").read_text()
+    finally:  # as SLURM ends what a job leaves behind
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, number)
+            time.sleep(5)
+        shutil.rmtree(short, ignore_errors=True)
