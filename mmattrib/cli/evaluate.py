@@ -28,6 +28,7 @@ from mmattrib.types import SECOND
 
 if TYPE_CHECKING:
     from mmattrib.evaluation import Results
+    from mmattrib.evaluation.executors import Engine
 
 SUFFIXES = (".md", ".json")
 
@@ -83,7 +84,14 @@ SUFFIXES = (".md", ".json")
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes to share the work.",
+    help="Workers to share the work; no number depends on it but the seconds.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["serial", "processes", "ray"]),
+    help="What the workers are: this process alone, processes on this machine, or workers of Ray "
+    "on one machine or many (extra `ray`), of which --device is then the device. Default: "
+    "processes where --jobs is above 1.",
 )
 @click.option(
     "--out",
@@ -107,6 +115,7 @@ def evaluate(
     baseline: str | None,
     resume: Path | None,
     jobs: int,
+    engine: Engine | None,
     out: tuple[Path, ...],
 ) -> None:
     """Measure attribution methods on a data set.
@@ -115,9 +124,7 @@ def evaluate(
     "image|text" explains the image, given the text. Mean and standard error, in percent where the
     metric is a share.
     """
-    if resume is not None:
-        check_file(resume, "--resume", read=True)
-    check_outputs(out, suffixes=SUFFIXES, inputs=[] if resume is None else [resume])
+    _check_files(resume, out)
     _refuse_twice("--seed", seed)
     _refuse_twice("--pair", [tuple(sorted(_pair(text))) for text in pair])
     options = parse_options(backbone_option, "--backbone-option")
@@ -133,11 +140,11 @@ def evaluate(
     metrics = _metrics(metric)
 
     import mmattrib
-    from mmattrib.evaluation import Variant, View, evaluate
+    from mmattrib.evaluation import Variant, View, evaluate, executor_for
 
     layers = parse_layers(layer, _sides(pairs, registry.get("backbone", backbone)))
-    if device is not None:
-        options["device"] = checked_device(device)
+    executor = executor_for(jobs, engine, device if engine == "ray" else None)
+    options |= {} if device is None or engine == "ray" else {"device": checked_device(device)}
     with contained():  # models, methods and metrics of others may print
         found = evaluate(
             mmattrib.load_backbone(backbone, **options),
@@ -149,11 +156,17 @@ def evaluate(
             seed=seed or 0,
             limit=limit,
             resume=resume,
-            jobs=jobs,
+            engine=executor,
         )
     table = found.table(View(baseline=baseline))
     _write(out, table, found)
     say(table, newline=False)
+
+
+def _check_files(resume: Path | None, out: Sequence[Path]) -> None:
+    if resume is not None:
+        check_file(resume, "--resume", read=True)
+    check_outputs(out, suffixes=SUFFIXES, inputs=[] if resume is None else [resume])
 
 
 def _write(out: Sequence[Path], table: str, found: Results) -> None:

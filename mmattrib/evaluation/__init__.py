@@ -8,9 +8,10 @@ from __future__ import annotations
 from mmattrib.evaluation.candidates import Candidate, Variant
 from mmattrib.evaluation.executors import Executor, Processes, Serial, executor_for
 from mmattrib.evaluation.models import LiveModel, ModelSource, NamedModel
+from mmattrib.evaluation.progress import Outcome
 from mmattrib.evaluation.references import Chance, OcclusionOracle
 from mmattrib.evaluation.results import Column, Results, load_results
-from mmattrib.evaluation.run import Outcome, Plan, evaluate, make_plan, run
+from mmattrib.evaluation.run import Plan, evaluate, make_plan, run
 from mmattrib.evaluation.statistics import Difference, bootstrap_interval, compare
 from mmattrib.evaluation.store import Store
 from mmattrib.evaluation.tables import View, against, markdown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,11 @@ class Context:
     fingerprints: Mapping[str, str]
     candidates: Mapping[str, Candidate]
     metrics: Mapping[str, Metric]
+
+    def settled(self, device: str) -> Context:
+        """The same with every model on a device; for a process that has a copy of its own."""
+        moved = {label: source.settle(device) for label, source in self.backbones.items()}
+        return replace(self, backbones=moved)
 
     def measure(self, task: Task) -> list[SampleRow]:
         """One row for each sample of a task."""

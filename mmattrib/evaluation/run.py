@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,14 +13,15 @@ from tqdm.auto import tqdm
 
 from mmattrib import __version__
 from mmattrib.datasets.base import Dataset, as_dataset
-from mmattrib.errors import InputError, OptionError, check_whole
+from mmattrib.errors import InputError, OptionError, WorkerError, check_whole
 from mmattrib.evaluation.candidates import Methods, candidates, listed
-from mmattrib.evaluation.executors import Executor, executor_for
-from mmattrib.evaluation.measure import SECONDS, Context, SampleRow
+from mmattrib.evaluation.executors import Engine, Executor, executor_for
+from mmattrib.evaluation.measure import SECONDS, Context
 from mmattrib.evaluation.models import ModelSource, model_sources
-from mmattrib.evaluation.results import Collector, Results
-from mmattrib.evaluation.store import Store, plain_row
-from mmattrib.evaluation.tasks import Task, count_tasks, describe, make_tasks, task_id
+from mmattrib.evaluation.progress import Outcome, Progress
+from mmattrib.evaluation.results import Results
+from mmattrib.evaluation.store import Store
+from mmattrib.evaluation.tasks import Task, count_tasks, make_tasks
 from mmattrib.explain import Layers
 from mmattrib.metrics.base import TRUTH, Metric
 from mmattrib.models.backbone import Backbone
@@ -44,6 +45,7 @@ def evaluate(
     limit: int | None = None,
     resume: str | Path | None = None,
     jobs: int = 1,
+    engine: Engine | Executor | None = None,
     progress: bool = True,
 ) -> Results:
     """Score methods on samples, in both directions of every pair of inputs.
@@ -60,14 +62,13 @@ def evaluate(
         pairs: pairs of sides; each gives two directions. By default all pairs of the first
             sample's sides that the model embeds.
         layer: as for :func:`mmattrib.attribute`.
-        seed: of the methods' noise; several to average over. Live methods that draw noise get it
-            too.
-        limit: how many samples of each data set to use, from the first on; all if None. Scenes
-            are made as needed, so that it says how many there are.
-        resume: a file. Finished work is appended to it as it is done, and a later call with the
-            same arguments goes on where this one stopped; samples and methods may be added.
-        jobs: processes to share the work; each has its own copy of the model and one thread. No
-            number depends on it but the seconds.
+        seed: of the methods' noise, that of live ones too; several to average over.
+        limit: how many samples of each data set to use, or scenes to make; all if None.
+        resume: a file that finished work is appended to; a later call with the same arguments
+            goes on where this one stopped. Samples and methods may be added.
+        jobs: workers, each with a copy of the model and one thread. No number depends on it.
+        engine: what they are: ``"serial"`` (this process), ``"processes"``, ``"ray"`` or an
+            :class:`mmattrib.evaluation.Executor`; by ``jobs`` alone if None.
         progress: show a progress bar on standard error.
 
     Returns:
@@ -77,6 +78,7 @@ def evaluate(
     Raises:
         OptionError: nothing to evaluate, two methods under one label, a layer or option that does
             not fit, or a resume file that belongs to other arguments.
+        WorkerError: three tasks in a row lost every worker that took them.
         UnknownNameError: no such method or metric.
         InputError: the samples have no pair that the model embeds.
 
@@ -92,7 +94,7 @@ def evaluate(
         backbones, data, methods=methods, metrics=metrics, pairs=pairs, layer=layer, seed=seed,
         limit=limit,
     )  # fmt: skip
-    return run(plan, _store(resume, plan), executor_for(jobs), progress=progress).results
+    return run(plan, _store(resume, plan), executor_for(jobs, engine), progress=progress).results
 
 
 @dataclass(frozen=True)
@@ -298,25 +300,6 @@ def _metric(made: Any) -> Metric:
     return made
 
 
-@dataclass
-class Outcome:
-    """What a run measured, what it found finished, and what failed.
-
-    Attributes:
-        results: every number of the plan, those of earlier runs included.
-        done: tasks measured now.
-        kept: tasks that an earlier run had measured.
-        outdated: how many of those with another source of the methods.
-        failures: task -> what went wrong; a candidate is given up at its first failure.
-    """
-
-    results: Results
-    done: int = 0
-    kept: int = 0
-    outdated: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-
-
 def run(
     plan: Plan,
     store: Store | None = None,
@@ -350,108 +333,17 @@ def run(
     ) as bar:  # fmt: skip
         if store is not None:
             store.name(labels)
-        state = _Run(plan, store, source, bar)
-        tasks = state.unfinished(fresh)
+        state = Progress(plan.context, store, source, bar)
+        tasks = state.unfinished(plan.tasks(), fresh)
         for task, found in (executor or executor_for(1)).run(context, tasks):
             bar.update(len(task.samples))
             if not isinstance(found, Exception):
                 state.keep(task, found)
+            elif isinstance(found, WorkerError):
+                state.lose(task, found)
             elif keep_going:
                 state.give_up(task, found)
             else:
                 raise found
     state.outcome.results = state.collector.results(labels, plan.describe())
     return state.outcome
-
-
-@dataclass
-class _Run:
-    """A run on its way: what it measures, and what it has so far."""
-
-    plan: Plan
-    store: Store | None
-    source: str | None
-    bar: Any
-    outcome: Outcome = field(default_factory=lambda: Outcome(Results({}, {})))
-    collector: Collector = field(default_factory=Collector)
-    given_up: set[str] = field(default_factory=set)
-
-    def unfinished(self, fresh: bool) -> Iterator[Task]:
-        """Tasks to measure; those that the store answers are counted and collected on the way."""
-        planned: set[str] = set()
-        for task in self.plan.tasks():
-            identity = task_id(describe(task, self.plan.context))
-            if identity in planned or task.candidate in self.given_up:  # one meaning, two labels
-                self.bar.update(len(task.samples))
-                continue
-            planned.add(identity)
-            entries = _answering(self.store, task, self.plan.context, identity)
-            current = any(entry["stamp"].get("source") == self.source for entry in entries)
-            if not entries or (fresh and not current):
-                yield task
-                continue
-            self.outcome.kept += 1
-            self.outcome.outdated += not current
-            for entry in entries:
-                self.collector.add(entry)
-            self.bar.update(len(task.samples))
-
-    def keep(self, task: Task, rows: Sequence[SampleRow]) -> None:
-        """Take what a task measured."""
-        self.collector.add(_kept(self.store, task, self.plan.context, rows, self.source))
-        self.outcome.done += 1
-
-    def give_up(self, task: Task, error: Exception) -> None:
-        """Note a failure; the candidate's other tasks are passed over."""
-        self.given_up.add(task.candidate)
-        self.outcome.failures[task.name] = f"{type(error).__name__}: {error}"
-
-
-def _stamp(task: Task, context: Context, source: str | None) -> dict[str, JSONValue]:
-    """How a task is measured: what does not change its identity."""
-    candidate = context.candidates[task.candidate]
-    return {
-        "method": task.candidate,
-        "backbone": task.backbone,
-        "dataset": task.dataset,
-        "metrics": dict(task.metrics),
-        "options": candidate.describe(task.seed).get("options", {}),
-        "source": source,
-    }
-
-
-def _kept(
-    store: Store | None,
-    task: Task,
-    context: Context,
-    rows: Sequence[SampleRow],
-    source: str | None,
-) -> dict[str, Any]:
-    told, stamp = describe(task, context), _stamp(task, context, source)
-    if store is not None:
-        return store.put(task_id(told), told, stamp, rows)
-    return {"task": told, "stamp": stamp, "rows": [plain_row(row) for row in rows]}
-
-
-def _answering(
-    store: Store | None, task: Task, context: Context, identity: str
-) -> list[dict[str, Any]]:
-    """Finished entries that answer a task: every metric on enough samples, by the same options.
-
-    Options that a method has gained since are passed over: whoever adds one gives it a default
-    that changes nothing, or measures afresh.
-    """
-    if store is None:
-        return []
-    options = context.candidates[task.candidate].describe(task.seed).get("options", {})
-    found = []
-    for entry in store.find(identity):
-        stored = entry["stamp"].get("options", {})
-        same = all(options.get(name, value) == value for name, value in stored.items())
-        measured = entry["stamp"].get("metrics", {})
-        enough = all(measured.get(name, 0) >= count for name, count in task.metrics.items())
-        if same and enough:
-            stamp = {**entry["stamp"], "method": task.candidate, "dataset": task.dataset,
-                     "backbone": task.backbone}  # fmt: skip
-            found.append({**entry, "stamp": stamp})
-    return found
