@@ -7,10 +7,26 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmattrib.errors import InputError, InputWarning
 from mmattrib.plugins.contained import hushed
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A file's content where there is no file: a member of an archive, a cell of a table.
+
+    :func:`mmattrib.io.load_image` and :func:`mmattrib.io.load_audio` decode it as they do a file.
+
+    Attributes:
+        data: the bytes that the file would hold.
+        name: what messages call it.
+    """
+
+    data: bytes = field(repr=False)
+    name: str
 
 
 def is_path(source: object) -> bool:
