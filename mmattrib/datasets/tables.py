@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from mmattrib.errors import InputError, MissingExtraError
 from mmattrib.files import is_file
 
@@ -30,6 +33,9 @@ MAX_JSON: Final = 2**28
 
 MAX_GROUP: Final = 2**30
 """Bytes that a row group of a Parquet file says that it unpacks to."""
+
+MAX_VALUES: Final = 2**26
+"""Values of one column in a row group of a Parquet file."""
 
 Row = dict[str, Any]
 
@@ -188,46 +194,67 @@ def read_parquet(
         ) from error
     try:
         with parquet.ParquetFile(path) as file:
-            names, meta = list(file.schema_arrow.names), file.metadata
-            sizes = [meta.row_group(at).total_byte_size for at in range(meta.num_row_groups)]
             kinds = {field.name: field.type for field in file.schema_arrow}
-        check_head(names)
-        if meta.num_rows > MAX_ROWS or max(sizes, default=0) > MAX_GROUP:
-            raise InputError(
-                f"{path} has {meta.num_rows:,} rows in groups of up to {max(sizes, default=0):,} "
-                f"bytes; accepted: {MAX_ROWS:,} rows, groups of {MAX_GROUP:,} bytes. Write it "
-                "again with smaller row groups"
-            )
-        text = [name for name, kind in kinds.items() if arrow.types.is_string(kind)]
+            check_head(list(file.schema_arrow.names))
+            _check_groups(path, file.metadata)
+        text = [name for name, kind in kinds.items() if _is_text(arrow.types, kind)]
         with parquet.ParquetFile(path, read_dictionary=text) as file:
             yield from _batches(file, path, problems)
     except (arrow.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read as Parquet: {error}") from error
 
 
+def _is_text(types: Any, kind: Any) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _check_groups(path: Path, meta: Any) -> None:
+    """Refuse what would unpack to more than is read at a time."""
+    groups = [meta.row_group(at) for at in range(min(meta.num_row_groups, MAX_ROWS))]
+    size = max((group.total_byte_size for group in groups), default=0)
+    columns = range(meta.num_columns)
+    values = max((group.column(at).num_values for group in groups for at in columns), default=0)
+    if meta.num_rows > MAX_ROWS or size > MAX_GROUP or values > MAX_VALUES:
+        raise InputError(
+            f"{path} has {meta.num_rows:,} rows in groups of up to {size:,} bytes and {values:,} "
+            f"values a column; accepted: {MAX_ROWS:,} rows, {MAX_GROUP:,} bytes, {MAX_VALUES:,} "
+            "values. Write it again with smaller row groups"
+        )
+
+
 def _batches(file: Any, path: Path, problems: Problems) -> Iterator[tuple[str, Row]]:
     number = 0
     for batch in file.iter_batches(batch_size=256):
-        if any(_longest(column) > MAX_CELL for column in batch.columns):
-            where = f"{path}, rows {number + 1} to {number + batch.num_rows}"
-            problems.add(where, f"a cell of more than {MAX_CELL:,} bytes", number=batch.num_rows)
-            number += batch.num_rows
-            continue
-        for row in batch.to_pylist():
+        lengths = np.max([_lengths(column) for column in batch.columns], axis=0)
+        whole = batch.to_pylist() if (lengths <= MAX_CELL).all() else None
+        for at in range(batch.num_rows):
             number += 1
-            yield f"{path}, row {number}", row
+            place = f"{path}, row {number}"
+            if whole is not None:
+                yield place, whole[at]
+            elif lengths[at] <= MAX_CELL:
+                yield place, batch.slice(at, 1).to_pylist()[0]
+            else:
+                problems.add(place, f"a cell of more than {MAX_CELL:,} bytes")
 
 
-def _longest(column: Any) -> int:
-    """Bytes of the longest value of text or bytes, or of a list over one row, roughly."""
+def _lengths(column: Any) -> npt.NDArray[np.int64]:
+    """``(rows,)`` bytes of each cell of text or bytes; of another kind, what cells have at most."""
     import pyarrow as arrow
     import pyarrow.compute as compute
 
-    values = column.dictionary if arrow.types.is_dictionary(column.type) else column
-    kind = values.type
-    if arrow.types.is_string(kind) or arrow.types.is_binary(kind):
-        return int(compute.max(compute.binary_length(values)).as_py() or 0)
-    return int(values.nbytes // max(1, len(values)))
+    if arrow.types.is_dictionary(column.type):
+        values = _lengths(column.dictionary)
+        places = column.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        return values[places] if len(values) else np.zeros(len(column), np.int64)
+    kind, types = column.type, arrow.types
+    if _is_text(types, kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        found = compute.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        return np.asarray(found, np.int64)
+    if types.is_list(kind) or types.is_large_list(kind):
+        found = compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        return np.asarray(found, np.int64)
+    return np.zeros(len(column), np.int64)
 
 
 def read_json(path: Path, accepted: str) -> Any:
