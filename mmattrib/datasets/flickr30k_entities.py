@@ -12,8 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from mmattrib.datasets.reading import (
     IMAGES,
@@ -32,6 +31,9 @@ from mmattrib.errors import InputError, OptionError
 from mmattrib.files import is_file, is_folder
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Part, Sample, SpanRegion, Truth
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 Texts: TypeAlias = Literal["sentences", "phrases"]
 
@@ -218,28 +220,34 @@ def parse_sentence(line: str) -> tuple[str, list[Phrase]]:
     return text, phrases
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Builds a tree of a document without a document type, and so without entities of its own."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise InputError("it declares a document type, which boxes do not need")
-
-
 def _boxes(path: Path) -> _Boxes:
     """The boxes of an annotation file, whose corners are pixels counted from 1, both included."""
+    from xml.etree.ElementTree import ParseError
+
     if not is_file(path):
         raise MissingFileError(f"Annotations/{path.name} is missing")
     try:
         with in_layout():
             return _parsed(_text(path, MAX_FILE))
-    except (InputError, ElementTree.ParseError) as error:
+    except (InputError, ParseError) as error:
         raise InputError(f"Annotations/{path.name}: {error}") from error
 
 
-def _parsed(text: str) -> _Boxes:
-    parser = ElementTree.XMLParser(target=_NoDoctype())
+def _tree(text: str) -> Element:
+    """A document without a document type, and so without entities of its own that could grow."""
+    from xml.etree.ElementTree import TreeBuilder, XMLParser
+
+    class NoDoctype(TreeBuilder):
+        def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+            raise InputError("it declares a document type, which boxes do not need")
+
+    parser = XMLParser(target=NoDoctype())
     parser.feed(text)
-    root = parser.close()
+    return parser.close()
+
+
+def _parsed(text: str) -> _Boxes:
+    root = _tree(text)
     width, height = (int(_value(root, f"size/{side}")) for side in ("width", "height"))
     check_picture_size(height, width, "the picture")
     boxes: dict[str, tuple[RelativeBox, ...]] = {}
@@ -256,7 +264,7 @@ def _parsed(text: str) -> _Boxes:
     return _Boxes((width, height), boxes)
 
 
-def _value(root: ElementTree.Element, path: str) -> str:
+def _value(root: Element, path: str) -> str:
     found = root.findtext(path)
     if found is None:
         raise InputError(f"it has no {path}")

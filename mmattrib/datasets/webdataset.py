@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mmattrib.datasets.reading import (
     IMAGES,
@@ -32,6 +31,9 @@ from mmattrib.files import is_file, is_folder
 from mmattrib.io import Encoded
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Sample
+
+if TYPE_CHECKING:
+    import tarfile
 
 MAX_MEMBER: Final = 256 * 1024**2
 """Bytes of a picture or a sound in a shard."""
@@ -121,12 +123,14 @@ class _Reads(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0 or size > MAX_MEMBER:
-            raise tarfile.ReadError(f"a header of more than {MAX_MEMBER:,} bytes")
+            raise ValueError(f"a header of more than {MAX_MEMBER:,} bytes")
         return super().read(size)
 
 
 def groups(shard: Path, problems: Problems) -> Iterator[tuple[str, Group]]:
     """The samples of a shard with their places: members that stand together and have one key."""
+    import tarfile
+
     try:
         with (
             _Reads(shard.open("rb", buffering=0)) as file,
@@ -173,7 +177,7 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, kind: str | None, group
         content = tar.extractfile(member)
         data = b"" if content is None else content.read(member.size)
         if len(data) != member.size:
-            raise tarfile.ReadError(f"member {name} is cut short")
+            raise ValueError(f"member {name} is cut short")
         group.members[kind] = Encoded(data, member.name.rpartition("/")[2])
 
 

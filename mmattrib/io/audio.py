@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -94,6 +93,8 @@ def load_audio(source: object) -> RawAudio:
     if isinstance(source, RawAudio):
         return _checked(source)
     if isinstance(source, Encoded):
+        import tempfile
+
         with tempfile.TemporaryDirectory() as folder:  # a Python stream would lose a Ctrl-C
             file = Path(folder) / "sound"
             file.write_bytes(source.data)
