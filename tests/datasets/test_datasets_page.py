@@ -1,4 +1,4 @@
-"""The page on data sets: its two commands run, and it names every reader with all of its options."""
+"""The page on data sets: its two commands run, and it names every reader with its options."""
 
 from __future__ import annotations
 
