@@ -22,6 +22,7 @@ from mmattrib.datasets.reading import (
     in_layout,
     inside,
     with_suffixes,
+    yes_or_no,
 )
 from mmattrib.datasets.regions import (
     Outlines,
@@ -51,6 +52,7 @@ class CheXlocalizeDataset(Reader):
         split: str = "val",
         annotations: str | Path | None = None,
         template: str = "{}",
+        stretched: bool = False,
         strict: bool = False,
     ) -> None:
         """Open a folder.
@@ -63,6 +65,8 @@ class CheXlocalizeDataset(Reader):
                 ``gt_annotations_{split}.json``, or else ``gt_segmentations_{split}.json``, in
                 ``folder`` or in its folder ``CheXlocalize``.
             template: what the name of the finding, in small letters, is put into.
+            stretched: whether pictures may have been scaled to other proportions, with nothing
+                cut off or added. By default a picture of other proportions is left out.
             strict: check every finding now, and make the first broken one an error.
 
         Raises:
@@ -85,7 +89,8 @@ class CheXlocalizeDataset(Reader):
             self.folder / place
             for place in (f"CheXpert/{split}", f"CheXpert-v1.0/{valid}", split, ".")
         )
-        super().__init__(index, strict, split=split, template=template)
+        self.stretched = yes_or_no(stretched, "stretched")
+        super().__init__(index, strict, split=split, template=template, stretched=stretched)
 
     def _entries(self, problems: Problems) -> Iterator[tuple[str, Any]]:
         accepted = "an object with an object of findings for every radiograph"
@@ -111,7 +116,8 @@ class CheXlocalizeDataset(Reader):
             if region is None:
                 return  # the radiograph does not show it
             picture = self._picture(name)
-            check_shape(picture, region.size[::-1])
+            if not self.stretched:
+                check_shape(picture, region.size[::-1])
         yield Sample(
             f"{name}-{finding.replace(' ', '-')}",
             {"image": picture, "text": self.template.format(finding.lower())},

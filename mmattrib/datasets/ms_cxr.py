@@ -21,6 +21,7 @@ from mmattrib.datasets.reading import (
     in_layout,
     inside,
     with_suffixes,
+    yes_or_no,
 )
 from mmattrib.datasets.regions import RelativeBox, box_in, check_picture_size, check_shape
 from mmattrib.datasets.tables import Row, needs_columns, number_of, read_csv, read_json
@@ -57,6 +58,7 @@ class MSCXRDataset(Reader):
         folder: str | Path,
         annotations: str | Path | None = None,
         split: str | None = None,
+        stretched: bool = False,
         strict: bool = False,
     ) -> None:
         """Open a folder.
@@ -67,6 +69,8 @@ class MSCXRDataset(Reader):
                 DICOM, at any size: boxes are scaled with the picture.
             annotations: the JSON or CSV file. By default the newest in ``folder``.
             split: take rows of this ``split`` alone, which version 1.1.0 states.
+            stretched: whether pictures may have been scaled to other proportions, with nothing
+                cut off or added. By default a picture of other proportions is left out.
             strict: check every phrase now, and make the first broken one an error.
 
         Raises:
@@ -80,7 +84,8 @@ class MSCXRDataset(Reader):
         if split is not None and not isinstance(split, str):
             raise OptionError(f"split must be text, got {split!r:.60}")
         self.split = split
-        super().__init__(index, strict, split=split)
+        self.stretched = yes_or_no(stretched, "stretched")
+        super().__init__(index, strict, split=split, stretched=stretched)
 
     def _entries(self, problems: Problems) -> Iterator[tuple[str, _Phrase]]:
         phrases: dict[tuple[str, str, str], _Phrase] = {}
@@ -112,7 +117,8 @@ class MSCXRDataset(Reader):
             except InputError as error:
                 line = "" if own == place else f"{own.rpartition(', ')[2]}: "
                 raise InputError(f"{line}{error}") from error
-        check_shape(picture, (int(row["image_width"]), int(row["image_height"])))
+        if not self.stretched:
+            check_shape(picture, (int(row["image_width"]), int(row["image_height"])))
         category = str(row["category_name"])
         yield Sample(
             f"{row['dicom_id']}-{entry.number}",
@@ -131,10 +137,10 @@ class MSCXRDataset(Reader):
 
 
 def _newest(folder: Path) -> Path:
-    found = sorted(folder.glob(f"{PATTERN}.csv")) + sorted(folder.glob(f"{PATTERN}.json"))
+    found = [*folder.glob(f"{PATTERN}.csv"), *folder.glob(f"{PATTERN}.json")]
     if not found:
         raise InputError(f"{folder} has no {PATTERN}.json or .csv; name it with annotations=")
-    return found[-1]
+    return max(found, key=lambda path: (path.stem, path.suffix))
 
 
 def _box(row: Row) -> RelativeBox:

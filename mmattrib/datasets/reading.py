@@ -6,9 +6,11 @@ import hashlib
 import warnings
 from abc import abstractmethod
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -175,6 +177,31 @@ class Digest:
         return self._sha.hexdigest()
 
 
+class _Window:
+    """A pass that is under way, and the last samples that it gave."""
+
+    def __init__(self, samples: Iterator[Sample]) -> None:
+        self._samples, self._next = samples, 0
+        self._kept: deque[Sample] = deque(maxlen=_KEPT)
+
+    @property
+    def start(self) -> int:
+        """The first place that can still be asked for."""
+        return self._next - len(self._kept)
+
+    def at(self, place: int) -> Sample | None:
+        """The sample of a place from :attr:`start` on, or None behind the end."""
+        while self._next <= place:
+            if (sample := next(self._samples, None)) is None:
+                return None
+            self._kept.append(sample)
+            self._next += 1
+        return self._kept[place - self.start]
+
+
+_KEPT: Final = 32
+
+
 class Reader(Dataset):
     """Samples that stand in files, read one by one; nothing but the entry at hand is held.
 
@@ -203,13 +230,13 @@ class Reader(Dataset):
         Raises:
             InputError: no entry can be used; with ``strict``, one cannot.
         """
-        if not isinstance(strict, bool):
-            raise OptionError(f"strict must be true or false, got {strict!r:.60}")
-        self.source, self.strict, self._options = source, strict, options
+        self.source, self.strict = source, yes_or_no(strict, "strict")
+        self._options = options
         self.problems = Problems()
         self._known = 0
         self._size: int | None = None
         self._sha: str | None = None
+        self._window: _Window | None = None
         if strict:
             self._survey()
             return
@@ -258,6 +285,22 @@ class Reader(Dataset):
 
     def _again(self) -> Iterator[Sample]:
         return self._pass(Problems(self.strict))
+
+    def following(self, number: int) -> Iterator[Sample]:
+        place = number + 1
+        while (sample := self._at(place)) is not None:
+            yield sample
+            place += 1
+        yield from islice(self._again(), number)
+
+    def _at(self, place: int) -> Sample | None:
+        """The sample of a place, or None behind the end. Places that rise are read in one pass."""
+        if self._window is None or place < self._window.start:
+            self._window = _Window(self._again())
+        return self._window.at(place)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_window": None}
 
     def tell(self) -> None:
         if self.problems.total > self._known:
@@ -333,6 +376,17 @@ def one_of(given: object, what: str, accepted: Iterable[str]) -> str:
     if given not in tuple(accepted):
         raise OptionError(f"{what} must be one of {', '.join(accepted)}, got {given!r:.60}")
     return str(given)
+
+
+def yes_or_no(given: object, what: str) -> bool:
+    """An option that is true or false.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if not isinstance(given, bool):
+        raise OptionError(f"{what} must be true or false, got {given!r:.60}")
+    return given
 
 
 def as_template(given: object) -> str:

@@ -286,5 +286,6 @@ def check_shape(path: Path, size: tuple[int, int]) -> None:
     if abs(math.log(found[0] / found[1] * size[1] / size[0])) > slack:
         raise InputError(
             f"the picture has {found[0]} x {found[1]} pixels, and its boxes were drawn on "
-            f"{size[0]} x {size[1]}: it was cut or padded, not only scaled"
+            f"{size[0]} x {size[1]}: it was cut or padded, not only scaled. Where the reader takes "
+            "stretched=true, that says that it was scaled to other proportions"
         )

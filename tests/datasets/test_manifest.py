@@ -230,6 +230,28 @@ def test_every_id_that_was_seen_is_seen_again_and_no_other() -> None:
     assert ids.add("id 20000", "") is None
 
 
+def test_unrelated_inputs_are_found_in_one_pass(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking for each sample's in turn would read the table from its start for each."""
+    lines = [f"row-{n},one.png,caption {n}" for n in range(200)]
+    data = mm.load_dataset("manifest", path=text(folder / "rows.csv", "id,image,text", *lines))
+    samples, made, real = list(data), [0], reading.Ids.add
+
+    def counted(self: reading.Ids, *given: str) -> str | None:
+        made[0] += 1
+        return real(self, *given)
+
+    monkeypatch.setattr(reading.Ids, "add", counted)
+    for number, sample in enumerate(samples):
+        for side, guide in (("image", "text"), ("text", "image"), ("image", "text")):
+            found = data.unrelated(number, sample, side, guide)
+            after = samples[(number + 1) % 200].inputs[guide]
+            assert found == after
+    assert made[0] <= 2 * 200
+    assert [s.id for s in data.following(2)] == [s.id for s in (*samples[3:], *samples[:2])]
+
+
 def peak_of(folder: Path, count: int) -> float:
     """Most bytes that one pass over so many rows allocates."""
     lines = (f"row-{n},one.png,caption number {n} of a thing" for n in range(count))

@@ -13,6 +13,7 @@ from dataset_folders import (
     CXR,
     CXR_PATH,
     chexlocalize,
+    compressed,
     ms_cxr,
     ms_cxr_csv,
     ms_cxr_json,
@@ -61,8 +62,7 @@ def test_boxes_of_a_phrase_are_scaled_with_the_picture(tmp_path: Path, size: Any
 
 def test_the_csv_form_says_the_same_and_has_splits(tmp_path: Path) -> None:
     ms_cxr(tmp_path)
-    (tmp_path / JSON).unlink()
-    text(tmp_path / "MS_CXR_Local_Alignment_v1.1.0.csv", *ms_cxr_csv())
+    text(tmp_path / "MS_CXR_Local_Alignment_v1.1.0.csv", *ms_cxr_csv())  # newer than the JSON
     data = mm.load_dataset("ms-cxr", folder=tmp_path)
     check_dataset(data)
     assert [len(s.truth["image"].parts[0].region) for s in data] == [2, 1]  # type: ignore[arg-type]
@@ -138,6 +138,17 @@ def test_a_broken_annotation_costs_its_phrase_alone(tmp_path: Path, index: Any, 
 def test_a_picture_that_was_cut_cannot_take_the_boxes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it was cut or padded, not only scaled"):
         mm.load_dataset("ms-cxr", **ms_cxr(tmp_path, (24, 24)))
+    with pytest.raises(InputError, match="it was cut or padded, not only scaled"):
+        mm.load_dataset("chexlocalize", **chexlocalize(tmp_path, (24, 24)))
+
+
+def test_a_picture_that_was_stretched_takes_them_when_that_is_said(tmp_path: Path) -> None:
+    _, whole = mm.load_dataset("ms-cxr", **ms_cxr(tmp_path, (24, 24)), stretched=True)
+    assert whole.truth["image"].on(plane(24, 24)).mask[:12].all()
+    data = mm.load_dataset("chexlocalize", **chexlocalize(tmp_path, (24, 24)), stretched=True)
+    mask = next(iter(data)).truth["image"].on(plane(24, 24)).mask
+    assert mask[2:9, 1:7].all()
+    assert mask.sum() <= 10 * 8
 
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a\\b", "files/../../x.jpg"])
@@ -173,22 +184,6 @@ def test_outlines_of_findings_are_scaled_with_the_picture(tmp_path: Path, size: 
     found = lesion.truth["image"].on(plane(*size)).mask
     assert found[round(10 * scale), round(55 * scale)]
     assert found[round(33 * scale), round(38 * scale)]
-
-
-def compressed(mask: np.ndarray) -> str:
-    """COCO's compressed run lengths, as its documentation tells."""
-    flat = mask.T.ravel().astype(int)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist()
-    counts = np.diff([0, *edges, len(flat)]).tolist()
-    text = ""
-    for at, count in enumerate(counts):
-        value = count - counts[at - 2] if at > 2 else count
-        more = True
-        while more:
-            bits, value = value & 31, value >> 5
-            more = value != (-1 if bits & 16 else 0)
-            text += chr((bits | 32 * more) + 48)
-    return text
 
 
 def test_compressed_run_lengths_are_those_that_were_written() -> None:

@@ -206,6 +206,22 @@ def chexlocalize(folder: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> dict[
     return {"folder": folder}
 
 
+def compressed(mask: np.ndarray) -> str:
+    """COCO's compressed run lengths, as its documentation tells."""
+    flat = mask.T.ravel().astype(int)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist()
+    counts = np.diff([0, *edges, len(flat)]).tolist()
+    text = ""
+    for at, count in enumerate(counts):
+        value = count - counts[at - 2] if at > 2 else count
+        more = True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr((bits | 32 * more) + 48)
+    return text
+
+
 class Rows:
     """What a data set of the ``datasets`` package is to its users: rows by number, and features."""
 
