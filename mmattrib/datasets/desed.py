@@ -8,7 +8,6 @@ detection in domestic environments with weakly labeled data and soundscape synth
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -31,12 +30,12 @@ TEMPLATE: Final = "the sound of {}"
 MAX_EVENTS: Final = 1_000_000
 
 
-@dataclass
 class _Recording:
     """A recording with its events, and where each stands in the table."""
 
-    name: str
-    events: dict[str, list[tuple[str, Row]]] = field(default_factory=dict)
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.events: dict[str, list[tuple[str, Row]]] = {}
 
 
 class DESEDDataset(Reader):

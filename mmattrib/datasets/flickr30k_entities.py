@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from mmattrib.datasets.reading import (
     IMAGES,
@@ -47,8 +46,7 @@ _MARKED: Final = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Phrase:
+class Phrase(NamedTuple):
     """A phrase of a sentence.
 
     Attributes:
@@ -64,8 +62,7 @@ class Phrase:
     end: int
 
 
-@dataclass(frozen=True)
-class _Boxes:
+class _Boxes(NamedTuple):
     """What the XML file of a picture says: its size and the boxes of each entity."""
 
     size: tuple[int, int]

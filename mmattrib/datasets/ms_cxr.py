@@ -8,7 +8,6 @@ et al. 2022, Making the Most of Text Semantics to Improve Biomedical Vision-Lang
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,13 +38,12 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".dcm", ".dicom")
 MAX_BOXES: Final = 1_000_000
 
 
-@dataclass
 class _Phrase:
     """A phrase on a picture, with its boxes and where each stands in the annotations."""
 
-    number: int
-    first: Row
-    boxes: list[tuple[str, Row]] = field(default_factory=list)
+    def __init__(self, number: int, first: Row) -> None:
+        self.number, self.first = number, first
+        self.boxes: list[tuple[str, Row]] = []
 
 
 class MSCXRDataset(Reader):

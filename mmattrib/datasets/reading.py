@@ -9,7 +9,6 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final
@@ -39,7 +38,6 @@ class MissingFileError(InputError):
     """A file that an index names is not there."""
 
 
-@dataclass
 class Problems:
     """Entries that were left out, and why.
 
@@ -49,9 +47,11 @@ class Problems:
         counts: kind -> how many.
     """
 
-    strict: bool = False
-    told: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+    def __init__(self, strict: bool = False) -> None:
+        """Start with none."""
+        self.strict = strict
+        self.told: list[str] = []
+        self.counts: dict[str, int] = {}
 
     @property
     def total(self) -> int:

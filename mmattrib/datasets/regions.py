@@ -65,14 +65,8 @@ class Outlines(Region):
         return MaskRegion(mask).on(attribution)
 
 
-@dataclass(frozen=True)
-class RelativeBox(Region):
-    """A rectangle in shares of a picture's height and width, whatever size the picture has."""
-
-    top: float
-    left: float
-    bottom: float
-    right: float
+class RelativeBox(BoxRegion):
+    """A rectangle with edges in shares of a picture's height and width, whatever size it has."""
 
     def on(self, attribution: Attribution) -> BoolArray:
         rows, columns = _on_pixels(attribution)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,7 +56,6 @@ _KINDS: Final = {
 }
 
 
-@dataclass
 class Group:
     """The members of one key.
 
@@ -67,9 +65,11 @@ class Group:
         broken: why it cannot be used, or None.
     """
 
-    key: str
-    members: dict[str, Encoded] = field(default_factory=dict)
-    broken: str | None = None
+    def __init__(self, key: str) -> None:
+        """Start without members."""
+        self.key = key
+        self.members: dict[str, Encoded] = {}
+        self.broken: str | None = None
 
 
 class WebDataset(Reader):

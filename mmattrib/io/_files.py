@@ -7,14 +7,12 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmattrib.errors import InputError, InputWarning
 from mmattrib.plugins.contained import hushed
 
 
-@dataclass(frozen=True, eq=False)
 class Encoded:
     """A file's content where there is no file: a member of an archive, a cell of a table.
 
@@ -25,8 +23,14 @@ class Encoded:
         name: what messages call it.
     """
 
-    data: bytes = field(repr=False)
-    name: str
+    __slots__ = ("data", "name")
+
+    def __init__(self, data: bytes, name: str) -> None:
+        """Name some bytes."""
+        self.data, self.name = data, name
+
+    def __repr__(self) -> str:
+        return f"Encoded({shown(self.name)!r}, {len(self.data):,} bytes)"
 
 
 def is_path(source: object) -> bool:
