@@ -10,6 +10,8 @@ from mmattrib.evaluation.executors import Executor, Processes, Serial, executor_
 from mmattrib.evaluation.models import LiveModel, ModelSource, NamedModel
 from mmattrib.evaluation.references import Chance, OcclusionOracle
 from mmattrib.evaluation.results import Column, Results, load_results
+from mmattrib.evaluation.roar import remove_and_retrain
+from mmattrib.evaluation.roar_results import Retrained, RoarResults, load_retrained
 from mmattrib.evaluation.run import Outcome, Plan, evaluate, make_plan, run
 from mmattrib.evaluation.statistics import Difference, bootstrap_interval, compare
 from mmattrib.evaluation.store import Store
@@ -29,6 +31,8 @@ __all__ = [
     "Plan",
     "Processes",
     "Results",
+    "Retrained",
+    "RoarResults",
     "Serial",
     "Store",
     "Variant",
@@ -39,7 +43,9 @@ __all__ = [
     "evaluate",
     "executor_for",
     "load_results",
+    "load_retrained",
     "make_plan",
     "markdown",
+    "remove_and_retrain",
     "run",
 ]

@@ -21,6 +21,7 @@ from mmattrib.models.towers import (
     causal_keys,
     packed_parts,
 )
+from mmattrib.models.training import exponential_scale
 
 
 def pooled_output(output: Any) -> Tensor:
@@ -67,6 +68,10 @@ class _ImageEncoder(ImageTowerEncoder):
         super().__init__(module, blocks, recipe, (side, side), prefix_tokens)
         self.model, self.tower = model, tower
         self.last = pre_norm(blocks[-1])
+
+    @property
+    def logit_scale(self) -> float | None:
+        return exponential_scale(self.model)
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
         return pooled_output(self.model.get_image_features(pixel_values=inputs["pixels"]))
@@ -121,6 +126,10 @@ class _TextEncoder(TextTowerEncoder):
     ) -> None:
         super().__init__(module, blocks, tokenizer)
         self.model, self.tower = model, model.text_model
+
+    @property
+    def logit_scale(self) -> float | None:
+        return exponential_scale(self.model)
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
         return pooled_output(self.model.get_text_features(input_ids=inputs["ids"]))
