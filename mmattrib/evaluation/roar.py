@@ -59,7 +59,6 @@ def remove_and_retrain(
     *,
     folder: str | Path,
     methods: Methods = "all",
-    pairs: Sequence[tuple[str, str]] | None = None,
     directions: Sequence[str] | None = None,
     controls: Sequence[str] = (NONE,),
     layer: Layers = None,
@@ -81,9 +80,9 @@ def remove_and_retrain(
         data: a data set, or samples: those to train on and those to hold out.
         folder: where maps, states of trainings and numbers are kept; made if it does not exist.
         methods: as for :func:`mmattrib.evaluate`; more may be added by a later call.
-        pairs: of sides; all that the samples have and the model embeds if None.
         directions: what is degraded: ``"image|text"`` the image, by its map given the text;
-            ``"image+text"`` both sides at once. Both sides of each pair, one at a time, if None.
+            ``"image+text"`` both sides at once. If None, each side of every pair that the samples
+            have and the model embeds, one at a time.
         controls: ``"none"`` takes nothing away and must give 0; ``"truth"`` takes away what the
             inputs share, where the samples know it.
         layer: of the maps, as for :func:`mmattrib.attribute`.
@@ -119,7 +118,7 @@ def remove_and_retrain(
         [0.0]
     """
     asked = question(
-        backbone, data, methods, pairs, directions, controls, layer, seeds, limit,
+        backbone, data, methods, directions, controls, layer, seeds, limit,
         percentiles or {}, fills or {}, Recipe.of(**recipe), strict,
     )  # fmt: skip
     place = Path(folder).expanduser()
@@ -400,8 +399,8 @@ def _read(asked: Question, pair: tuple[str, str]) -> _Data:
     modalities = (prepared[0].raw[pair[0]].modality, prepared[0].raw[pair[1]].modality)
     shown = _shown(samples, pair) if asked.recipe.negatives == "unlike" else None
     first, second = ([p.inputs[side] for p in prepared] for side in pair)
-    told = f"{len(problems)} left out, first {problems[0]}" if problems else None
-    return _Data(samples, prepared, Pairs(first, second, modalities, shown), told)
+    problem = f"{len(problems)} left out, first {problems[0]}" if problems else None
+    return _Data(samples, prepared, Pairs(first, second, modalities, shown), problem)
 
 
 def _size(raw: RawInput, inputs: EncoderInputs) -> int:

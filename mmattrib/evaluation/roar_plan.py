@@ -68,7 +68,7 @@ class Question:
 
     def head(self) -> dict[str, JSONValue]:
         """What a folder belongs to; methods, seeds and directions may be added."""
-        (dataset,) = self.plan.describe()["datasets"].values()  # type: ignore[union-attr]
+        (dataset,) = self.plan.describe()["datasets"].values()
         return {
             "experiment": "roar",
             "version": __version__,
@@ -106,7 +106,6 @@ def question(
     backbone: Backbone,
     data: Data,
     methods: Methods,
-    pairs: Sequence[tuple[str, str]] | None,
     directions: Sequence[str] | None,
     controls: Sequence[str],
     layer: Layers,
@@ -125,10 +124,8 @@ def question(
     if not isinstance(backbone, Backbone):
         raise OptionError(f"retraining needs a mmattrib.Backbone, got {type(backbone).__name__}")
     named = None if directions is None else _parsed(directions)
-    if pairs is None and named is not None:
-        pairs = _unordered(named)
     plan = make_plan(
-        backbone, data, methods=methods, metrics=["cosine"], pairs=pairs, layer=layer,
+        backbone, data, methods=methods, metrics=["cosine"], layer=layer,
         seed=recipe.map_seed, limit=limit,
     )  # fmt: skip
     if len(plan.context.datasets) > 1:
@@ -167,13 +164,6 @@ def _parsed(directions: Sequence[str]) -> list[tuple[str, str, str]]:
     return found
 
 
-def _unordered(named: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
-    pairs: dict[frozenset[str], tuple[str, str]] = {}
-    for _, first, second in named:
-        pairs.setdefault(frozenset((first, second)), (first, second))
-    return list(pairs.values())
-
-
 def _by_pair(
     pairs: Sequence[tuple[str, str]], named: Sequence[tuple[str, str, str]] | None
 ) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -183,7 +173,10 @@ def _by_pair(
     for text, first, second in named:
         pair = next((p for p in pairs if set(p) == {first, second}), None)
         if pair is None:
-            raise OptionError(f"the direction {text} is of none of the pairs {pairs}")
+            raise OptionError(
+                f"the direction {text} is of no pair that the samples have and the model embeds: "
+                f"{', '.join('-'.join(each) for each in pairs)}"
+            )
         found[pair] += (text,)
     return {pair: each for pair, each in found.items() if each}
 
