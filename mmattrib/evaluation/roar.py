@@ -146,12 +146,14 @@ class _Degraded:
         pairs: preprocessed.
         removed: side -> mean share of what the model saw, over the pairs.
         unmade: pairs that stayed whole because a map or an input could not be made.
+        seconds: that the maps took, when they were made.
         problem: why, of the first.
     """
 
     pairs: Pairs
     removed: dict[str, float] = field(default_factory=dict)
     unmade: int = 0
+    seconds: float = 0.0
     problem: str | None = None
 
 
@@ -274,6 +276,7 @@ class _PairRun:
         sides = (first,) if "|" in direction else (first, second)
         maps = None if label == TRUTH else self._maps(self.asked.variants[label])
         data, made = self._data, _Degraded(self._data.pairs)
+        made.seconds = 0.0 if maps is None else maps.seconds
         inputs = {side: [p.inputs[side] for p in data.prepared] for side in self.pair}
         shares: dict[str, list[float]] = {side: [] for side in sides}
         for place, pair in enumerate(data.prepared):
@@ -342,6 +345,7 @@ def _numbers(made: Trained, degraded: _Degraded, pairs: int) -> dict[str, float]
         "pairs": float(pairs),
         "unmade": float(degraded.unmade),
         "seconds": made.seconds,
+        "map_seconds": degraded.seconds,
         "peak_mb": peak_mb(),
     }
     return numbers | {f"removed_{side}": share for side, share in degraded.removed.items()}

@@ -41,6 +41,7 @@ class Retrained:
         removed: side -> mean share of it that was taken away.
         unmade: pairs that stayed whole, for want of a map.
         seconds: of the steps of this training.
+        map_seconds: of the maps of both sides of every pair, made once for all seeds.
         peak_mb: most memory of its process until then, in MB.
         problem: what went wrong with some pairs, or None.
     """
@@ -55,6 +56,7 @@ class Retrained:
     removed: Mapping[str, float]
     unmade: int
     seconds: float
+    map_seconds: float
     peak_mb: float
     problem: str | None = None
 
@@ -134,7 +136,7 @@ class RoarResults:
         methods = list(dict.fromkeys(each.method for each in own))
         based = {each.seed: each.roar for each in own if each.method == baseline}
         against = f"above {baseline}"
-        head = ["method", "ROAR+ %", "loss", "removed %", "kept whole", "s"]
+        head = ["method", "ROAR+ %", "loss", "removed %", "kept whole", "training s", "maps s"]
         head += [against, "seeds above"] if based else []
         clean = _mean({e.seed: e.clean for e in own}.values(), 3)
         before = _mean({e.seed: e.before for e in own}.values(), 3)
@@ -157,6 +159,7 @@ class RoarResults:
                 or "0",
                 str(max(each.unmade for each in found)),
                 _mean((each.seconds for each in found), 1, error=False),
+                _mean((each.map_seconds for each in found), 1, error=False),
             ]
             if based:
                 differences = [e.roar - based[e.seed] for e in found if e.seed in based]
@@ -184,6 +187,8 @@ def load_retrained(path: str | Path) -> RoarResults:
         OptionError: it is no such file.
     """
     entries = {entry["id"]: entry for entry in read_entries(path) if "id" in entry}
+    if any("direction" not in entry["task"] for entry in entries.values()):
+        raise OptionError(f"{path} holds an evaluation, not retraining; mm.evaluate reads it")
     return RoarResults.of(entries.values(), {})
 
 
@@ -202,7 +207,8 @@ def _row(
     return Retrained(
         entry["stamp"]["method"], key[0], entry["task"]["direction"], key[1],
         numbers["loss"], clean["loss"], numbers["before"], removed, int(numbers["unmade"]),
-        numbers["seconds"], float("nan") if peak is None else peak,
+        numbers["seconds"], numbers.get("map_seconds", float("nan")),
+        float("nan") if peak is None else peak,
         entry["rows"][0].get("problem"),
     )  # fmt: skip
 

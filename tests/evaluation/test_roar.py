@@ -178,6 +178,11 @@ def test_finished_work_is_found_and_methods_seeds_and_directions_are_added(
     assert kept == losses(first)
     stored = load_retrained(tmp_path / "roar.jsonl")
     assert sorted(map(str, losses(stored))) == sorted(map(str, losses(more)))
+    other = tmp_path / "evaluation.jsonl"
+    mm.evaluate(toys(), samples()[:1], methods=["random"], metrics=["cosine"], resume=other,
+                progress=False)  # fmt: skip
+    with pytest.raises(OptionError, match="an evaluation, not retraining"):
+        load_retrained(other)
     with pytest.raises(OptionError, match=r"another evaluation: recipe\.lr"):
         measure(tmp_path, lr=1e-3)
 
@@ -356,6 +361,8 @@ def test_tables_and_json_hold_every_number(tmp_path: Path) -> None:
     assert told["rows"][2]["roar"] == pytest.approx(found.rows[2].roar)
     assert told["provenance"]["scale"] == {"image-text": pytest.approx(1 / 0.07)}
     assert found.seconds > 0
+    assert [row.map_seconds > 0 for row in found.rows] == [False, False, True, True, True, True]
+    assert 10 < found.peak_mb < 100_000
     with pytest.raises(OptionError, match="nothing was measured"):
         RoarResults(()).table()
 
