@@ -11,9 +11,9 @@ what the model learns from takes it away, so that more is better.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -164,6 +164,7 @@ class _PairRun:
         self, asked: Question, pair: tuple[str, str], folder: Path, store: Store, bar: Any
     ) -> None:
         self.asked, self.pair, self.folder, self.store, self.bar = asked, pair, folder, store, bar
+        self.count: float | None = None
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Every entry of the store, measured where it is not there."""
@@ -173,40 +174,51 @@ class _PairRun:
         rows |= {label: each.id for label, each in self.asked.variants.items()}
         for label, identity in rows.items():
             for direction in self.asked.directions[self.pair]:
-                made: list[_Degraded] = []
-
-                def degraded(label: str = label, direction: str = direction) -> _Degraded:
-                    if not made:  # once for all seeds  # noqa: B023
-                        made.append(self._degraded(label, direction))  # noqa: B023
-                    return made[0]  # noqa: B023
-
+                degraded = cache(partial(self._degraded, label, direction))  # once for all seeds
                 for seed in self.asked.seeds:
                     yield self._entry(label, identity, direction, seed, degraded)
 
     def _entry(
-        self, label: str, identity: str, direction: str, seed: int, pairs: Any
+        self, label: str, identity: str, direction: str, seed: int, pairs: Callable[[], _Degraded]
     ) -> dict[str, Any]:
-        asked, dataset = self.asked, self.asked.dataset
+        asked = self.asked
         task: dict[str, JSONValue] = {
             "candidate": identity,
             "backbone": asked.backbone.name,
             "weights": asked.weights,
-            "dataset": dataset.fingerprint(),
+            "dataset": asked.fingerprint,
             "pair": list(self.pair),
             "direction": direction,
             "seed": seed,
-            "start": dataset.first,
+            "start": asked.dataset.first,
             "version": __version__,
             "recipe": digest([asked.recipe.describe(), asked.percentiles, asked.fills]),
         }
         name = digest(task)
         checkpoint = Checkpoint(self.folder / "trainings" / f"{name}.safetensors", name)
         known = self.store.find(name)
-        if not known:
+        entry = dict(known[-1]) if known else None
+        if entry is None:
             entry = self._measured(label, direction, seed, pairs(), task, name, checkpoint)
         checkpoint.remove()  # also where a crash came between the two
         self.bar.update()
-        return dict(known[-1]) if known else entry
+        self._check_same(entry)
+        return entry
+
+    def _check_same(self, entry: Mapping[str, Any]) -> None:
+        """Losses compare only where the same samples were split.
+
+        Raises:
+            OptionError: another number of them could be read then and now.
+        """
+        (numbers,) = entry["rows"][0]["values"].values()
+        self.count = self.count or numbers["pairs"]
+        if numbers["pairs"] != self.count:
+            raise OptionError(
+                f"{self.store.path} has trainings on {numbers['pairs']:.0f} and on "
+                f"{self.count:.0f} pairs of {' and '.join(self.pair)}: other samples can be read "
+                "now than then. Put them back, or name another folder"
+            )
 
     def _measured(
         self,
@@ -248,13 +260,13 @@ class _PairRun:
         return _read(self.asked, self.pair)
 
     def _maps(self, variant: Variant) -> Maps:
-        asked, dataset = self.asked, self.asked.dataset
+        asked = self.asked
         seed = asked.recipe.map_seed if variant.make().draws else 0
         identity = digest(
             {
                 "weights": asked.weights,
-                "dataset": dataset.fingerprint(),
-                "start": dataset.first,
+                "dataset": asked.fingerprint,
+                "start": asked.dataset.first,
                 "samples": [sample.id for sample in self._data.samples],
                 "pair": list(self.pair),
                 "method": variant.describe(seed),

@@ -61,6 +61,11 @@ class Question:
         """What is trained on and held out."""
         return next(iter(self.plan.context.datasets.values()))
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the data set."""
+        return next(iter(self.plan.context.fingerprints.values()))
+
     def size(self) -> int:
         """How many trainings there are."""
         rows = len(self.variants) + len(self.controls)

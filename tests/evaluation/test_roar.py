@@ -125,7 +125,7 @@ def _stop(*_: Any) -> None:
     raise _StoppedError
 
 
-@pytest.mark.parametrize("after", [1, 2, 5])
+@pytest.mark.parametrize("after", [2, 5])
 def test_a_stopped_run_goes_on_to_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -171,7 +171,10 @@ def test_finished_work_is_found_and_methods_seeds_and_directions_are_added(
         patched.setattr("mmattrib.evaluation.degrading.explain_some", _stop)
         assert losses(measure(tmp_path)) == losses(first)
     more = measure(
-        tmp_path, methods=["random", "nib"], directions=["text|image", "image|text"], seeds=[0, 1]
+        tmp_path,
+        methods=["random", "grad-cam"],
+        directions=["text|image", "image|text"],
+        seeds=[0, 1],
     )
     assert len(more.rows) == 3 * 2 * 2
     kept = [row for row in losses(more) if row[:3] in {r[:3] for r in losses(first)}]
@@ -239,6 +242,27 @@ def test_what_cannot_be_read_is_left_out_and_counted_unless_strict(tmp_path: Pat
     assert "gone" in found.table()
     with pytest.raises(InputError, match=r"sample 3, 'gone'"):
         measure(tmp_path / "b", data=data, steps=1, strict=True)
+
+
+class _Changing(mm.Dataset):
+    """Calls itself the same whatever can be read of it."""
+
+    def __init__(self, samples: Sequence[mm.Sample]) -> None:
+        self.samples = samples
+
+    def __iter__(self) -> Iterator[mm.Sample]:
+        return iter(self.samples)
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+def test_trainings_on_other_samples_are_not_compared(tmp_path: Path) -> None:
+    data = samples()
+    measure(tmp_path, data=_Changing(data), fresh=True)
+    data[0] = mm.Sample("s0", {"image": "nowhere.png", "text": "a dog"})
+    with pytest.raises(OptionError, match="on 7 and on 8 pairs of image and text"):
+        measure(tmp_path, data=_Changing(data), seeds=[0, 1], fresh=True)
 
 
 def test_the_truth_is_a_control_where_it_is_known(tmp_path: Path) -> None:
@@ -351,17 +375,17 @@ def test_scores_above_the_percentile_are_taken_and_equal_ones_stay() -> None:
 
 
 def test_tables_and_json_hold_every_number(tmp_path: Path) -> None:
-    found = measure(tmp_path, seeds=[0, 1], methods=["nib", "random"])
+    found = measure(tmp_path, seeds=[0, 1])
     table = found.table()
     assert "no degradation | 0.0 ± 0.0" in table
     assert "above random" in table
     assert " of 2 |" in table
     told = json.loads(found.to_json())
-    assert len(told["rows"]) == 6
+    assert len(told["rows"]) == 4
     assert told["rows"][2]["roar"] == pytest.approx(found.rows[2].roar)
     assert told["provenance"]["scale"] == {"image-text": pytest.approx(1 / 0.07)}
     assert found.seconds > 0
-    assert [row.map_seconds > 0 for row in found.rows] == [False, False, True, True, True, True]
+    assert [row.map_seconds > 0 for row in found.rows] == [False, False, True, True]
     assert 10 < found.peak_mb < 100_000
     with pytest.raises(OptionError, match="nothing was measured"):
         RoarResults(()).table()
@@ -398,7 +422,7 @@ def test_kill_9_again_and_again_loses_nothing(tmp_path: Path) -> None:
     codes = []
     for _ in range(12):
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, timeout=120, env=dict(os.environ)
+            [sys.executable, "-c", code], capture_output=True, timeout=600, env=dict(os.environ)
         )
         codes.append(done.returncode)
         if done.returncode == 0:
