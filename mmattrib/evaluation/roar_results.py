@@ -159,7 +159,7 @@ class RoarResults:
                 or "0",
                 str(max(each.unmade for each in found)),
                 _mean((each.seconds for each in found), 1, error=False),
-                _mean((each.map_seconds for each in found), 1, error=False),
+                _mean((each.map_seconds for each in found), 0, error=False),
             ]
             if based:
                 differences = [e.roar - based[e.seed] for e in found if e.seed in based]
@@ -215,5 +215,7 @@ def _row(
 
 def _mean(values: Iterable[float], decimals: int, error: bool = True) -> str:
     mean, spread = mean_and_error(np.array(list(values), dtype=np.float64))
+    if np.isnan(mean):
+        return ""
     told = f"{mean:.{decimals}f}"
     return told if not error or np.isnan(spread) else f"{told} ± {spread:.{decimals}f}"
