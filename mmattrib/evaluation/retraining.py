@@ -27,7 +27,7 @@ from mmattrib.methods.options import (
     unset,
 )
 from mmattrib.models.encoder import EncoderInputs
-from mmattrib.models.training import TrainableCopy
+from mmattrib.models.parameters import TrainableCopy
 from mmattrib.types import Modality
 
 SCALE: Final = 1 / 0.07

@@ -5,7 +5,17 @@ on degraded ones, with the contrastive loss of its pretraining. Both are measure
 that are left as they are; ROAR+ is ``(l_c - l_o) / l_o`` of the two losses. A method that finds
 what the model learns from takes it away, so that more is better.
 
-:func:`remove_and_retrain` is the front; ``mmattrib roar`` and docs/roar.md are thin over it.
+:func:`remove_and_retrain` is the front; ``mmattrib roar`` is thin over it.
+
+>>> import mmattrib as mm, tempfile
+>>> from mmattrib.evaluation import remove_and_retrain
+>>> tiny = mm.load_backbone("tiny")
+>>> with tempfile.TemporaryDirectory() as folder:
+...     found = remove_and_retrain(
+...         tiny, mm.load_dataset("scenes", n=5), folder=folder, methods=["random"],
+...         directions=["text|audio"], seeds=[0], steps=1, batch=2, progress=False)
+>>> [row.roar for row in found.rows if row.method == "none"]
+[0.0]
 """
 
 from __future__ import annotations
@@ -39,7 +49,7 @@ from mmattrib.evaluation.store import Store
 from mmattrib.explain import Layers
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
-from mmattrib.models.training import TrainableCopy
+from mmattrib.models.parameters import TrainableCopy
 from mmattrib.models.turns import ordinary_tensors, turn
 from mmattrib.preparing import Prepared, prepare, side_encoder
 from mmattrib.types import Attribution, BoolArray, JSONValue, RawInput
@@ -76,46 +86,27 @@ def remove_and_retrain(
     arguments give the same numbers, interrupted or not.
 
     Args:
-        backbone: a model whose parameters are float32 and whose ``embed`` is differentiable.
+        backbone: its parameters are float32, and its ``embed`` is differentiable.
         data: a data set, or samples: those to train on and those to hold out.
-        folder: where maps, states of trainings and numbers are kept; made if it does not exist.
+        folder: keeps maps, states of trainings and numbers; made if it does not exist.
         methods: as for :func:`mmattrib.evaluate`; more may be added by a later call.
-        directions: what is degraded: ``"image|text"`` the image, by its map given the text;
-            ``"image+text"`` both sides at once. If None, each side of every pair that the samples
-            have and the model embeds, one at a time.
-        controls: ``"none"`` takes nothing away and must give 0; ``"truth"`` takes away what the
-            inputs share, where the samples know it.
+        directions: ``"image|text"`` degrades the image, by its map given the text,
+            ``"image+text"`` both. If None, each side of every pair that the model embeds.
+        controls: ``"none"`` takes nothing away and must give 0; ``"truth"`` what is shared.
         layer: of the maps, as for :func:`mmattrib.attribute`.
         seeds: of the split and of the order of the batches.
         limit: how many samples, from the first on; all if None.
-        percentiles: modality -> percentile above which scores are taken away, 0 to 100; 50 for
-            text and 75 for others unless given.
-        fills: modality -> what stands in, a name in :data:`mmattrib.perturb.FILLS`; the first of
-            each kind (channel means, silence, a blank) unless given.
-        strict: a sample that cannot be read or explained ends the run; otherwise one that cannot
-            be read is left out everywhere, and one that a method cannot explain stays whole for
-            that method. Both are counted.
+        percentiles: modality -> scores above it are taken away; 50 for text, 75 for others.
+        fills: modality -> what stands in, of :data:`mmattrib.perturb.FILLS`; the first if None.
+        strict: the first sample that cannot be used ends the run; otherwise one that cannot be
+            read is left out, one that a method cannot explain stays whole, and both are counted.
         progress: show a progress bar on standard error.
-        **recipe: as :class:`mmattrib.evaluation.retraining.Recipe` names them: ``epochs`` or
-            ``steps``, ``lr``, ``weight_decay``, ``batch``, ``held_out``, ``scale``, ``negatives``,
-            ``map_seed``, ``checkpoint_seconds``.
+        **recipe: as :class:`mmattrib.evaluation.retraining.Recipe` names them.
 
     Raises:
-        OptionError: an option that does not exist, does not fit or is out of range; a folder of
-            another run.
+        OptionError: an option that does not fit, or a folder of another run.
         InputError: too few pairs that can be read.
         EncoderError: the model cannot be copied or trained.
-
-    Example:
-        >>> import mmattrib as mm, tempfile
-        >>> from mmattrib.evaluation import remove_and_retrain
-        >>> tiny = mm.load_backbone("tiny")
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     found = remove_and_retrain(
-        ...         tiny, mm.load_dataset("scenes", n=8), folder=folder, methods=["random"],
-        ...         directions=["text|audio"], seeds=[0], steps=1, batch=4, progress=False)
-        >>> [round(row.roar, 9) for row in found.rows if row.method == "none"]
-        [0.0]
     """
     asked = question(
         backbone, data, methods, directions, controls, layer, seeds, limit,
@@ -130,12 +121,16 @@ def remove_and_retrain(
                 for pair in asked.directions
                 for entry in _PairRun(asked, pair, place, store, bar).entries()
             ]
-    if backbone.weights_hash() != asked.weights:
+    _check_unchanged(backbone, asked.weights)
+    return RoarResults.of(found, asked.describe())
+
+
+def _check_unchanged(backbone: Backbone, weights: str) -> None:
+    if backbone.weights_hash() != weights:
         raise EncoderError(
             f"the weights of {backbone.name!r} changed while a copy of it was trained: something "
             "in it is shared with its copy; make copy.deepcopy(encoder) copy its parameters"
         )
-    return RoarResults.of(found, asked.describe())
 
 
 @dataclass

@@ -18,7 +18,7 @@ from mmattrib.evaluation.roar_results import CLEAN, NONE, TRUTH
 from mmattrib.evaluation.run import Data, Plan, make_plan
 from mmattrib.explain import Layers
 from mmattrib.models.backbone import Backbone
-from mmattrib.models.training import logit_scale
+from mmattrib.models.parameters import logit_scale
 from mmattrib.perturb import FILLS
 from mmattrib.preparing import side_encoder
 from mmattrib.types import JSONValue

@@ -178,7 +178,7 @@ class Encoder(ABC):
     def logit_scale(self) -> float | None:
         """The factor that the model's contrastive loss puts before cosines; None where unknown.
 
-        For :mod:`mmattrib.models.training`; no explanation depends on it.
+        For :mod:`mmattrib.models.parameters`; no explanation depends on it.
         """
         return None
 

@@ -9,7 +9,7 @@ import torch
 from small_backbones import NAMES, Small
 
 from mmattrib.evaluation.retraining import contrastive_loss
-from mmattrib.models.training import TrainableCopy, logit_scale
+from mmattrib.models.parameters import TrainableCopy, logit_scale
 from mmattrib.preparing import prepare
 
 SCALED = ("clip", "cxr-repair", "open_clip")

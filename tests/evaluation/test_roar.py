@@ -220,7 +220,7 @@ def test_maps_from_disk_are_the_maps_that_were_made(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
     from mmattrib.evaluation.retraining import _optimiser
-    from mmattrib.models.training import TrainableCopy
+    from mmattrib.models.parameters import TrainableCopy
 
     copied = TrainableCopy(toys(), ("image",))
     optimiser = _optimiser(copied, Recipe())

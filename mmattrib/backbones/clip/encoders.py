@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmattrib.errors import EncoderError
 from mmattrib.models.captions import CaptionTokenizer
 from mmattrib.models.encoder import EncoderInputs
+from mmattrib.models.parameters import exponential_scale
 from mmattrib.models.pixels import PixelRecipe
 from mmattrib.models.towers import (
     ImageTowerEncoder,
@@ -21,7 +22,6 @@ from mmattrib.models.towers import (
     causal_keys,
     packed_parts,
 )
-from mmattrib.models.training import exponential_scale
 
 
 def pooled_output(output: Any) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional as nnf
 from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
 from mmattrib.models.encoder import EncoderInputs, expect
 from mmattrib.models.grids import TextGrid, TokenGrid
+from mmattrib.models.parameters import exponential_scale
 from mmattrib.models.pixels import PixelRecipe
 from mmattrib.models.towers import (
     ImageTowerEncoder,
@@ -23,7 +24,6 @@ from mmattrib.models.towers import (
     causal_keys,
     packed_parts,
 )
-from mmattrib.models.training import exponential_scale
 from mmattrib.types import RawInput, RawText
 
 

@@ -13,7 +13,7 @@ from toy_encoders import ToyImage, ToyText, captions, pictures
 import mmattrib as mm
 from mmattrib.errors import EncoderError
 from mmattrib.models.encoder import EncoderInputs
-from mmattrib.models.training import TrainableCopy, exponential_scale, logit_scale
+from mmattrib.models.parameters import TrainableCopy, exponential_scale, logit_scale
 
 
 def backbone() -> mm.Backbone:
