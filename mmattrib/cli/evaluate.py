@@ -10,6 +10,7 @@ import click
 
 from mmattrib.cli.arguments import (
     checked_device,
+    named_method,
     parse_layers,
     parse_options,
     with_backbone,
@@ -133,7 +134,7 @@ def evaluate(
     registry = default_plugins().registry
     registry.check_options("backbone", backbone, options, "--backbone-option")
     registry.check_options("dataset", data, data_options, "--data-option")
-    wanted = [_named(text) for text in method]
+    wanted = [named_method(text) for text in method]
     for name, _ in wanted:
         registry.require("method", name)
     _check_baseline(baseline, [name for name, _ in wanted])
@@ -184,14 +185,6 @@ def _check_baseline(baseline: str | None, methods: Sequence[str]) -> None:
             f"--baseline {baseline} is none of the methods; accepted: "
             f"{', '.join(dict.fromkeys(methods))}"
         )
-
-
-def _named(text: str) -> tuple[str, dict[str, Any]]:
-    """A method with its options from ``NAME`` or ``NAME:KEY=VALUE,...``."""
-    name, colon, rest = text.partition(":")
-    if colon and not rest:
-        raise OptionError(f"--method {text} ends in a colon; write it like {name}:beta=1")
-    return name, parse_options(rest.split(",") if rest else (), f"--method {name}:")
 
 
 def _metrics(texts: Sequence[str]) -> Any:

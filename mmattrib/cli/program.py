@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "mmattrib.cli.show:show",
     "scenes": "mmattrib.cli.scenes:scenes",
     "evaluate": "mmattrib.cli.evaluate:evaluate",
+    "roar": "mmattrib.cli.roar:roar",
     "calibrate": "mmattrib.cli.calibrate:calibrate",
     **{f"{kind}s": f"mmattrib.cli.listing:{kind}s" for kind in KINDS if kind != "command"},
     "plugins": "mmattrib.cli.listing:plugins",

@@ -11,6 +11,8 @@ from mmattrib.evaluation.models import LiveModel, ModelSource, NamedModel
 from mmattrib.evaluation.progress import Outcome
 from mmattrib.evaluation.references import Chance, OcclusionOracle
 from mmattrib.evaluation.results import Column, Results, load_results
+from mmattrib.evaluation.roar import remove_and_retrain
+from mmattrib.evaluation.roar_results import Retrained, RoarResults, load_retrained
 from mmattrib.evaluation.run import Plan, evaluate, make_plan, run
 from mmattrib.evaluation.statistics import Difference, bootstrap_interval, compare
 from mmattrib.evaluation.store import Store
@@ -30,6 +32,8 @@ __all__ = [
     "Plan",
     "Processes",
     "Results",
+    "Retrained",
+    "RoarResults",
     "Serial",
     "Store",
     "Variant",
@@ -40,7 +44,9 @@ __all__ = [
     "evaluate",
     "executor_for",
     "load_results",
+    "load_retrained",
     "make_plan",
     "markdown",
+    "remove_and_retrain",
     "run",
 ]
