@@ -196,6 +196,14 @@ def guidance_by_frequency() -> str:
     return "\n".join(lines)
 
 
+def photograph_prices(texts: Texts) -> str:
+    """The price of information on the photographs."""
+    view = View(
+        dataset=label(texts), directions=PHOTOGRAPHS[texts], metrics=(*RANKED, "capacity_bits")
+    )
+    return markdown(raw(f"photographs-price-{texts}"), view).rstrip("\n")
+
+
 def photograph_layers() -> str:
     """The rivals at every layer that was tried on the photographs."""
     view = View(dataset=label("categories"), directions=PHOTOGRAPHS["categories"], metrics=RANKED)
@@ -365,6 +373,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "photographs, captions, leads": partial(photograph_leads, "captions"),
     "photographs, layers": photograph_layers,
     "photographs, guidance": guidance_by_frequency,
+    "photographs, prices": partial(photograph_prices, "categories"),
+    "photographs, captions, prices": partial(photograph_prices, "captions"),
     "nothing shared": nothing_shared,
     "retraining": retraining,
     "ablation": ablation,
