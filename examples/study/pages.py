@@ -21,8 +21,8 @@ from examples.study.photographs import Texts, label
 from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
 from mmattrib.errors import OptionError
 from mmattrib.evaluation import Results, View, against, load_results, markdown
+from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers
-from mmattrib.evaluation.tables import row
 
 ROOT: Final = Path(__file__).parents[2]
 RAW: Final = Path(__file__).parent / "raw"

@@ -9,14 +9,17 @@ from mmattrib.evaluation.candidates import Candidate, Variant
 from mmattrib.evaluation.executors import Executor, Processes, Serial, executor_for
 from mmattrib.evaluation.models import LiveModel, ModelSource, NamedModel
 from mmattrib.evaluation.references import Chance, OcclusionOracle
-from mmattrib.evaluation.results import Column, Results, load_results
+from mmattrib.evaluation.results import Column, Problem, Results, load_results
 from mmattrib.evaluation.run import Outcome, Plan, evaluate, make_plan, run
+from mmattrib.evaluation.sheets import Cell, Report, Table
 from mmattrib.evaluation.statistics import Difference, bootstrap_interval, compare
 from mmattrib.evaluation.store import Store
 from mmattrib.evaluation.tables import View, against, markdown
+from mmattrib.evaluation.tidy import Number, numbers
 
 __all__ = [
     "Candidate",
+    "Cell",
     "Chance",
     "Column",
     "Difference",
@@ -24,13 +27,17 @@ __all__ = [
     "LiveModel",
     "ModelSource",
     "NamedModel",
+    "Number",
     "OcclusionOracle",
     "Outcome",
     "Plan",
+    "Problem",
     "Processes",
+    "Report",
     "Results",
     "Serial",
     "Store",
+    "Table",
     "Variant",
     "View",
     "against",
@@ -41,5 +48,6 @@ __all__ = [
     "load_results",
     "make_plan",
     "markdown",
+    "numbers",
     "run",
 ]

@@ -382,7 +382,7 @@ class _Run:
         for task in self.plan.tasks():
             identity = task_id(describe(task, self.plan.context))
             if identity in planned or task.candidate in self.given_up:  # one meaning, two labels
-                self.bar.update(len(task.samples))
+                self._pass(len(task.samples))
                 continue
             planned.add(identity)
             entries = _answering(self.store, task, self.plan.context, identity)
@@ -394,7 +394,15 @@ class _Run:
             self.outcome.outdated += not current
             for entry in entries:
                 self.collector.add(entry)
-            self.bar.update(len(task.samples))
+            self._pass(len(task.samples))
+
+    def _pass(self, pairs: int) -> None:
+        """Count pairs that are not measured now: the rate, and so the time left, is without them.
+
+        tqdm's rate is over ``n - initial``.
+        """
+        self.bar.n += pairs
+        self.bar.initial += pairs
 
     def keep(self, task: Task, rows: Sequence[SampleRow]) -> None:
         """Take what a task measured."""

@@ -19,16 +19,16 @@ def random_tiny(checkpoint: Path) -> tuple[str, str]:
 
 
 def test_a_table_and_every_number(run: Run, random_tiny: tuple[str, str], tmp_path: Path) -> None:
-    outs = ("--out", tmp_path / "t.md", "--out", tmp_path / "t.json")
+    outs = ("--out", tmp_path / "t.txt", "--out", tmp_path / "t.json")
     given = ("--method", "random", "--metric", "auc", *QUICK)
     result = run("evaluate", *random_tiny, *given, *outs)
     assert result.code == 0, result.err
     assert "random" in result.out
     assert "auc" in result.out
-    assert (tmp_path / "t.md").read_text(encoding="utf-8") == result.out
+    assert (tmp_path / "t.txt").read_text(encoding="utf-8") == result.out
     found = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
     assert {column["direction"] for column in found["columns"]} == {"image|text", "text|image"}
-    assert {path.name for path in tmp_path.iterdir()} == {"t.md", "t.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"t.txt", "t.json"}
 
 
 def test_methods_take_options_metrics_a_number_of_samples_and_seeds_are_averaged(
@@ -151,7 +151,11 @@ def test_a_file_that_cannot_serve_is_refused_and_kept(
         (("--metric", "auc", "--metric", "auc"), "given twice"),
         (("--seed", 1, "--seed", 1), "--seed 1 is given twice"),
         (("--pair", "image,text", "--pair", "text,image"), "--pair"),
-        (("--backbone", "tiny", "--backbone", "tiny"), "--backbone is given 2 times"),
+        (("--backbone", "tiny", "--backbone", "tiny"), "--backbone tiny is given twice"),
+        (("--data", "scenes", "--data", "a=scenes", "--data-option", "seed=1"), "scenes:seed=1"),
+        (("--methods", "all"), "--method"),
+        (("--method", "all", "--method", "random"), "--method all"),
+        (("--baseline", "nib", "--layout", "paper"), "--layout paper"),
         (("--limit", 2, "--limit", 3), "--limit is given 2 times"),
         (("--baseline", "a", "--baseline", "b"), "--baseline is given 2 times"),
         (("--method", "random:"), "ends in a colon"),

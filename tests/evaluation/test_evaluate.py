@@ -231,7 +231,7 @@ def test_a_broken_sample_is_told_and_costs_no_other(
         values[[0, 2, 4]], evaluate(untrained, good, methods=["nib"]).values(
             "nib", "image|text", "auc")
     )  # fmt: skip
-    assert {sample for _, sample, _ in found.problems} == {"missing", "one side"}
+    assert {problem.sample for problem in found.problems} == {"missing", "one side"}
     assert "none.png" in found.table()
 
 
@@ -245,7 +245,7 @@ def test_a_sample_that_lacks_a_side_is_not_taken_for_another_pair(
     )
     assert np.isnan(found.values("random", "image|audio", "cosine")).tolist() == [False, True]
     assert not np.isnan(found.values("random", "image|text", "cosine")).any()
-    assert [p[1] for p in found.problems] == ["lacks sound"]
+    assert {p.sample for p in found.problems} == {"lacks sound"}
 
 
 def test_a_metric_that_asks_the_model(untrained: mm.Backbone, three: mm.Dataset) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from examples.study.plan import choose, parse_plan, read_plan
 from mmattrib.errors import OptionError, UnknownNameError
+from mmattrib.evaluation.plans import choose, parse_plan, read_plan
 
-PLANS = Path(__file__).parents[3] / "examples" / "study" / "plans"
+PLANS = Path(__file__).parents[2] / "examples" / "study" / "plans"
 
 PLAN = """
 [defaults]
