@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mmattrib.cli.arguments import (
     checked_device,
@@ -15,6 +16,7 @@ from mmattrib.cli.arguments import (
     parse_options,
     with_backbone,
     with_backbone_options,
+    with_config,
     with_device,
     with_layer,
     with_method,
@@ -31,6 +33,9 @@ from mmattrib.plugins import Entry, default_plugins
 from mmattrib.plugins.contained import contained
 from mmattrib.plugins.registry import did_you_mean
 from mmattrib.types import SECOND, RawInput
+
+if TYPE_CHECKING:
+    from mmattrib.evaluation import Variant
 
 
 @click.command()
@@ -52,6 +57,7 @@ from mmattrib.types import SECOND, RawInput
 @with_seed
 @with_layer
 @with_method_options
+@with_config
 @with_backbone_options
 @with_device
 @click.option(
@@ -63,7 +69,9 @@ from mmattrib.types import SECOND, RawInput
 )
 @with_out
 @json_option
+@click.pass_context
 def attribute(
+    context: click.Context,
     backbone: str,
     image: str | None,
     audio: str | None,
@@ -74,6 +82,7 @@ def attribute(
     seed: int,
     layer: tuple[str, ...],
     option: tuple[str, ...],
+    config: Path | None,
     backbone_option: tuple[str, ...],
     device: str | None,
     calibration: Path | None,
@@ -94,7 +103,7 @@ def attribute(
         for side, value in given.items()
         if isinstance(value, Path) or modalities[side] != "text"
     ]
-    files += [calibration] if calibration is not None else []
+    files += [path for path in (calibration, config) if path is not None]
     check_outputs(out, inputs=files)
     options = parse_options(option, "--option")
     backbone_options = parse_options(backbone_option, "--backbone-option")
@@ -102,6 +111,10 @@ def attribute(
     layers = parse_layers(layer, tuple(dict.fromkeys([*given, *modalities.values()])))
     registry.require("method", method)
     inputs = decode(given, modalities)
+    made: Any = method
+    if config is not None:
+        variant = configured(context, config)
+        made, layers = variant.make(seed), variant.layers_for(given)  # type: ignore[assignment]
 
     import mmattrib
 
@@ -114,7 +127,7 @@ def attribute(
         if known is not None:
             model.calibration = known
         explanation = mmattrib.attribute(
-            model, inputs=inputs, method=method, seed=seed, layer=layers, **options
+            model, inputs=inputs, method=made, seed=seed, layer=layers, **options
         )
         written = [explanation.save(path) for path in out]
     summary = summarise(explanation, written)
@@ -122,6 +135,34 @@ def attribute(
         tell(summary)
     else:
         say(describe(summary))
+
+
+def configured(context: click.Context, config: Path) -> Variant:
+    """The method of a plan that names one.
+
+    Raises:
+        OptionError: it names several, or the command line says something of the method too.
+    """
+    from mmattrib.evaluation.plans import read_plan
+
+    said = [
+        f"--{name}"
+        for name in ("method", "option", "layer")
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+    if said:
+        raise OptionError(
+            f"--config {config} says which method, options and layers; leave {' and '.join(said)} "
+            "out"
+        )
+    variants = read_plan(config)
+    if len(variants) != 1:
+        raise OptionError(
+            f"--config {config} names {len(variants)} methods "
+            f"({', '.join(v.label for v in variants[:5])}); one pair is explained by one: name a "
+            "file of one, as `mmattrib tune` writes it"
+        )
+    return variants[0]
 
 
 def chosen_pair(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from mmattrib.cli.arguments import (
     parse_layers,
@@ -32,10 +33,13 @@ from mmattrib.errors import OptionError
 from mmattrib.plugins.contained import contained
 
 if TYPE_CHECKING:
+    from mmattrib.datasets import Dataset
     from mmattrib.evaluation import Report, Results, Variant
+    from mmattrib.models.backbone import Backbone
 
 TABLES = (".txt", ".md", ".csv", ".tex")
 NUMBERS = ".numbers.csv"
+FIGURES = (".png", ".pdf")
 SUFFIXES = (*TABLES, ".json", ".parquet")
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -123,6 +127,15 @@ def _with_how(function: _F) -> _F:
                 help="A table (.txt, .md, .csv or .tex), or every number: .json, .parquet, "
                 ".numbers.csv. May be repeated.",
             ),
+            click.option(
+                "--grid", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+                help="A .png or .pdf of the first samples' maps, a column for each method. May be "
+                "repeated.",
+            ),
+            click.option(
+                "--grid-samples", type=click.IntRange(1, 60), default=6, show_default=True,
+                help="How many.",
+            ),
         ]
     ):  # fmt: skip
         function = option(function)
@@ -132,8 +145,11 @@ def _with_how(function: _F) -> _F:
 @click.command()
 @_with_what
 @_with_how
+@click.pass_context
 def evaluate(
+    context: click.Context,
     out: tuple[Path, ...],
+    grid: tuple[Path, ...],
     resume: Path | None,
     baseline: str | None,
     layout: str,
@@ -150,6 +166,9 @@ def evaluate(
         check_file(resume, "--resume", read=True)
     inputs = [path for path in (resume, given["config"]) if path is not None]
     check_outputs(out, suffixes=SUFFIXES, inputs=inputs)
+    check_outputs(grid, suffixes=FIGURES, inputs=inputs, option="--grid")
+    if not grid and context.get_parameter_source("grid_samples") is not ParameterSource.DEFAULT:
+        raise OptionError("--grid-samples would have no effect without --grid FILE; give both")
     if baseline is not None and layout == "paper":
         raise OptionError("--baseline has no place in --layout paper; take the other layout")
     refuse_twice("--seed", given["seed"])
@@ -169,9 +188,10 @@ def evaluate(
     if any(path.suffix.lower() == ".parquet" for path in out):
         check_parquet()
     with contained():  # models, methods and metrics of others may print
+        backbones, datasets = load_models(models, given["device"]), open_datasets(data)
         found = measure(
-            load_models(models, given["device"]),
-            open_datasets(data),
+            backbones,
+            datasets,
             methods=methods or "all",
             metrics=metrics,
             pairs=pairs or None,
@@ -185,6 +205,40 @@ def evaluate(
     report = found.report(view, layout)  # type: ignore[arg-type]
     write_results(out, report, found)
     say(report.text(), newline=False)
+    if grid:
+        with contained():
+            _draw(grid, found, backbones, datasets, given)
+
+
+def _draw(
+    paths: Sequence[Path],
+    found: Results,
+    backbones: Mapping[str, Backbone],
+    datasets: Mapping[str, Dataset],
+    given: Mapping[str, Any],
+) -> None:
+    """Maps of the first samples of each data set, on each model, by the methods that were
+    measured."""
+    from mmattrib.evaluation import Variant
+    from mmattrib.evaluation.pictures import comparison, stacked
+    from mmattrib.files import write_atomic
+    from mmattrib.render.gallery import gallery_bytes
+
+    layers = parse_layers(given["layer"], tuple(m for b in backbones.values() for m in b))
+    methods = parse_methods(given["method"], layers, given["config"])
+    methods = methods or [Variant(name, name, {}, layers) for name in found.methods]
+    both = {frozenset(direction.split("|")): direction for direction in reversed(found.directions)}
+    pairs = [tuple(direction.split("|")) for direction in reversed(both.values())]
+    count = min(given["grid_samples"], given["limit"] or given["grid_samples"])
+    seed = given["seed"][0] if given["seed"] else 0
+    drawn = {
+        f"{name}, {label}": comparison(model, data, methods, pairs, count=count, seed=seed)
+        for name, data in datasets.items()
+        for label, model in backbones.items()
+    }
+    for path in paths:
+        kind = path.suffix.lower().removeprefix(".")
+        write_atomic(path, gallery_bytes(stacked(drawn), kind))  # type: ignore[arg-type]
 
 
 def write_results(out: Sequence[Path], report: Report, found: Results) -> None:

@@ -3,7 +3,7 @@ what is left of an input that was reduced by its map (Fig. 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -126,6 +126,14 @@ def degradation(
             )
     columns = ["input", variant.label, "kept for confidence", "left for ROAR+"]
     return Gallery(columns, rows, MAPS)
+
+
+def stacked(galleries: Mapping[str, Gallery]) -> Gallery:
+    """Galleries of the same columns as one; their names stand before the labels of their rows."""
+    if len(galleries) == 1:
+        return next(iter(galleries.values()))
+    rows = [(f"{name}: {label}", t) for name, each in galleries.items() for label, t in each.rows]
+    return Gallery(next(iter(galleries.values())).columns, rows, MAPS)
 
 
 def degraded_input(raw: RawInput, attribution: Attribution) -> RawInput:

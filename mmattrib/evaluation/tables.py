@@ -123,7 +123,7 @@ def as_paper(results: Results, view: View | None = None) -> Report:
     for direction in view.directions:
         for metric in view.metrics or results.metrics:
             cells: list[Content] = [
-                _cell(results, view, method, metric, [direction])
+                cell_of(results, view, method, metric, [direction])
                 if results.measured(method, direction, view.dataset)
                 else ""
                 for method in methods
@@ -289,7 +289,7 @@ def _table(results: Results, view: View, title: str, directions: Sequence[str]) 
     for method in [*methods, *references]:
         cells: list[Content] = [method, _counted(found[method] for found in columns.values())]
         for metric in columns:
-            cell = _cell(results, view, method, metric, directions)
+            cell = cell_of(results, view, method, metric, directions)
             if method in methods and view.baseline not in (None, method) and metric in compared:
                 note = _versus(results, view, method, metric, directions, comparisons)
                 cell = replace(cell, note=note)
@@ -423,9 +423,18 @@ def against(
     return "\n".join(lines) + "\n"
 
 
-def _cell(
+def cell_of(
     results: Results, view: View, method: str, metric: str, directions: Sequence[str]
 ) -> Cell:
+    """Mean and error of a method in some directions, as tables show it.
+
+    Args:
+        results: of an evaluation.
+        view: its data set, backbones and kind of error.
+        method: label.
+        metric: name.
+        directions: averaged per sample.
+    """
     mean, error = mean_and_error(_column(results, view, method, metric, directions))
     seeds, mark = _seeds(results, view, method), ""
     if seeds:
