@@ -148,6 +148,7 @@ def _with_how(function: _F) -> _F:
 @click.pass_context
 def evaluate(
     context: click.Context,
+    /,
     out: tuple[Path, ...],
     grid: tuple[Path, ...],
     resume: Path | None,
@@ -228,7 +229,7 @@ def _draw(
     methods = parse_methods(given["method"], layers, given["config"])
     methods = methods or [Variant(name, name, {}, layers) for name in found.methods]
     both = {frozenset(direction.split("|")): direction for direction in reversed(found.directions)}
-    pairs = [tuple(direction.split("|")) for direction in reversed(both.values())]
+    pairs = [(d.partition("|")[0], d.partition("|")[2]) for d in reversed(both.values())]
     count = min(given["grid_samples"], given["limit"] or given["grid_samples"])
     seed = given["seed"][0] if given["seed"] else 0
     drawn = {

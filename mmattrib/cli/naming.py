@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +125,7 @@ def open_datasets(named: Sequence[Named]) -> dict[str, Dataset]:
     found: dict[str, Dataset] = {}
     for each in named:
         opened = mmattrib.load_dataset(each.name, **each.options)
-        found[each.label or getattr(opened, "label", opened.name)] = opened
+        found[each.label or str(getattr(opened, "label", opened.name))] = opened
     return found
 
 
@@ -206,8 +206,3 @@ def refuse_twice(option: str, values: Sequence[Any]) -> None:
         if values.count(value) > 1:
             given = ",".join(value) if isinstance(value, tuple) else value
             raise OptionError(f"{option} {given} is given twice; give it once")
-
-
-def only(found: Mapping[str, Any]) -> Any:
-    """A single model or data set as itself, so that its own label stands; several by label."""
-    return next(iter(found.values())) if len(found) == 1 else found

@@ -94,13 +94,14 @@ def reproduce(what: str, out: Path, **given: Any) -> None:
         raise OptionError(f"--seeds would have no effect on {what}; leave it out")
     jobs = [replace(job, part=_sized(job.part, given)) for job in jobs]
     out.mkdir(exist_ok=True)
-    with contained():
+    with contained():  # models, methods and data sets of others may print
         if what == "table1":
-            _table1(jobs, out, given)
+            found = _table1(jobs, out, given)
         elif what == "tuning":
-            _tuning(jobs, out, given)
+            found = _tuning(jobs, out, given)
         else:
-            _figure(what, jobs, out, given)
+            found = _figure(what, jobs, out, given)
+    say(found)
 
 
 def _jobs(data: Sequence[str], weights: Sequence[str], backbone: str | None) -> list[_Job]:
@@ -169,7 +170,7 @@ def _methods(job: _Job, given: Mapping[str, Any]) -> tuple[list[Variant], list[s
     return found + ([] if given["config"] is None else read_plan(given["config"])), missing
 
 
-def _table1(jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> None:
+def _table1(jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> str:
     from mmattrib.evaluation import View, evaluate
     from mmattrib.evaluation.presets import beside_published, table_metrics
 
@@ -195,8 +196,7 @@ def _table1(jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> None:
     report = beside_published(found, missing, View(errors="seeds"))
     names = [f"table1{suffix}" for suffix in (*TABLES, NUMBERS)]
     write_results([out / name for name in names], report, found)
-    say(report.text(), newline=False)
-    say(f"Wrote {', '.join(names)} to {out}")
+    return f"{report.text()}Wrote {', '.join(names)} to {out}"
 
 
 def joined(parts: Sequence[Results]) -> Results:
@@ -209,7 +209,7 @@ def joined(parts: Sequence[Results]) -> Results:
     return Results(columns, samples, {"parts": [dict(p.provenance) for p in parts]}, problems)
 
 
-def _tuning(jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> None:
+def _tuning(jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> str:
     from mmattrib.cli.tune import listing, told
     from mmattrib.evaluation.plans import write_plan
     from mmattrib.evaluation.presets import LITERAL, tuning_grid
@@ -217,6 +217,7 @@ def _tuning(jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> None:
     from mmattrib.files import write_atomic
     from mmattrib.render.surface import surface_bytes
 
+    lines = []
     for job in jobs:
         model, data = _opened(job, given)
         shortest = min(encoder.num_layers for encoder in model.values())
@@ -231,22 +232,24 @@ def _tuning(jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> None:
             plan = write_plan([found.chosen()], told(found, what))
             write_atomic(out / f"{name}.toml", plan.encode("utf-8"))
             for kind in ("png", "pdf"):
-                picture = surface_bytes(found.surfaces(), kind)  # type: ignore[arg-type]
+                picture = surface_bytes(found.surfaces(), kind)
                 write_atomic(out / f"{name}.{kind}", picture)
-            say(f"{name}\n\n{listing(found)}", newline=False)
-    say(f"Wrote plans and surfaces to {out}")
+            lines.append(f"{name}\n\n{listing(found)}")
+    return "\n".join([*lines, f"Wrote plans and surfaces to {out}"])
 
 
-def _figure(what: str, jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> None:
+def _figure(what: str, jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> str:
     from mmattrib.files import write_atomic
     from mmattrib.render.gallery import gallery_bytes
 
+    lines = []
     for job in jobs:
         gallery = _gallery(what, job, given)
         for kind in ("pdf", "png"):
             path = out / f"{what}-{job.part.key}.{kind}"
-            write_atomic(path, gallery_bytes(gallery, kind))  # type: ignore[arg-type]
-            say(f"Wrote {path}")
+            write_atomic(path, gallery_bytes(gallery, kind))
+            lines.append(f"Wrote {path}")
+    return "\n".join(lines)
 
 
 def _gallery(what: str, job: _Job, given: Mapping[str, Any]) -> Gallery:

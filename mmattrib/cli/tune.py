@@ -195,7 +195,9 @@ def _named(name: str, confidence: Sequence[str]) -> Sequence[str]:
 def _varied(texts: Sequence[str]) -> dict[str, list[Any]]:
     found = {}
     for text in texts:
-        key, _, values = text.partition("=")
+        key, equals, values = text.partition("=")
+        if not equals or "" in values.split(","):
+            raise OptionError(f"--vary {text} is not KEY=VALUE,VALUE; write it like beta=0.3,1,3")
         each = [parse_options([f"{key}={v}"], "--vary") for v in values.split(",")]
         (name,) = each[0]
         if name in found:

@@ -3,6 +3,7 @@ what is left of an input that was reduced by its map (Fig. 3)."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mmattrib.errors import InputError, OptionError, check_whole
+from mmattrib.errors import InputError, OptionError, TrustWarning, check_whole
 from mmattrib.explain import Failure, explain_some
 from mmattrib.metrics.faithfulness import reduced_input
 from mmattrib.perturb import keep
@@ -160,7 +161,9 @@ def _explained(
     except InputError as error:
         return Failure(0, sample.id, error)
     method, layer = variant.make(seed), variant.layers_for(pair)
-    (found,) = explain_some(backbone, [(0, chosen)], method, layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustWarning)  # methods are shown as they are
+        (found,) = explain_some(backbone, [(0, chosen)], method, layer)
     if not isinstance(found, Failure):
         return found.explanation
     if isinstance(found.error, OptionError):

@@ -399,10 +399,11 @@ class _Run:
     def _pass(self, pairs: int) -> None:
         """Count pairs that are not measured now: the rate, and so the time left, is without them.
 
-        tqdm's rate is over ``n - initial``.
+        tqdm's rate is over ``n - initial``; a bar that is not shown has no ``initial``.
         """
-        self.bar.n += pairs
-        self.bar.initial += pairs
+        if not self.bar.disable:
+            self.bar.n += pairs
+            self.bar.initial += pairs
 
     def keep(self, task: Task, rows: Sequence[SampleRow]) -> None:
         """Take what a task measured."""

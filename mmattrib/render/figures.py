@@ -10,6 +10,7 @@ import io
 import textwrap
 import warnings as python_warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -379,6 +380,7 @@ def _inches(
     return left / _WIDTH, bottom / total, width / _WIDTH, height / total
 
 
+@lru_cache(maxsize=1)
 def fonts() -> list[str]:
     """Families to try, in order, of those that are installed."""
     from matplotlib import font_manager

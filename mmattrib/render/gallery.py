@@ -125,7 +125,7 @@ def _noted(tile: Tile) -> list[str]:
 def _panel_height(panel: Panel) -> float:
     if not isinstance(panel, TextPanel):
         return _PLANE.get(panel.kind, _PLANE["image"])
-    letters = sum(len(piece.text) + 1 for piece in panel.pieces)
+    letters = sum(len(piece.text) for piece in panel.pieces)
     return 0.12 + _LINE * min(8, 1 + letters // _LETTERS)
 
 

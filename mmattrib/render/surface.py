@@ -86,7 +86,7 @@ def _draw(axes: Any, surface: Surface) -> None:
     middle = (known.min() + known.max()) / 2 if known.size else 0.0
     for (row, column), value in np.ndenumerate(surface.values):
         told = f"{value:.3g}" if np.isfinite(value) else "–"
-        colour = "#ffffff" if np.isfinite(value) and value < middle else "#000000"
+        colour = "#ffffff" if np.isfinite(value) and value <= middle else "#000000"
         axes.text(column, row, told, ha="center", va="center", fontsize=8, color=colour)
     row, column = surface.best
     axes.add_patch(
