@@ -98,23 +98,16 @@ def attribute(
     registry = default_plugins().registry
     entry = registry.require("backbone", backbone)
     modalities = {side: modality_of(side, entry) for side in given}
-    files = [
-        Path(value)
-        for side, value in given.items()
-        if isinstance(value, Path) or modalities[side] != "text"
-    ]
+    files = [v for s, v in given.items() if isinstance(v, Path) or modalities[s] != "text"]
     files += [path for path in (calibration, config) if path is not None]
-    check_outputs(out, inputs=files)
+    check_outputs(out, inputs=map(Path, files))
     options = parse_options(option, "--option")
     backbone_options = parse_options(backbone_option, "--backbone-option")
     registry.check_options("backbone", backbone, backbone_options, "--backbone-option")
     layers = parse_layers(layer, tuple(dict.fromkeys([*given, *modalities.values()])))
     registry.require("method", method)
     inputs = decode(given, modalities)
-    made: Any = method
-    if config is not None:
-        variant = configured(context, config)
-        made, layers = variant.make(seed), variant.layers_for(given)  # type: ignore[assignment]
+    variant = None if config is None else configured(context, config)
 
     import mmattrib
 
@@ -126,8 +119,10 @@ def attribute(
         model = mmattrib.load_backbone(backbone, **backbone_options)
         if known is not None:
             model.calibration = known
+        made: Any = method if variant is None else variant.make(seed)
+        layer_of: Any = layers if variant is None else variant.layers_for(given)
         explanation = mmattrib.attribute(
-            model, inputs=inputs, method=made, seed=seed, layer=layers, **options
+            model, inputs=inputs, method=made, seed=seed, layer=layer_of, **options
         )
         written = [explanation.save(path) for path in out]
     summary = summarise(explanation, written)

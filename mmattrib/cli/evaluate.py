@@ -163,11 +163,7 @@ def evaluate(
     "image|text" explains the image, given the text. Mean and standard error, in percent where the
     metric is a share.
     """
-    if resume is not None:
-        check_file(resume, "--resume", read=True)
-    inputs = [path for path in (resume, given["config"]) if path is not None]
-    check_outputs(out, suffixes=SUFFIXES, inputs=inputs)
-    check_outputs(grid, suffixes=FIGURES, inputs=inputs, option="--grid")
+    _check_files(out, grid, resume, given["config"])
     if not grid and context.get_parameter_source("grid_samples") is not ParameterSource.DEFAULT:
         raise OptionError("--grid-samples would have no effect without --grid FILE; give both")
     if baseline is not None and layout == "paper":
@@ -209,6 +205,16 @@ def evaluate(
     if grid:
         with contained():
             _draw(grid, found, backbones, datasets, given)
+
+
+def _check_files(
+    out: Sequence[Path], grid: Sequence[Path], resume: Path | None, config: Path | None
+) -> None:
+    if resume is not None:
+        check_file(resume, "--resume", read=True)
+    inputs = [path for path in (resume, config) if path is not None]
+    check_outputs(out, suffixes=SUFFIXES, inputs=inputs)
+    check_outputs(grid, suffixes=FIGURES, inputs=inputs, option="--grid")
 
 
 def _draw(

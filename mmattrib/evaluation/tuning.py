@@ -21,7 +21,7 @@ from mmattrib.evaluation.candidates import Variant
 from mmattrib.evaluation.executors import executor_for
 from mmattrib.evaluation.plans import parse_plan
 from mmattrib.evaluation.results import Results
-from mmattrib.evaluation.run import make_plan, run
+from mmattrib.evaluation.run import Outcome, make_plan, run
 from mmattrib.evaluation.store import Store
 from mmattrib.evaluation.tables import higher_is_better, in_percent
 from mmattrib.evaluation.tasks import CHUNK
@@ -170,23 +170,29 @@ def tune(
         head = make_plan(backbone, data, methods=variants, limit=limit, **given).head()
         left, failures, rounds = list(variants), dict[str, str](), list[tuple[int, int]]()
         for count in _rounds(len(variants), limit, eta):
+            rounds.append((len(left), count))
             plan = make_plan(backbone, data, methods=left, limit=count, **given)
             outcome = run(
                 plan, Store(path, head), executor_for(jobs), keep_going=True, progress=progress
             )
-            given_up = {
-                next(v.label for v in left if task.startswith(f"{v.label}, ")): told
-                for task, told in outcome.failures.items()
-            }
-            failures.update(given_up)
-            rounds.append((len(left), count))
-            left = [v for v in left if v.label not in given_up]
+            failures.update(_given_up(outcome, left))
+            left = [variant for variant in left if variant.label not in failures]
             trials = rank(outcome.results, left, metrics)
-            if not any(trials.values()):
+            if not trials:
                 told = next(iter(failures.values()), "the metrics apply to none of these samples")
                 raise OptionError(f"no variant could be measured: {told}")
             left = _kept(trials, left, eta)
     return Tuned(trials, tuple(metrics), count, failures, tuple(variants), tuple(rounds))
+
+
+def _given_up(outcome: Outcome, variants: Sequence[Variant]) -> dict[str, str]:
+    """Label -> why a variant was given up."""
+    return {
+        variant.label: told
+        for task, told in outcome.failures.items()
+        for variant in variants
+        if task.startswith(f"{variant.label}, ")
+    }
 
 
 def _rounds(variants: int, limit: int, eta: int | None) -> list[int]:

@@ -390,3 +390,22 @@ def test_what_is_no_data_set_is_refused(untrained: mm.Backbone) -> None:
         evaluate(untrained, mm.scenes(1))
     with pytest.raises(OptionError, match="load_dataset"):
         evaluate(untrained, "scenes")
+
+
+def test_what_an_earlier_run_finished_is_shown_and_counts_not_towards_the_rate(
+    untrained: mm.Backbone, three: mm.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmattrib.evaluation import run
+
+    bars = []
+
+    class Kept(run.tqdm):  # type: ignore[misc,name-defined]
+        def __init__(self, *args: Any, **given: Any) -> None:
+            super().__init__(*args, **given)
+            bars.append(self)
+
+    monkeypatch.setattr(run, "tqdm", Kept)
+    given = {"pairs": PAIRS, "metrics": ["auc"], "resume": tmp_path / "kept.jsonl"}
+    mm.evaluate(untrained, three, methods=["random"], **given)
+    mm.evaluate(untrained, three, methods=["random", "gradient-x-input"], **given)
+    assert [(bar.total, bar.n, bar.initial) for bar in bars] == [(3, 3, 0), (6, 6, 3)]
