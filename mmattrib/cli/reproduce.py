@@ -190,6 +190,7 @@ def _table1(jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> str:
                 limit=job.part.samples,
                 resume=out / f"table1-{job.part.key}.jsonl",
                 jobs=given["jobs"],
+                keep_going=True,
             )
         )
     found = joined(parts)
@@ -206,7 +207,9 @@ def joined(parts: Sequence[Results]) -> Results:
     columns = {column: values for each in parts for column, values in each.columns.items()}
     samples = {label: names for each in parts for label, names in each.samples.items()}
     problems = tuple(problem for each in parts for problem in each.problems)
-    return Results(columns, samples, {"parts": [dict(p.provenance) for p in parts]}, problems)
+    left_out = {what: why for each in parts for what, why in each.left_out.items()}
+    provenance = {"parts": [dict(each.provenance) for each in parts]}
+    return Results(columns, samples, provenance, problems, left_out)
 
 
 def _tuning(jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> str:

@@ -72,12 +72,14 @@ class Results:
         samples: data set -> the numbers and the ids of its samples that were measured.
         provenance: what the numbers depend on.
         problems: of pairs that have no numbers, or fewer.
+        left_out: a method on a model, as ``"NAME on LABEL"`` -> why it was given up there.
     """
 
     columns: Mapping[Column, Numbers]
     samples: Mapping[str, Mapping[int, str]]
     provenance: Mapping[str, JSONValue] = field(default_factory=dict)
     problems: Sequence[Problem] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def _distinct(self, name: str) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(getattr(column, name) for column in self.columns))
@@ -267,6 +269,7 @@ class Results:
                 label: [{"number": n, "id": name} for n, name in numbered.items()]
                 for label, numbered in self.samples.items()
             },
+            "left_out": dict(self.left_out),
             "problems": [problem._asdict() for problem in self.problems],
             "columns": columns,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -45,6 +45,7 @@ def evaluate(
     resume: str | Path | None = None,
     jobs: int = 1,
     progress: bool = True,
+    keep_going: bool | None = None,
 ) -> Results:
     """Score methods on samples, in both directions of every pair of inputs.
 
@@ -57,18 +58,17 @@ def evaluate(
         metrics: names or :class:`mmattrib.metrics.Metric` objects; a mapping from name to the
             number of samples on which it is wanted (None for all); ``"all"``. By default those that
             need nothing but a known truth.
-        pairs: pairs of sides; each gives two directions. By default all pairs of the first
-            sample's sides that the model embeds.
+        pairs: of sides; each gives two directions. By default all pairs of the first sample's
+            sides that the model embeds.
         layer: as for :func:`mmattrib.attribute`.
-        seed: of the methods' noise; several to average over. Live methods that draw noise get it
-            too.
-        limit: how many samples of each data set to use, from the first on; all if None. Scenes
-            are made as needed, so that it says how many there are.
-        resume: a file. Finished work is appended to it as it is done, and a later call with the
-            same arguments goes on where this one stopped; samples and methods may be added.
-        jobs: processes to share the work; each has its own copy of the model and one thread. No
-            number depends on it but the seconds.
+        seed: of the noise, also of live methods; several to average over.
+        limit: how many samples of each data set, from the first on; all if None.
+        resume: a file. Finished work is appended to it, and a later call with the same arguments
+            goes on where this one stopped; samples and methods may be added.
+        jobs: processes, each with its own model and one thread; they change the seconds alone.
         progress: show a progress bar on standard error.
+        keep_going: name a method that does not fit a model (a layer or capability that it lacks)
+            in ``results.left_out`` and go on; by default where methods are ``"all"``.
 
     Returns:
         Every number; ``print(results.table())`` shows means with errors. A pair that could not be
@@ -92,7 +92,13 @@ def evaluate(
         backbones, data, methods=methods, metrics=metrics, pairs=pairs, layer=layer, seed=seed,
         limit=limit,
     )  # fmt: skip
-    return run(plan, _store(resume, plan), executor_for(jobs), progress=progress).results
+    going = methods == "all" if keep_going is None else keep_going
+    outcome = run(
+        plan, _store(resume, plan), executor_for(jobs), keep_going=going, progress=progress
+    )
+    if outcome.failures and not outcome.results.columns:
+        raise OptionError(f"no method could be measured: {next(iter(outcome.failures.values()))}")
+    return outcome.results
 
 
 @dataclass(frozen=True)
@@ -307,7 +313,7 @@ class Outcome:
         done: tasks measured now.
         kept: tasks that an earlier run had measured.
         outdated: how many of those with another source of the methods.
-        failures: task -> what went wrong; a candidate is given up at its first failure.
+        failures: task -> what went wrong; a candidate is given up on a model at its first failure.
     """
 
     results: Results
@@ -336,7 +342,7 @@ def run(
         source: of the methods' code, as a hash: kept with the numbers, and what other code
             measured is counted as outdated.
         fresh: measure again what other code measured.
-        keep_going: a candidate that fails is given up, and the others go on.
+        keep_going: a candidate that fails on a model is given up there, and the others go on.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -360,7 +366,8 @@ def run(
                 state.give_up(task, found)
             else:
                 raise found
-    state.outcome.results = state.collector.results(labels, plan.describe())
+    found = state.collector.results(labels, plan.describe())
+    state.outcome.results = replace(found, left_out=state.left_out)
     return state.outcome
 
 
@@ -374,14 +381,16 @@ class _Run:
     bar: Any
     outcome: Outcome = field(default_factory=lambda: Outcome(Results({}, {})))
     collector: Collector = field(default_factory=Collector)
-    given_up: set[str] = field(default_factory=set)
+    given_up: set[tuple[str, str]] = field(default_factory=set)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def unfinished(self, fresh: bool) -> Iterator[Task]:
         """Tasks to measure; those that the store answers are counted and collected on the way."""
         planned: set[str] = set()
         for task in self.plan.tasks():
             identity = task_id(describe(task, self.plan.context))
-            if identity in planned or task.candidate in self.given_up:  # one meaning, two labels
+            gone = (task.candidate, task.backbone) in self.given_up
+            if identity in planned or gone:  # one meaning, two labels
                 self._pass(len(task.samples))
                 continue
             planned.add(identity)
@@ -411,9 +420,10 @@ class _Run:
         self.outcome.done += 1
 
     def give_up(self, task: Task, error: Exception) -> None:
-        """Note a failure; the candidate's other tasks are passed over."""
-        self.given_up.add(task.candidate)
+        """Note a failure; the candidate's other tasks on this model are passed over."""
+        self.given_up.add((task.candidate, task.backbone))
         self.outcome.failures[task.name] = f"{type(error).__name__}: {error}"
+        self.left_out.setdefault(f"{task.candidate} on {task.backbone}", str(error))
 
 
 def _stamp(task: Task, context: Context, source: str | None) -> dict[str, JSONValue]:

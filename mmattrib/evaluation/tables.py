@@ -233,6 +233,11 @@ def _notes(results: Results, view: View, tables: Iterable[Table]) -> list[str]:
             "no truth: ask for some (`mmattrib metrics` lists them), e.g. confidence_drop, or give "
             "masks or boxes."
         )
+    told += [
+        f"Left out: {what}: {' '.join(why.split())}"
+        for what, why in results.left_out.items()
+        if not view.backbones or what.endswith(tuple(f" on {label}" for label in view.backbones))
+    ]
     return [*told, *_problems(results, view)]
 
 

@@ -162,8 +162,7 @@ def tune(
     for name in metrics:
         if higher_is_better(name) is None:
             raise OptionError(f"metric {name!r} says not whether more is better; take another")
-    if eta is not None:
-        check_whole(eta, "eta", 2, 16)
+    check_whole(2 if eta is None else eta, "eta", 2, 16)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tuning.jsonl" if resume is None else Path(resume)
         given: dict[str, Any] = {"metrics": list(metrics), "pairs": pairs, "seed": seed}
@@ -172,9 +171,8 @@ def tune(
         for count in _rounds(len(variants), limit, eta):
             rounds.append((len(left), count))
             plan = make_plan(backbone, data, methods=left, limit=count, **given)
-            outcome = run(
-                plan, Store(path, head), executor_for(jobs), keep_going=True, progress=progress
-            )
+            store = Store(path, head)
+            outcome = run(plan, store, executor_for(jobs), keep_going=True, progress=progress)
             failures.update(_given_up(outcome, left))
             left = [variant for variant in left if variant.label not in failures]
             trials = rank(outcome.results, left, metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -395,17 +396,28 @@ def test_what_is_no_data_set_is_refused(untrained: mm.Backbone) -> None:
 def test_what_an_earlier_run_finished_is_shown_and_counts_not_towards_the_rate(
     untrained: mm.Backbone, three: mm.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmattrib.evaluation import run
+    module, bars = sys.modules["mmattrib.evaluation.run"], []
 
-    bars = []
-
-    class Kept(run.tqdm):  # type: ignore[misc,name-defined]
+    class Kept(module.tqdm):  # type: ignore[misc,name-defined]
         def __init__(self, *args: Any, **given: Any) -> None:
             super().__init__(*args, **given)
             bars.append(self)
 
-    monkeypatch.setattr(run, "tqdm", Kept)
+    monkeypatch.setattr(module, "tqdm", Kept)
     given = {"pairs": PAIRS, "metrics": ["auc"], "resume": tmp_path / "kept.jsonl"}
     mm.evaluate(untrained, three, methods=["random"], **given)
     mm.evaluate(untrained, three, methods=["random", "gradient-x-input"], **given)
     assert [(bar.total, bar.n, bar.initial) for bar in bars] == [(3, 3, 0), (6, 6, 3)]
+
+
+def test_a_method_that_does_not_fit_is_left_out_where_that_is_wanted(
+    untrained: mm.Backbone, three: mm.Dataset
+) -> None:
+    methods = [Variant("bad", "nib", {}, 99), "random"]
+    found = evaluate(untrained, three, methods=methods, metrics=["auc"], keep_going=True)
+    assert found.methods == ("random",)
+    assert "no layer 99" in found.left_out["bad on tiny"]
+    assert "Left out: bad on tiny: " in found.table()
+    assert json.loads(found.to_json())["left_out"] == found.left_out
+    with pytest.raises(OptionError, match=r"no method could be measured.*no layer 99"):
+        evaluate(untrained, three, methods=methods[:1], metrics=["auc"], keep_going=True)
