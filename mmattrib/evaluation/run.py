@@ -58,8 +58,7 @@ def evaluate(
         metrics: names or :class:`mmattrib.metrics.Metric` objects; a mapping from name to the
             number of samples on which it is wanted (None for all); ``"all"``. By default those that
             need nothing but a known truth.
-        pairs: of sides; each gives two directions. By default all pairs of the first sample's
-            sides that the model embeds.
+        pairs: of sides, each in two directions; all that the first sample has by default.
         layer: as for :func:`mmattrib.attribute`.
         seed: of the noise, also of live methods; several to average over.
         limit: how many samples of each data set, from the first on; all if None.
@@ -93,9 +92,13 @@ def evaluate(
         limit=limit,
     )  # fmt: skip
     going = methods == "all" if keep_going is None else keep_going
-    outcome = run(
-        plan, _store(resume, plan), executor_for(jobs), keep_going=going, progress=progress
-    )
+    return _measured(plan, _store(resume, plan), executor_for(jobs), going, progress)
+
+
+def _measured(
+    plan: Plan, store: Store | None, executor: Executor, keep_going: bool, progress: bool
+) -> Results:
+    outcome = run(plan, store, executor, keep_going=keep_going, progress=progress)
     if outcome.failures and not outcome.results.columns:
         raise OptionError(f"no method could be measured: {next(iter(outcome.failures.values()))}")
     return outcome.results
