@@ -275,7 +275,7 @@ def explain(
             explained = replace(given[side], other=given[_other(both, side)])
             columns[side] = _attributions(explained, method(explained))
     embeddings = {side: guides[side].embedding for side in both}
-    cosines = (embeddings[both[0]] * embeddings[both[1]]).sum(-1).tolist()
+    cosines = _cosines(*embeddings.values())
     seconds = (time.perf_counter() - start) / len(pairs)
     provenance = _provenance(backbone, method, encoders, layers)
     return [
@@ -283,7 +283,7 @@ def explain(
             Explanation(
                 {side: columns[side][row] for side in wanted},
                 pair.raw,
-                float(cosines[row]),
+                cosines[row],
                 {**provenance, "pair_key": keys[row], "seconds": round(seconds, 4)},
                 pair.sample,
                 pair.index,
@@ -293,6 +293,12 @@ def explain(
         )
         for row, pair in enumerate(pairs)
     ]
+
+
+def _cosines(first: torch.Tensor, second: torch.Tensor) -> list[float]:
+    """Of each pair; the two towers may lie on two devices."""
+    found: list[float] = (first * second.to(first.device)).sum(-1).tolist()
+    return found
 
 
 def _checked(

@@ -29,8 +29,8 @@ def _agreement(one: mm.Explanation, two: mm.Explanation, side: str) -> float:
 def test_ca_m2ib_finds_what_is_shared(tiny: mm.Backbone) -> None:
     found = mm.evaluate(
         tiny,
-        mm.load_dataset("scenes", n=8, seed=31),
-        methods=["ca-m2ib", "random"],
+        mm.load_dataset("scenes", n=5, seed=31),
+        methods=[mm.load_method("ca-m2ib", points=32), "random"],
         pairs=[("image", "text")],
         metrics=["auc", "energy", "object_top1"],
         progress=False,
@@ -44,7 +44,7 @@ def test_ca_m2ib_finds_what_is_shared(tiny: mm.Backbone) -> None:
 
 def test_ca_m2ib_follows_the_guide_more_than_m2ib_does(tiny: mm.Backbone) -> None:
     agreement = {"ca-m2ib": 0.0, "m2ib": 0.0}
-    budgets = {"ca-m2ib": {"points": 32}, "m2ib": {"samples": 4}}
+    budgets = {"ca-m2ib": {"points": 16}, "m2ib": {"samples": 2}}
     scenes = mm.scenes(3, seed=32)
     for method in agreement:
         for scene, other in zip(scenes, scenes[1:] + scenes[:1], strict=True):
@@ -61,7 +61,7 @@ def _bits(tiny: mm.Backbone, scenes: list[mm.Scene]) -> dict[str, float]:
     """What ``ca-m2ib`` spends on each side, summed over scenes."""
     total = {"image": 0.0, "text": 0.0}
     for scene in scenes:
-        found = mm.attribute(tiny, image=scene.input("image"), text=scene.caption)
+        found = mm.attribute(tiny, image=scene.input("image"), text=scene.caption, points=32)
         for side in total:
             bits = float(np.nansum(found[side].token_scores))
             assert bits == pytest.approx(found[side].diagnostics["capacity_bits"], rel=1e-4)

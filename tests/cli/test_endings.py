@@ -118,7 +118,7 @@ def test_a_file_that_is_being_written_is_taken_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("stage", ["importing", "working"])
+@pytest.mark.parametrize("stage", [pytest.param("importing", marks=pytest.mark.slow), "working"])
 def test_ctrl_c_ends_an_evaluation_of_several_processes_at_once(stage: str, tmp_path: Path) -> None:
     store = tmp_path / "kept.jsonl"
     given = ("--limit", 40, "--jobs", 2, "--resume", store, "--metric", "auc")
@@ -128,7 +128,7 @@ def test_ctrl_c_ends_an_evaluation_of_several_processes_at_once(stage: str, tmp_
                 wait_for(lambda: len(group(program.pid)) >= 4 or program.poll() is not None)
             else:
                 wait_for(lambda: len(computing(program.pid)) >= 3 or program.poll() is not None)
-                time.sleep(2)
+                time.sleep(1)
             assert program.poll() is None, program.stderr and program.stderr.read()
             begun = time.monotonic()
             os.killpg(program.pid, signal.SIGINT)  # as a terminal does

@@ -77,6 +77,7 @@ def test_it_is_gone_when_it_is_not_installed(tmp_path: Path) -> None:
     assert all(each["name"] != "colours" for each in listing(tmp_path, "backbones"))
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass_as_installed(installed: Path) -> None:
     """Load by name, both conformance checks and the maps, from the installed copy."""
     arguments = [

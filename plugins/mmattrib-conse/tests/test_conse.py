@@ -63,15 +63,15 @@ def photograph() -> RawImage:
 def test_the_towers_keep_the_contract() -> None:
     raws = [noise(0), noise(1)]
     image, text = conse()["image"], conse()["text"]
-    check_encoder(image, raws, layers=[19])
     check_encoder(text, [RawText("a dog on a roof"), RawText("two naïve cats")], layers=[4])
-    check_grid(image, noise(2, (520, 400)), layer=19, slack=0.5)
-    check_grid(text, RawText("a dog on the roof of a red car"))
+    check_encoder(image, raws, layers=[19])
 
 
 @pytest.mark.slow
 def test_the_towers_keep_the_contract_at_other_layers() -> None:
     image, text = conse()["image"], conse()["text"]
+    check_grid(image, noise(2, (520, 400)), layer=19, slack=0.5)
+    check_grid(text, RawText("a dog on the roof of a red car"))
     check_encoder(image, [noise(0), noise(1)], layers=[-1, 14])
     check_encoder(text, [RawText("a dog on a roof"), RawText("two naïve cats")])
     for layer in (-1, 9, 14):

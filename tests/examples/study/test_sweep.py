@@ -57,6 +57,7 @@ def assert_same(a: Results, b: Results) -> None:
         np.testing.assert_array_equal(a.columns[key], b.columns[key])
 
 
+@pytest.mark.slow  # tests/evaluation shows the same of the library
 @pytest.mark.usefixtures("chunks_of_two")
 def test_order_processes_and_a_failing_variant_change_no_number(
     shipped: dict[str, NamedModel], tmp_path: Path

@@ -61,6 +61,7 @@ def test_other_weights_come_without_it(tiny: mm.Backbone, tmp_path: Path) -> Non
     assert mm.load_backbone("tiny", checkpoint=str(copy)).calibration is None
 
 
+@pytest.mark.slow
 def test_other_scenes_give_the_shipped_numbers_within_sampling_error(
     tiny: mm.Backbone, shipped: Calibration
 ) -> None:
