@@ -133,7 +133,7 @@ def _with_how(function: _F) -> _F:
                 "repeated.",
             ),
             click.option(
-                "--grid-samples", type=click.IntRange(1, 60), default=6, show_default=True,
+                "--grid-samples", type=click.IntRange(1, 20), default=6, show_default=True,
                 help="How many.",
             ),
         ]

@@ -4,18 +4,18 @@ what is left of an input that was reduced by its map (Fig. 3)."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mmattrib.errors import InputError, OptionError, TrustWarning, check_whole
+from mmattrib.errors import InputError, OptionError, TrustWarning
 from mmattrib.explain import Failure, explain_some
 from mmattrib.metrics.faithfulness import reduced_input
 from mmattrib.perturb import keep
-from mmattrib.render.gallery import Gallery, Tile
+from mmattrib.render.gallery import Gallery, Tile, check_size
 from mmattrib.render.panels import Panel, Piece, TextPanel, panels
 from mmattrib.types import RawText
 
@@ -58,10 +58,9 @@ def comparison(
     Raises:
         OptionError: no method, no pair, a layer or option that does not fit, or too many tiles.
     """
-    if not variants or not pairs:
-        raise OptionError("a grid needs at least one method and one pair of inputs")
+    check_size(count * len(pairs), 1 + len(variants))
     rows: list[tuple[str, list[Tile]]] = []
-    for sample in _first(data, count):
+    for sample in islice(iter(data), count):
         for first, second in pairs:
             found = [_explained(backbone, sample, (first, second), v, seed) for v in variants]
             drawn = [side for side in (first, second) if sides is None or side in sides]
@@ -104,8 +103,9 @@ def degradation(
     Raises:
         OptionError: no pair, a layer or option that does not fit, or too many tiles.
     """
+    check_size(count * len(pairs), 4)
     rows: list[tuple[str, list[Tile]]] = []
-    for sample in _first(data, count):
+    for sample in islice(iter(data), count):
         for pair in pairs:
             label = f"{sample.id}: {pair[0]} and {pair[1]}"
             found = _explained(backbone, sample, pair, variant, seed)
@@ -147,10 +147,6 @@ def degraded_input(raw: RawInput, attribution: Attribution) -> RawInput:
     if isinstance(raw, RawText):
         return keep(raw, scores <= np.percentile(scores, 50), words=attribution.words)
     return keep(raw, scores <= np.percentile(scores, 75), axes=attribution.axes)
-
-
-def _first(data: Dataset, count: int) -> Iterator[Sample]:
-    return islice(iter(data), check_whole(count, "the number of samples of a grid", 1))
 
 
 def _explained(

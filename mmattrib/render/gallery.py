@@ -73,13 +73,22 @@ def gallery_bytes(gallery: Gallery, kind: FigureKind, dpi: int = 150) -> bytes:
         return file_bytes(_figure(gallery), kind, dpi)
 
 
-def _check(gallery: Gallery) -> None:
-    rows, columns = len(gallery.rows), len(gallery.columns)
+def check_size(rows: int, columns: int) -> None:
+    """Refuse a grid that no figure holds, before its maps are made.
+
+    Raises:
+        OptionError: no row or column, or too many.
+    """
     if not (1 <= rows <= MOST_ROWS and 1 <= columns <= MOST_COLUMNS):
         raise OptionError(
             f"a grid of {rows} rows and {columns} columns; accepted: 1 to {MOST_ROWS} rows and 1 "
             f"to {MOST_COLUMNS} columns. Draw fewer samples or methods"
         )
+
+
+def _check(gallery: Gallery) -> None:
+    columns = len(gallery.columns)
+    check_size(len(gallery.rows), columns)
     for label, tiles in gallery.rows:
         if len(tiles) != columns:
             raise OptionError(f"row {label!r} has {len(tiles)} tiles for {columns} columns")

@@ -43,8 +43,11 @@ def test_table_one_is_written_in_every_form_and_goes_on(run: Run, tmp_path: Path
     assert (tmp_path / "r" / "table1-scenes.jsonl").read_bytes() == kept
 
 
+LONGER = [pytest.param(what, marks=pytest.mark.slow) for what in ("fig2", "fig4")]
+
+
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("what", ["fig2", "fig3", "fig4"])
+@pytest.mark.parametrize("what", ["fig3", *LONGER])
 def test_figures_are_pdf_and_png(what: str, run: Run, tmp_path: Path) -> None:
     result = run("reproduce", what, "--data", "scenes", "--quick", "--out", tmp_path)
     assert result.code == 0, result.err
