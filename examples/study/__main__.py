@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from examples.study.pages import redraw
+from examples.study.pages import raw, redraw
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, measure, model_card
 from examples.study.photographs import label as photographs_label
@@ -238,6 +238,24 @@ def _view(results: Results, given: dict[str, Any], **more: Any) -> View:
             **more,
         }
     )
+
+
+@main.command("album")
+@click.argument("photographs", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.argument("out", type=click.Path(path_type=Path), metavar="OUT.jpg")
+@click.option("--results", "folder", type=click.Path(path_type=Path), metavar="DIR",
+              help="Of `photographs` on this folder. Default: the kept numbers.")  # fmt: skip
+@click.option("--count", type=click.IntRange(min=1, max=20), default=4, show_default=True,
+              help="How many of the worst, and of those around the median.")  # fmt: skip
+@click.option("--photographs", "shown", is_flag=True, help="Draw the photographs under the maps.")
+def album_command(
+    photographs: Path, out: Path, folder: Path | None, count: int, shown: bool
+) -> None:
+    """Draw the worst maps of ca-m2ib on photographs and those in the middle, beside its rivals'."""
+    from examples.study.album import draw
+
+    results = raw("photographs-categories") if folder is None else _load(folder)
+    draw(photographs, results, out, count=count, shown=shown)
 
 
 @main.command("table")

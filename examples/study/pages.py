@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
 from mmattrib.errors import OptionError
 from mmattrib.evaluation import Results, View, against, load_results, markdown
 from mmattrib.evaluation.sheets import row
-from mmattrib.evaluation.statistics import Numbers
+from mmattrib.evaluation.statistics import Numbers, bootstrap_interval
 
 ROOT: Final = Path(__file__).parents[2]
 RAW: Final = Path(__file__).parent / "raw"
@@ -30,7 +31,7 @@ PAGES: Final = (ROOT / "docs" / "method.md", Path(__file__).parent / "results.md
 SHIPPED: Final = ("shipped",)
 OURS: Final = "ca-m2ib"
 ZERO: Final = "ca-m2ib around zero"
-"""What the default was before; the stamps, the ablation and the shares kept were measured with it."""
+"""The default before, with which the stamps, the ablation and the shares were measured."""
 _MARKED: Final = re.compile(r"(<!-- table: ([^>]+) -->\n\n)(.*?)((?:\n\n)?<!-- end -->)", re.DOTALL)
 _USUAL: Final = (*RANKED, *PROBES, "seconds", "capacity_bits")
 _SHOWN: Final = ("image|text", "image|audio", "audio|text", "audio|image", "text|image",
@@ -145,6 +146,30 @@ def photograph_leads(texts: Texts, rivals: Sequence[str] = ()) -> str:
     """How far `ca-m2ib` leads the others on the photographs."""
     view = View(dataset=label(texts), directions=PHOTOGRAPHS[texts], metrics=RANKED)
     return against(raw(f"photographs-{texts}"), "ca-m2ib", rivals, view).rstrip("\n")
+
+
+def guidance_by_frequency() -> str:
+    """What guidance earns on photographs, by how many pairs name the category."""
+    results, name = raw("photographs-categories"), label("categories")
+    categories = [each.partition("-")[2] for each in results.samples[name].values()]
+    often = Counter(categories)
+    counts = np.array([often[each] for each in categories])
+    lines = ["| category named in | n | " + " | ".join(RANKED) + " |", row(["---"] * 7)]
+    for told, kept in (
+        ("one pair", counts == 1),
+        ("two to four pairs", (counts > 1) & (counts < 5)),
+        ("five pairs and more", counts >= 5),
+    ):
+        cells = []
+        for metric in RANKED:
+            ours, without = (
+                results.values(m, "image|text", metric, dataset=name)[kept]
+                for m in (OURS, "ca-m2ib without guidance")
+            )
+            mean, low, high = bootstrap_interval(ours - without)
+            cells.append(f"{100 * mean:+.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        lines.append(row([told, str(int(kept.sum())), *cells]))
+    return "\n".join(lines)
 
 
 def photograph_layers() -> str:
@@ -315,6 +340,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "photographs, leads": partial(photograph_leads, "categories"),
     "photographs, captions, leads": partial(photograph_leads, "captions"),
     "photographs, layers": photograph_layers,
+    "photographs, guidance": guidance_by_frequency,
     "nothing shared": nothing_shared,
     "ablation": ablation,
     "kept, means": kept_means,

@@ -1,13 +1,16 @@
-"""Integrated gradients of the cosine at a layer, along the straight path from zero tokens."""
+"""Integrated gradients of the cosine at a layer, along the straight path from a baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from mmattrib.engine.objective import cosine_gradient
+
+Rule: TypeAlias = Literal["right", "midpoint"]
 
 
 def path_attribution(
@@ -17,12 +20,16 @@ def path_attribution(
     *,
     steps: int,
     max_rows: int = 64,
+    baseline: Tensor | None = None,
+    rule: Rule = "right",
 ) -> Tensor:
-    """Integrated gradients of the cosine at a layer, with a zero baseline.
+    """Integrated gradients of the cosine at a layer.
 
-    A = 1/n Σ_i h ⊙ ∂cos(f(i/n · h), e′)/∂(i/n · h), i = 1..n, summed over channels (NIB, ICLR
-    2025; Sundararajan et al. 2017 for the path). Its sum over tokens tends to cos(f(h), e′) −
-    cos(f(0), e′) as n grows (completeness). n = 1 is gradient x input.
+    A = (h − b) ⊙ 1/n Σ_i ∂cos(f(z_i), e′)/∂z_i with z_i = b + a_i (h − b), summed over channels
+    (Sundararajan et al. 2017, eq. 3). a_i = i/n at the right end of each of n parts of the path
+    (NIB, ICLR 2025), (i − ½)/n in its middle, i = 1..n. The sum over tokens tends to cos(f(h), e′)
+    − cos(f(b), e′) as n grows (completeness): as 1/n with the right ends, as 1/n² with the middles.
+    The right ends with b = 0 and n = 1 are gradient x input.
 
     Args:
         tokens: h, ``(B, N, C)``.
@@ -30,6 +37,8 @@ def path_attribution(
         target: e′, ``(B, D)``.
         steps: n.
         max_rows: most rows in one call of the suffix.
+        baseline: b, ``(B, N, C)``; zero if None.
+        rule: where on its part of the path each gradient is taken.
 
     Returns:
         ``(B, N)`` float32, in units of the cosine.
@@ -40,9 +49,13 @@ def path_attribution(
         h = tokens[pair].detach()
         goal = target[pair].to(h.device)
         total = torch.zeros(h.shape, dtype=torch.float32, device=h.device)
-        scales = torch.arange(1, steps + 1, dtype=torch.float32, device=h.device) / steps
+        scales = torch.arange(1, steps + 1, dtype=torch.float32, device=h.device)
+        scales = (scales if rule == "right" else scales - 0.5) / steps
+        start = None if baseline is None else baseline[pair].detach().float()
+        way = h.float() if start is None else h.float() - start
         for some in torch.split(scales, max_rows):
-            points = (some[:, None, None] * h.float()).to(h.dtype)
-            total += cosine_gradient(points, suffix, pair, goal).sum(0)
-        maps.append((total * h.float() / steps).sum(-1))
+            points = some[:, None, None] * way
+            points = points if start is None else start + points
+            total += cosine_gradient(points.to(h.dtype), suffix, pair, goal).sum(0)
+        maps.append((total * way / steps).sum(-1))
     return torch.stack(maps)

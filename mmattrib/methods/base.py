@@ -24,6 +24,7 @@ from mmattrib.methods.options import (
     option,
     parse_options,
 )
+from mmattrib.models.capabilities import INPUT_GRADIENT, INPUT_LAYER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,7 @@ __all__ = [
     "Side",
     "SideScores",
     "guide_of",
+    "input_or_default",
     "option",
 ]
 
@@ -310,6 +312,14 @@ class Method(ABC):
     def describe(self) -> dict[str, Any]:
         """Every option that acts, and its value, for provenance."""
         return acting_options(self.options)
+
+
+def input_or_default(encoder: Encoder) -> int:
+    """The preprocessed input, layer -2, where the encoder offers it; else its default layer.
+
+    For methods that were published for the input itself.
+    """
+    return INPUT_LAYER if INPUT_GRADIENT in encoder.capabilities else encoder.default_layer
 
 
 def require(encoder: Encoder, names: frozenset[str], who: str) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mmattrib.errors import OptionError
 from mmattrib.methods.base import Method, MethodOptions, Side, SideScores, option
 from mmattrib.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from mmattrib.models.encoder import Encoder
     from mmattrib.plugins.hookspecs import Register
 
 
@@ -20,9 +22,13 @@ class GradCAMOptions(MethodOptions):
 
     Attributes:
         rectify: keep positive scores only, as published (2); False for the signed map.
+        place: which layer is explained when none is asked for: ``"default"``, the encoder's own, or
+            ``"last-block"``, the tokens that the last block reads, where pytorch-grad-cam looks in
+            a ViT. Another layer beside ``"last-block"`` is refused.
     """
 
     rectify: bool = option(True)
+    place: str = option("default", choices=("default", "last-block"))
 
 
 class GradCAM(Method):
@@ -31,8 +37,11 @@ class GradCAM(Method):
     Eq. (1) and (2) with the cosine for the class score and the content tokens for the places of a
     feature map; other tokens score 0. In cosine.
 
-    Published for the last convolutions. On a ViT, pytorch-grad-cam takes the first norm of the last
-    block, which reads layer ``num_layers - 2``; an encoder's default layer may lie far earlier.
+    Published for the last convolutions. On a ViT, pytorch-grad-cam takes what the first norm of the
+    last block gives; ``place="last-block"`` takes what that norm is given, layer
+    ``num_layers - 2``, so activations and gradient are those in front of the norm: rank
+    correlations of 0.65 and 0.99 with the other on two small CLIPs with random weights. An
+    encoder's default layer may lie far earlier.
 
     Diagnostics: ``clean_cosine``.
     """
@@ -43,11 +52,19 @@ class GradCAM(Method):
     Options: ClassVar[type[Any]] = GradCAMOptions
     options: GradCAMOptions
 
+    def default_layer(self, encoder: Encoder) -> int:
+        """The encoder's own choice, or what :attr:`GradCAMOptions.place` names."""
+        if self.options.place == "last-block":
+            return encoder.num_layers - 2
+        return encoder.default_layer
+
     def explain(self, side: Side) -> SideScores:
         import torch
 
         from mmattrib.engine.objective import cosine_gradient
 
+        if self.options.place == "last-block":
+            self._check_place(side)
         tokens = side.tokens()
         target = side.guide.embedding.to(tokens.device)
         content = side.grid().content.to(tokens.device)
@@ -67,6 +84,15 @@ class GradCAM(Method):
                 )
             diagnostics.append({"clean_cosine": cosine, "warnings": warnings})
         return self.scored(scores, diagnostics)
+
+    def _check_place(self, side: Side) -> None:
+        """Refuse an option that would have no effect beside the layer that was asked for."""
+        before = side.encoder.num_layers - 2
+        if side.layer != before:
+            raise OptionError(
+                f"place='last-block' is layer {before} of the {side.encoder.modality} encoder, and "
+                f"layer {side.layer} was asked for; give one of the two"
+            )
 
 
 @hookimpl

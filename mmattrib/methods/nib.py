@@ -15,6 +15,7 @@ from mmattrib.plugins.hookspecs import hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mmattrib.engine.path import Rule
     from mmattrib.plugins.hookspecs import Register
 
 
@@ -45,7 +46,7 @@ class NIB(Method):
     options: NIBOptions
 
     def explain(self, side: Side) -> SideScores:
-        return self.scored(*_along_path(side, self.options.steps, self.options.max_rows))
+        return self.scored(*along_path(side, self.options.steps, self.options.max_rows))
 
 
 class GradientTimesInput(Method):
@@ -56,25 +57,48 @@ class GradientTimesInput(Method):
     summary = "gradient of the cosine times the tokens of a layer"
 
     def explain(self, side: Side) -> SideScores:
-        return self.scored(*_along_path(side, 1, 1))
+        return self.scored(*along_path(side, 1, 1))
 
 
-def _along_path(side: Side, steps: int, max_rows: int) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Scores ``(B, N)`` and diagnostics, with some points on the path."""
+def along_path(
+    side: Side,
+    steps: int,
+    max_rows: int,
+    *,
+    baseline: Tensor | None = None,
+    rule: Rule = "right",
+    at: str = "zero",
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Integrated gradients of a side, with what they must add up to.
+
+    Args:
+        side: the explained side.
+        steps: points on the path.
+        max_rows: most of them in one call of the suffix.
+        baseline: ``(B, N, C)``, where the path starts; zero if None.
+        rule: as for :func:`mmattrib.engine.path_attribution`.
+        at: what the diagnostics call the start, as in ``cosine_at_zero``.
+
+    Returns:
+        Scores ``(B, N)`` in cosine, 0 at padding, and diagnostics.
+    """
     import torch
 
     from mmattrib.engine import path_attribution
 
     tokens, target = side.tokens(), side.guide.embedding
-    scores = path_attribution(tokens, side.suffix, target, steps=steps, max_rows=max_rows)
+    scores = path_attribution(
+        tokens, side.suffix, target, steps=steps, max_rows=max_rows, baseline=baseline, rule=rule
+    )
     valid = side.grid().valid.to(scores.device)
     scores = scores.where(valid, scores.new_zeros(()))
-    clean, zero = side.cosines(tokens), side.cosines(torch.zeros_like(tokens))
+    start = torch.zeros_like(tokens) if baseline is None else baseline.to(tokens)
+    clean, first = side.cosines(tokens), side.cosines(start)
     diagnostics = [
         {
             "clean_cosine": float(clean[row]),
-            "cosine_at_zero": float(zero[row]),
-            "completeness_gap": float(scores[row].sum() - (clean[row] - zero[row])),
+            f"cosine_at_{at}": float(first[row]),
+            "completeness_gap": float(scores[row].sum() - (clean[row] - first[row])),
             "warnings": [],
         }
         for row in range(len(scores))

@@ -3,14 +3,15 @@
 Most libraries compute attention in one fused call that never shows its weights. The tower is run
 as it is, hooks and patched parts included, and only these calls are answered differently: the
 weights are computed by the definition, kept, and used for the result. Nothing of a library's
-blocks or masks is written again here.
+blocks or masks is written again here. Queries and keys are those of the fused call, or the factors
+of the product that the softmax was given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
@@ -35,12 +36,20 @@ class AttentionPass:
         views: inputs of several views (clips, crops) attend within each view; their tokens stand
             one view after the other on the token axis, so N = views * n.
         extra: keys behind the n tokens that are no tokens (ImageBind learns one).
+        tokens: per block ``(B, N, C)``, what it gave, in the same graph; empty where the encoder
+            keeps none.
+        queries: per block ``(B * views, heads, n, E)``, from which its weights were computed; None
+            for a block that does not show them, and empty where the encoder keeps none.
+        keys: likewise, ``(B * views, heads, n + extra, E)``.
     """
 
     embedding: Tensor
     weights: tuple[Tensor, ...]
     views: int = 1
     extra: int = 0
+    tokens: tuple[Tensor, ...] = ()
+    queries: tuple[Tensor | None, ...] = ()
+    keys: tuple[Tensor | None, ...] = ()
 
     def between_tokens(self, block: int) -> Tensor:
         """``(B, heads, N, N)``: the weights of one block between the tokens of its layer.
@@ -68,7 +77,7 @@ def explicit_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-    keep: Callable[[Tensor], Tensor] = lambda weights: weights,
+    keep: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda weights, _query, _key: weights,
 ) -> Tensor:
     """``torch.nn.functional.scaled_dot_product_attention`` by its definition.
 
@@ -81,7 +90,8 @@ def explicit_attention(
         is_causal: a query reads the keys up to its own place.
         scale: of the logits; ``E ** -0.5`` if None.
         enable_gqa: several query heads share a key.
-        keep: gets the weights ``(..., N, M)`` and gives what is used in their place.
+        keep: gets the weights ``(..., N, M)`` with the queries and keys that they come from, and
+            gives what is used in the weights' place.
     """
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
@@ -101,7 +111,7 @@ def explicit_attention(
         weights = logits.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0)
     else:
         weights = logits.softmax(-1)
-    weights = keep(weights)
+    weights = keep(weights, query, key)
     if dropout_p:
         weights = nnf.dropout(weights, dropout_p)
     return weights @ value
@@ -121,7 +131,28 @@ def _own_body(function: Any) -> Callable[..., Any]:
 
 
 _SOFTMAX = (torch.softmax, Tensor.softmax, nnf.softmax)
+_PRODUCTS = (
+    *(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm),
+    *(torch.baddbmm, Tensor.baddbmm),
+)
 _MULTI_HEAD = nnf.multi_head_attention_forward
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One attention of a block: weights ``(rows, heads, n, m)``, and what they come from."""
+
+    weights: Tensor
+    query: Tensor | None
+    key: Tensor | None
+
+
+@dataclass
+class BlockRun:
+    """A block that ran: its attentions, and what it gave, ``(rows, n, C)``."""
+
+    shown: list[Shown] = field(default_factory=list)
+    tokens: Tensor | None = None
 
 
 class Recorder(TorchFunctionMode):
@@ -129,9 +160,10 @@ class Recorder(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[list[Tensor]] = []
+        self.found: list[BlockRun] = []
         self.rows, self.count = 0, 0
         self.inside = False
+        self.product: tuple[torch.Size, Tensor, Tensor] | None = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -146,49 +178,70 @@ class Recorder(TorchFunctionMode):
             with self:
                 return _own_body(func)(*args, **given)
         result = func(*args, **given)
-        return self.keep(result) if func in _SOFTMAX else result
+        if func in _PRODUCTS and len(args) > 1 and result.shape[-1] >= self.count:
+            self.product = (result.shape, args[-2], args[-1])
+        if func not in _SOFTMAX:
+            return result
+        known = self.product is not None and self.product[0] == result.shape
+        if self.product is None or not known:
+            return self.keep(result)
+        return self.keep(result, self.product[1], self.product[2].transpose(-2, -1))
 
     def enter(self, tokens: Tensor) -> None:
         """A block begins, with ``(rows, n, C)`` tokens."""
         self.inside, (self.rows, self.count) = True, tokens.shape[:2]
-        self.found.append([])
+        self.product = None
+        self.found.append(BlockRun())
 
-    def keep(self, weights: Tensor) -> Tensor:
+    def leave(self) -> None:
+        """The block ends."""
+        self.inside, self.product = False, None
+
+    def keep(
+        self, weights: Tensor, query: Tensor | None = None, key: Tensor | None = None
+    ) -> Tensor:
         """Keep ``(rows, heads, n, m >= n)`` weights, or the same with other leading axes."""
         shape = weights.shape
         if weights.dim() < 3 or shape[-2] != self.count or shape[-1] < self.count:
             return weights
         if weights.dim() > 4 or shape[0] % self.rows:
             return weights
-        heads = weights if weights.dim() == 4 else weights.view(self.rows, -1, *shape[-2:])
+        heads = self._by_head(weights)
         if len(heads) != self.rows:
             return weights
         if not heads.requires_grad:  # frozen weights: the graph begins here
             heads = heads.detach().requires_grad_(True)
-        self.found[-1].append(heads)
+        parts = [self._by_head(x) if x is not None and x.dim() > 2 else None for x in (query, key)]
+        self.found[-1].shown.append(Shown(heads, *parts))
         return heads.view(shape)
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """``(rows, heads, ...)`` of that or of ``(rows * heads, ...)``."""
+        return x if x.dim() == 4 else x.reshape(self.rows, -1, *x.shape[-2:])
 
 
 @contextmanager
 def recording(
-    blocks: Sequence[nn.Module], tokens_of: Callable[[Any], Tensor]
-) -> Iterator[list[list[Tensor]]]:
+    blocks: Sequence[nn.Module], given: Callable[[Any], Tensor], gave: Callable[[Any], Tensor]
+) -> Iterator[list[BlockRun]]:
     """Record the weights of these blocks while a tower runs inside the ``with`` block.
 
     Args:
         blocks: the tower's blocks.
-        tokens_of: (what a block is given first) -> ``(rows, n, C)``.
+        given: (what a block is given first) -> ``(rows, n, C)``.
+        gave: (what a block gives) -> ``(rows, n, C)``.
 
     Yields:
-        One list per block that ran, of its weights.
+        What every block that ran has shown.
     """
     mode = Recorder()
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mode.enter(tokens_of(args[0] if args else kwargs))
+        mode.enter(given(args[0] if args else kwargs))
 
-    def after(_module: nn.Module, _args: Any, _output: Any) -> None:
-        mode.inside = False
+    def after(_module: nn.Module, _args: Any, output: Any) -> None:
+        mode.leave()
+        mode.found[-1].tokens = gave(output)
 
     handles = []
     try:
@@ -202,20 +255,50 @@ def recording(
             handle.remove()
 
 
-def one_each(found: Sequence[Sequence[Tensor]], blocks: int, who: str) -> tuple[Tensor, ...]:
-    """The weights of every block, where each has exactly one attention.
+def one_each(found: Sequence[BlockRun], blocks: int, who: str) -> tuple[Shown, ...]:
+    """The attention of every block, where each has exactly one.
 
     Raises:
         EncoderError: a block did not run, or showed no weights, or several.
     """
     if len(found) != blocks:
         raise EncoderError(f"{len(found)} of {blocks} blocks of {who} ran while attention was kept")
-    for number, weights in enumerate(found):
-        if len(weights) != 1:
+    for number, run in enumerate(found):
+        if len(run.shown) != 1:
             raise EncoderError(
-                f"block {number} of {who} showed {len(weights)} sets of attention weights between "
-                "its tokens; accepted: one, through torch's scaled_dot_product_attention, "
+                f"block {number} of {who} showed {len(run.shown)} sets of attention weights "
+                "between its tokens; accepted: one, through torch's scaled_dot_product_attention, "
                 "MultiheadAttention or a softmax. Kernels of other libraries hide them: load the "
                 'model with attn_implementation="sdpa" or "eager"'
             )
-    return tuple(weights[0] for weights in found)
+    return tuple(run.shown[0] for run in found)
+
+
+def pass_of(embedding: Tensor, found: Sequence[BlockRun], blocks: int, who: str) -> AttentionPass:
+    """What a tower's blocks have shown, as one pass.
+
+    Args:
+        embedding: ``(B, D)``, computed while they were recorded.
+        found: from :func:`recording`.
+        blocks: how many the tower has.
+        who: the encoder, for messages.
+
+    Raises:
+        EncoderError: as :func:`one_each`.
+    """
+    shown = one_each(found, blocks, who)
+    batch = len(embedding)
+    rows, _, count, keys = shown[0].weights.shape
+    return AttentionPass(
+        embedding,
+        tuple(one.weights for one in shown),
+        views=rows // batch,
+        extra=keys - count,
+        tokens=tuple(
+            run.tokens.reshape(batch, -1, run.tokens.shape[-1])
+            for run in found
+            if run.tokens is not None
+        ),
+        queries=tuple(one.query for one in shown),
+        keys=tuple(one.key for one in shown),
+    )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from mmattrib.errors import EncoderError
-from mmattrib.models.attention import AttentionPass, one_each, recording
+from mmattrib.models.attention import AttentionPass, pass_of, recording
 from mmattrib.models.capabilities import ATTENTION, INPUT_LAYER, require
 from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings, agrees
 from mmattrib.models.turns import turn, uncompiled
@@ -101,22 +101,19 @@ class BlockEncoder(Encoder):
 
         with turn(), uncompiled(self.module):
             with torch.inference_mode(False), torch.enable_grad():
-                with recording(self.blocks, tokens_of) as found:
+                with recording(self.blocks, tokens_of, self.tokens_from) as runs:
                     embedding = self.embed(inputs)
-                weights = one_each(found, len(self.blocks), who)
+                found = pass_of(embedding, runs, len(self.blocks), who)
             with torch.no_grad():
                 whole = self.embed(inputs)
-        if not agrees(embedding, whole, weights[0].dtype):
+        if not agrees(embedding, whole, found.weights[0].dtype):
             difference = float((embedding.detach() - whole).norm(dim=-1).max())
             raise EncoderError(
                 f"the pass that keeps attention gives {who} another embedding than embed() "
                 f"(they differ by {difference:.3g} of length 1), so its weights are not those of "
                 "the model; look for a part that behaves differently from call to call"
             )
-        count = weights[0].shape[2]
-        return AttentionPass(
-            embedding, weights, weights[0].shape[0] // len(inputs), weights[0].shape[3] - count
-        )
+        return found
 
     def tokens_from(self, output: Any) -> Tensor:
         """``(B, N, C)`` tokens of what a block is given or gives.

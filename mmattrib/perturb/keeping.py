@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
@@ -100,7 +100,7 @@ def keep(
 
 def keep_many(
     raw: _Raw,
-    weights: npt.ArrayLike,
+    weights: npt.ArrayLike | Iterator[npt.ArrayLike],
     *,
     axes: Sequence[Axis] | None = None,
     words: Sequence[Word] | None = None,
@@ -115,7 +115,8 @@ def keep_many(
 
     Args:
         raw: a decoded input.
-        weights: ``(R, ...)``, each row as for :func:`keep`.
+        weights: ``(R, ...)``, each row as for :func:`keep`; or an iterator over such rows, which
+            are then taken and checked one at a time, as the inputs are asked for.
         axes: as for :func:`keep`.
         words: as for :func:`keep`.
         fill: as for :func:`keep`.
@@ -126,12 +127,13 @@ def keep_many(
             said at the first input.
         InputError: as for :func:`keep`.
     """
-    return _kept(raw, np.asarray(weights), axes, words, fill, seed, share=True)
+    rows = weights if isinstance(weights, Iterator) else np.asarray(weights)
+    return _kept(raw, rows, axes, words, fill, seed, share=True)
 
 
 def _kept(
     raw: _Raw,
-    weights: npt.NDArray[Any],
+    weights: npt.NDArray[Any] | Iterator[npt.ArrayLike],
     axes: Sequence[Axis] | None,
     words: Sequence[Word] | None,
     fill: str | None,
@@ -139,16 +141,26 @@ def _kept(
     share: bool,
 ) -> Iterator[_Raw]:
     chosen = _fill_of(raw, fill)
-    if weights.ndim == 0:
+    rows: Iterable[FloatArray]
+    if isinstance(weights, Iterator):
+        rows = (_checked(row, raw, chosen) for row in weights)
+    elif weights.ndim == 0:
         raise OptionError(f"{raw.name}: got one number for weights of many inputs; give rows.")
-    rows = checked(weights, raw.name)
-    if not chosen.soft and not is_hard(rows):
+    else:
+        rows = _checked(weights, raw, chosen)
+    keeper = _keeper(raw, axes, words, chosen, seed, share)
+    return (cast(_Raw, keeper(row)) for row in rows)
+
+
+def _checked(weights: npt.ArrayLike, raw: RawInput, fill: Fill[Any]) -> FloatArray:
+    """Weights in [0, 1], and hard ones where the fill takes no others."""
+    found = checked(weights, raw.name)
+    if not fill.soft and not is_hard(found):
         raise OptionError(
             f"{raw.name}: this fill takes weights of 0 or 1 alone; top_weights makes them of "
             f"scores. Soft weights of a caption are taken by {_TOKEN_FILLS}."
         )
-    keeper = _keeper(raw, axes, words, chosen, seed, share)
-    return (cast(_Raw, keeper(row)) for row in rows)
+    return found
 
 
 def _fill_of(raw: RawInput, fill: str | None) -> Fill[Any]:

@@ -56,6 +56,7 @@ def check_attention(check: Check, inputs: EncoderInputs, embedding: Tensor) -> N
     valid = encoder.grid(inputs, encoder.num_layers - 1).valid
     for block, weights in enumerate(found.weights):
         _check_weights(check, weights.detach().float().cpu(), valid, found, block)
+    _check_factors(check, found)
     direction = normal([embedding.shape[1]], check.generator).to(embedding)
     with torch.enable_grad():
         slopes = torch.autograd.grad(
@@ -66,6 +67,12 @@ def check_attention(check: Check, inputs: EncoderInputs, embedding: Tensor) -> N
         check.fail("embedding has NaN or infinite gradients with respect to attention")
     if not any(bool(slope.any()) for slope in known):
         check.fail("attention is not what the embedding was computed from: its gradient is zero")
+    for block, tokens in enumerate(found.tokens):
+        check.close(
+            tokens,
+            check.call(f"prefix at layer {block}", encoder.prefix, inputs, block),
+            f"embed_with_attention gives other tokens of block {block} than prefix",
+        )
     laid = check.call("attention", encoder.attention, inputs)
     for block, weights in enumerate(laid):
         expected = (*valid.shape, valid.shape[1])
@@ -102,6 +109,44 @@ def _check_weights(
     unread = queries[..., None] & ~real[:, None, None, :]
     if float(weights[..., :count][unread.expand(*weights.shape[:3], count)].sum()) > 1e-3:
         check.fail(f"attention of block {block} reads tokens that the grid calls padding")
+
+
+def _check_factors(check: Check, found: AttentionPass) -> None:
+    """Queries and keys have their shapes, and the weights are what their products make of them."""
+    for block, (query, key) in enumerate(zip(found.queries, found.keys, strict=True)):
+        if query is None or key is None:
+            continue
+        weights = found.weights[block].detach().float().cpu().double()
+        shapes = (*weights.shape[:3], query.shape[-1]), (*weights.shape[:2], weights.shape[3])
+        if tuple(query.shape) != shapes[0] or tuple(key.shape) != (*shapes[1], query.shape[-1]):
+            check.fail(
+                f"attention of block {block} comes with queries {tuple(query.shape)} and keys "
+                f"{tuple(key.shape)}; accepted: {shapes[0]} and {(*shapes[1], query.shape[-1])}"
+            )
+        q, k = (part.detach().float().cpu().double() for part in (query, key))
+        if _unexplained(weights, q @ k.mT, found.views) > max(0.01, 100 * check.rtol):
+            check.fail(
+                f"attention of block {block} comes with queries and keys that its weights were "
+                "not computed from"
+            )
+
+
+def _unexplained(weights: Tensor, products: Tensor, views: int) -> float:
+    """The part of what tells two inputs' log weights apart that their products do not, 0 to 1.
+
+    A softmax takes off a number per query, an encoder may scale the products and add what depends
+    on places alone; the difference of two inputs has neither of the latter.
+    """
+    read = (weights[0] > 1e-6) & (weights[views] > 1e-6)
+    shares = read / read.sum(-1, keepdim=True).clamp_min(1)
+    logs = weights.clamp_min(1e-6).log()
+    centred = []
+    for values in (logs[0] - logs[views], products[0] - products[views]):
+        known = values.where(read, 0.0)
+        centred.append((known - (known * shares).sum(-1, keepdim=True)).where(read, 0.0))
+    found, expected = centred
+    scale = (found * expected).sum() / expected.square().sum().clamp_min(1e-30)
+    return float((found - scale * expected).norm() / found.norm().clamp_min(1e-30))
 
 
 def check_input_gradient(check: Check, inputs: EncoderInputs) -> None:

@@ -16,19 +16,39 @@ from toy_encoders import RAWS, ToyAudio, ToyEncoder, ToyImage, ToyText
 
 import mmattrib as mm
 from mmattrib.errors import OptionError
-from mmattrib.methods import Side, SideScores, guide_of
+from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.methods.options import limits_of
+from mmattrib.models import ATTENTION
 from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
 from mmattrib.testing import check_method
 from mmattrib.types import RawAudio, RawImage, RawInput, RawText
 
-TOYS: dict[str, Callable[[], ToyEncoder]] = {"image": ToyImage, "audio": ToyAudio, "text": ToyText}
+
+class AttendingImage(ToyImage):
+    capabilities = frozenset({ATTENTION})
+
+
+class AttendingAudio(ToyAudio):
+    capabilities = frozenset({ATTENTION})
+
+
+class AttendingText(ToyText):
+    capabilities = frozenset({ATTENTION})
+
+
+TOYS: dict[str, Callable[[], ToyEncoder]] = {
+    "image": AttendingImage,
+    "audio": AttendingAudio,
+    "text": AttendingText,
+}
 
 pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
 
 
-ONCE = [pytest.param(n, marks=[pytest.mark.slow] * n.startswith("descent-")) for n in NAMES]
-"""Descents share their code: a second pair or a second model of each is a longer test."""
+SHARED = ("descent-", "attention-rollout", "grad-eclip")
+ONCE = [pytest.param(n, marks=[pytest.mark.slow] * n.startswith(SHARED)) for n in NAMES]
+"""Descents share their code, and so do methods that read attention (`chefer` and `legrad` stand for
+them): a second pair or a second model of each is a longer test."""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,7 +94,13 @@ def paired(explained: str, guide: str) -> Side:
     return replace(first, guide=second.guide, other=other)
 
 
-SIDES = [paired("text", "image"), paired("image", "text")]
+SIDES = [paired("text", "image"), paired("image", "text"), paired("audio", "text")]
+
+
+def explained(method: Method, number: int) -> SideScores:
+    """One of the sides at the layer that the method takes when none is asked for."""
+    side = SIDES[number]
+    return method(side.at(method.default_layer(side.encoder)))
 
 
 def other_value(name: str, value: Any, options: Any) -> Any:
@@ -100,7 +126,7 @@ def _changes() -> Iterator[Any]:
 
 @cache
 def usual(name: str, number: int) -> SideScores:
-    return mm.load_method(name, **quick(name))(SIDES[number])
+    return explained(mm.load_method(name, **quick(name)), number)
 
 
 @pytest.mark.parametrize(("name", "option"), list(_changes()))
@@ -109,8 +135,8 @@ def test_every_option_acts_but_those_that_bound_memory(name: str, option: str) -
     value = getattr(base.options, option)
     if limits_of(base.options, option).resource:
         changed = type(base).build(**{**quick(name), option: 2 if value == 1 else 1})
-        for number, side in enumerate(SIDES):
-            before, after = usual(name, number).scores, changed(side).scores
+        for number in range(len(SIDES)):
+            before, after = usual(name, number).scores, explained(changed, number).scores
             assert float((after - before).norm()) <= 1e-3 * float(before.norm())
         return
     value = other_value(option, value, base.options)
@@ -123,7 +149,7 @@ def test_every_option_acts_but_those_that_bound_memory(name: str, option: str) -
     assert changed.describe()[option] == value
 
     def acts(number: int) -> bool:
-        before, after = usual(name, number), changed(SIDES[number])
+        before, after = usual(name, number), explained(changed, number)
         same = torch.equal(after.scores, before.scores)
         return not same or after.diagnostics != before.diagnostics
 

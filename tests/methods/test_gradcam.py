@@ -13,6 +13,7 @@ from toy_encoders import ToyAudio, ToyEncoder, ToyImage, ToyText, captions, pict
 
 import mmattrib as mm
 from mmattrib.engine import Guide
+from mmattrib.errors import OptionError
 from mmattrib.methods import Side, SideScores
 from mmattrib.methods.gradcam import GradCAM
 
@@ -194,3 +195,18 @@ def test_tiny_is_explained_in_every_modality(
         assert np.array_equal(side.token_scores, positive, equal_nan=True)
         assert side.diagnostics["clean_cosine"] == pytest.approx(found.similarity, abs=1e-5)
         assert side.diagnostics["warnings"] == []
+
+
+def test_the_tokens_that_the_last_block_reads() -> None:
+    encoder = ToyImage()
+    method = GradCAM.build(place="last-block")
+    assert GradCAM.build().default_layer(encoder) == encoder.default_layer == 0
+    assert method.default_layer(encoder) == 1
+    late = make_side("image", 1)
+    assert torch.equal(explain(late, place="last-block").scores, explain(late).scores)
+    with pytest.raises(OptionError, match=r"'last-block' is layer 1 .* layer 0 was asked for"):
+        explain(make_side("image", 0), place="last-block")
+    tiny = mm.load_backbone("tiny")
+    image = np.zeros((96, 96, 3), np.uint8)
+    found = mm.attribute(tiny, image=image, text="a dog", method="grad-cam", place="last-block")
+    assert found["image"].layer == found["text"].layer == 4

@@ -236,3 +236,49 @@ def test_inputs_take_another_tensor_and_stay_as_they_were() -> None:
     assert other.raw == inputs.raw
     with pytest.raises(OptionError, match="have no 'y'; they have x"):
         inputs.with_tensor("y", inputs["x"])
+
+
+@pytest.mark.parametrize("way", ["softmax", "fused", "torch's own", "torch's own, shown"])
+def test_queries_keys_and_tokens_stand_beside_the_weights(way: str) -> None:
+    """Whichever way a block attends: its weights are the softmax of its queries and keys."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.MultiheadAttention(16, 2, batch_first=True, add_bias_kv=True)
+
+        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            if way.startswith("torch"):
+                return x + self.inner(x, x, x, need_weights=way.endswith("shown"))[0]
+            q, k, v = (x @ w.T for w in self.inner.in_proj_weight.chunk(3))
+            return x + nnf.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+
+    encoder = Attends()
+    if way != "softmax":
+        encoder.module.blocks = nn.ModuleList(Attention() for _ in range(2))
+        encoder.blocks = list(encoder.module.blocks)
+    inputs = encoder.preprocess(pictures())
+    with encoder.frozen():
+        found = encoder.embed_with_attention(inputs)
+        for block, (query, key) in enumerate(zip(found.queries, found.keys, strict=True)):
+            assert query is not None
+            assert key is not None
+            logits = query @ key.mT
+            scaled = way == "torch's own, shown"  # it scales its queries
+            factor = 1.0 if scaled else query.shape[-1] ** -0.5
+            torch.testing.assert_close((factor * logits).softmax(-1), found.weights[block])
+            torch.testing.assert_close(found.tokens[block], encoder.prefix(inputs, block))
+
+
+def test_a_softmax_of_another_thing_than_a_product_shows_no_queries() -> None:
+    encoder = Attends()
+    block: Any = encoder.blocks[1]
+
+    def forward(x: Tensor, mask: Any = None) -> Tensor:
+        distance = -torch.cdist(x, x)
+        return x + distance.softmax(-1) @ x
+
+    block.forward = forward
+    with encoder.frozen():
+        found = encoder.embed_with_attention(encoder.preprocess(pictures()))
+    assert [query is None for query in found.queries] == [False, True, False]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -69,6 +70,25 @@ def test_many_weights_give_what_each_gives_alone(kind: str, fill: str) -> None:
     for row, found in zip(rows, many, strict=True):
         alone = keep(raw, row, fill=fill, seed=4, **options)
         np.testing.assert_array_equal(content(found), content(alone))
+
+
+@pytest.mark.parametrize("kind", list(FILLS))
+def test_rows_of_an_iterator_are_taken_and_checked_as_they_are_asked_for(kind: str) -> None:
+    raw, options, shape = case(kind)
+    rows = np.random.default_rng(1).random((3, *shape)) > 0.5
+    taken = []
+
+    def each() -> Iterator[Any]:
+        for number, row in enumerate([*rows, np.full(shape, 1.5)]):
+            taken.append(number)
+            yield row
+
+    many = keep_many(raw, each(), seed=4, **options)
+    for number, expected in enumerate(keep_many(raw, rows, seed=4, **options)):
+        assert taken == list(range(number))
+        np.testing.assert_array_equal(content(next(many)), content(expected))
+    with pytest.raises(OptionError, match=r"\[0, 1\]"):
+        next(many)
 
 
 @pytest.mark.parametrize(("kind", "fill"), CASES)

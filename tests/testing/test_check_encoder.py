@@ -255,6 +255,20 @@ class HalfAttention(Attends):
         return replace(found, weights=found.weights[1:])
 
 
+class ShuffledKeys(Attends):
+    """Keys of other tokens than the weights are of."""
+
+    def embed_with_attention(self, inputs: EncoderInputs) -> AttentionPass:
+        found = super().embed_with_attention(inputs)
+        return replace(found, keys=tuple(k.flip(2) for k in found.keys if k is not None))
+
+
+class ShiftedTokens(Attends):
+    def embed_with_attention(self, inputs: EncoderInputs) -> AttentionPass:
+        found = super().embed_with_attention(inputs)
+        return replace(found, tokens=tuple(tokens + 0.1 for tokens in found.tokens))
+
+
 class OtherInput(SoundInput):
     """Gives other cells than the embedding of cells takes."""
 
@@ -331,6 +345,8 @@ FAULTS: dict[str, tuple[Callable[[], Encoder], str]] = {
     "attention cut off": (CutsAttention, "not what the embedding was computed from"),
     "attention not probabilities": (SumsToTwo, r"block 0 sums to 2 to 2"),
     "attention of some blocks": (HalfAttention, "2 blocks of 3"),
+    "attention of other keys": (ShuffledKeys, "block 0 comes with queries and keys that"),
+    "attention with other tokens": (ShiftedTokens, "other tokens of block 0 than prefix"),
     "input misplaced": (OtherInput, r"suffix\(prefix\(x, -2\)"),
     "input half as steep": (HalfSlope, r"gives (1\.[89]\d*|2) times its slope"),
     "(L, B, D) not turned": (lambda: ToyImage(tokens_first=True), r"prefix at layer -1 gave .13"),
