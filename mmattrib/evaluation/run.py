@@ -369,8 +369,8 @@ def run(
                 state.give_up(task, found)
             else:
                 raise found
-    found = state.collector.results(labels, plan.describe())
-    state.outcome.results = replace(found, left_out=state.left_out)
+    results = state.collector.results(labels, plan.describe())
+    state.outcome.results = replace(results, left_out=state.left_out)
     return state.outcome
 
 
