@@ -44,6 +44,19 @@ def test_the_workflow_runs_the_same_script_on_each_python_and_nothing_else() -> 
     assert job["strategy"]["matrix"]["python"] == named
 
 
+def test_the_workflow_of_the_hub_is_started_by_hand_and_runs_what_contributing_says() -> None:
+    workflow = _read(".github/workflows/hub.yml")
+    assert list(workflow[True]) == ["workflow_dispatch"], "`on`, which YAML reads as true"
+    (job,) = workflow["jobs"].values()
+    command = job["steps"][-1]["run"]
+    assert command == ".venv/bin/pytest -n 0 -m hub tests/hub"
+    assert f"`{command}`" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert {path.name for path in (ROOT / ".github" / "workflows").iterdir()} == {
+        "ci.yml",
+        "hub.yml",
+    }
+
+
 def test_hooks_fetch_nothing_and_call_the_checks_of_the_ci_script() -> None:
     repositories = _read(".pre-commit-config.yaml")["repos"]
     assert [repository["repo"] for repository in repositories] == ["local"]

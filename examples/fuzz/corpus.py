@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -44,11 +46,47 @@ def build() -> dict[str, bytes]:
     made["pairs.csv"] = (
         b'id,image,text,boxes,kind\na,a.png,"a dog, loud",1 1 9 9,x\nb,a.png,cat,,\n'
     )
+    made |= _indices()
     made |= _explanations()
     made["weights.safetensors"] = _checkpoint()
     made["store.jsonl"] = _store()
     made |= _dicom()
     return made
+
+
+def _indices() -> dict[str, bytes]:
+    """Indices of data sets in their layouts, each of a picture or a sound that is called ``a``."""
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 9], "label_text": "a dog"}
+    image = {"id": 1, "file_name": "a.png", "path": "a.png", "width": 40, "height": 40}
+    coco = {"images": [image], "categories": [{"id": 1, "name": "dog"}], "annotations": [box]}
+    runs = {"size": [40, 40], "counts": [100, 50, 1450]}
+    found = {"a": {"img_size": [40, 40], "Edema": [[[1, 1], [9, 1], [9, 9]]], "Mass": runs}}
+    row = {"image": "a.png", "text": "a dog", "boxes": [[1, 1, 9, 9]], "spans": "2 5"}
+    xml = (
+        "<annotation><size><width>40</width><height>40</height></size><object><name>4</name>"
+        "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+        "</annotation>"
+    )
+    return {
+        "rows.jsonl": f"{json.dumps(row)}\n".encode() * 2,
+        "radiographs.json": json.dumps(coco).encode(),
+        "frames.json": json.dumps(
+            [{"file": "a", "class": "dog", "bbox": [[0, 0, 0.5, 1]]}]
+        ).encode(),
+        "findings.json": json.dumps(found).encode(),
+        "events.tsv": b"filename\tonset\toffset\tevent_label\na.wav\t0.1\t0.3\tDog\n",
+        "phrases.xml": xml.encode(),
+        "sentences.txt": b"[/EN#4/animals A dog] runs in [/EN#5/scene the park] .\n",
+        "shard.tar": _saved(_shard),
+    }
+
+
+def _shard(file: io.BytesIO) -> None:
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, data in (("a.png", _picture("png")), ("a.txt", b"a dog"), ("a.json", b"{}")):
+            head = tarfile.TarInfo(name)
+            head.size = len(data)
+            tar.addfile(head, io.BytesIO(data))
 
 
 def _saved(write: Callable[[io.BytesIO], object]) -> bytes:

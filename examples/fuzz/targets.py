@@ -119,6 +119,46 @@ def pairs(bench: Bench, rng: Rng) -> None:
         repr(sample)
 
 
+INDICES: Mapping[str, tuple[str, str]] = {
+    "rows.jsonl": ("manifest", "path"),
+    "shard.tar": ("webdataset", "path"),
+    "radiographs.json": ("ms-cxr", "annotations"),
+    "frames.json": ("vgg-ss", "annotations"),
+    "findings.json": ("chexlocalize", "annotations"),
+    "events.tsv": ("desed", "annotations"),
+    "phrases.xml": ("flickr30k-entities", ""),
+    "sentences.txt": ("flickr30k-entities", ""),
+}
+"""File of the corpus -> the data set whose index it is, and the option that names it."""
+
+
+def indices(bench: Bench, rng: Rng) -> None:
+    """An index of a data set, or a shard."""
+    for place in ("a.png", "frames/a.png", "a.wav", "audio/a.wav"):
+        path = bench.folder / place
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bench.corpus["picture.png" if path.suffix == ".png" else "sound.wav"])
+    name = sorted(INDICES)[int(rng.integers(len(INDICES)))]
+    (data, option), path = INDICES[name], bench.file(_starts(name), rng)
+    options: dict[str, Any] = {option: path} if option else {"folder": bench.folder}
+    if data in ("ms-cxr", "vgg-ss", "chexlocalize"):
+        options["folder"] = bench.folder
+    if data == "desed":
+        options["audio"] = bench.folder
+    if not option:
+        for own, place in (
+            ("phrases.xml", "Annotations/a.xml"),
+            ("sentences.txt", "Sentences/a.txt"),
+        ):
+            target = bench.folder / place
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(path.read_bytes() if own == name else bench.corpus[own])
+    found = mm.load_dataset(data, **options)
+    found.fingerprint()
+    for sample in itertools.islice(found, 3):
+        repr(sample)
+
+
 def store(bench: Bench, rng: Rng) -> None:
     """A file that an evaluation goes on from."""
     path = bench.file(_starts("store."), rng)
@@ -275,6 +315,7 @@ TARGETS: dict[str, Callable[[Bench, Rng], None]] = {
     "array files": array_file,
     "caption files": text_file,
     "folders of pairs": pairs,
+    "indices of data sets": indices,
     "evaluation stores": store,
     "checkpoints": checkpoint,
     "plans": plan,

@@ -81,7 +81,7 @@ def _row(axes: Sequence[Any], model: mm.Backbone, sample: Sample, shown: bool) -
         )["image"]
         scores = np.maximum(found.scores, 0)
         if shown:
-            axis.imshow(mm.io.load("image", sample.inputs["image"]).pixels)
+            axis.imshow(mm.io.load_image(sample.inputs["image"]).pixels)
         axis.imshow(
             scores / max(float(scores.max()), 1e-9), cmap="inferno", alpha=0.6 if shown else 1
         )

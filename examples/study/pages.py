@@ -10,7 +10,8 @@ import gzip
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
@@ -21,13 +22,24 @@ from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, label
 from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
 from mmattrib.errors import OptionError
-from mmattrib.evaluation import Results, View, against, load_results, markdown
+from mmattrib.evaluation import (
+    Results,
+    View,
+    against,
+    load_results,
+    load_retrained,
+    markdown,
+)
 from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers, bootstrap_interval
 
 ROOT: Final = Path(__file__).parents[2]
 RAW: Final = Path(__file__).parent / "raw"
-PAGES: Final = (ROOT / "docs" / "method.md", Path(__file__).parent / "results.md")
+PAGES: Final = (
+    ROOT / "docs" / "method.md",
+    ROOT / "docs" / "roar.md",
+    Path(__file__).parent / "results.md",
+)
 SHIPPED: Final = ("shipped",)
 OURS: Final = "ca-m2ib"
 ZERO: Final = "ca-m2ib around zero"
@@ -45,6 +57,12 @@ def raw(name: str) -> Results:
     Raises:
         OptionError: there are none under this name.
     """
+    with _unpacked(name) as plain:
+        return load_results(plain)
+
+
+@contextmanager
+def _unpacked(name: str) -> Iterator[Path]:
     path = RAW / f"{name}.jsonl.gz"
     if not path.is_file():
         known = ", ".join(sorted(p.name.removesuffix(".jsonl.gz") for p in RAW.glob("*.gz")))
@@ -52,7 +70,13 @@ def raw(name: str) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, "results.jsonl")
         plain.write_bytes(gzip.decompress(path.read_bytes()))
-        return load_results(plain)
+        yield plain
+
+
+def retraining() -> str:
+    """ROAR+ of every method on `tiny`."""
+    with _unpacked("roar") as plain:
+        return load_retrained(plain).table().rstrip("\n")
 
 
 def everything(
@@ -342,6 +366,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "photographs, layers": photograph_layers,
     "photographs, guidance": guidance_by_frequency,
     "nothing shared": nothing_shared,
+    "retraining": retraining,
     "ablation": ablation,
     "kept, means": kept_means,
     "kept, all": partial(kept_against_price, (), RANKED),

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_MASKED: Final = -1e4
+from mmattrib.evaluation.retraining import contrastive_loss as infonce
+
 _PROTOTYPE_SEED: Final = 20
 
 
@@ -54,12 +55,4 @@ def contrastive_loss(a: Tensor, b: Tensor, log_scale: Tensor, overlap: Tensor) -
     `overlap` (B, B) counts the classes that row i of `a` and row j of `b` share: a negative that
     shares as many as the match is no negative, and is left out.
     """
-    own = torch.arange(len(a))
-    logits = a @ b.T * log_scale.clamp(max=4.0).exp()
-    matched = overlap.diagonal()
-    rows = overlap >= matched[:, None]
-    columns = overlap >= matched[None, :]
-    rows[own, own] = columns[own, own] = False
-    forward = F.cross_entropy(logits.masked_fill(rows, _MASKED), own)
-    backward = F.cross_entropy(logits.masked_fill(columns, _MASKED).T, own)
-    return (forward + backward) / 2
+    return infonce(a, b, log_scale.clamp(max=4.0).exp(), overlap)

@@ -145,3 +145,11 @@ def checked_device(device: str) -> str:
             f"--device {device} cannot be used here ({reason}); accepted: {', '.join(here)}"
         ) from error
     return device
+
+
+def named_method(text: str) -> tuple[str, dict[str, Any]]:
+    """A method with its options from ``NAME`` or ``NAME:KEY=VALUE,...``."""
+    name, colon, rest = text.partition(":")
+    if colon and not rest:
+        raise OptionError(f"--method {text} ends in a colon; write it like {name}:beta=1")
+    return name, parse_options(rest.split(",") if rest else (), f"--method {name}:")

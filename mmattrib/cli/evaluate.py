@@ -120,7 +120,13 @@ def _with_how(function: _F) -> _F:
             ),
             click.option(
                 "--jobs", type=click.IntRange(min=1), default=1, show_default=True,
-                help="Processes to share the work.",
+                help="Workers to share the work; no number depends on it but the seconds.",
+            ),
+            click.option(
+                "--engine", type=click.Choice(["serial", "processes", "ray"]),
+                help="What the workers are: this process alone, processes on this machine, or "
+                "workers of Ray on one machine or many (extra `ray`), of which --device is then "
+                "the device. Default: processes where --jobs is above 1.",
             ),
             click.option(
                 "--out", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
@@ -178,14 +184,17 @@ def evaluate(
     methods = parse_methods(given["method"], layers, given["config"])
     _check_baseline(baseline, methods)
 
-    from mmattrib.evaluation import View
+    from mmattrib.evaluation import View, executor_for
     from mmattrib.evaluation import evaluate as measure
     from mmattrib.evaluation.tidy import check_parquet
 
     if any(path.suffix.lower() == ".parquet" for path in out):
         check_parquet()
+    far = given["engine"] == "ray"  # the device is then that of its workers
+    executor = executor_for(given["jobs"], given["engine"], given["device"] if far else None)
     with contained():  # models, methods and metrics of others may print
-        backbones, datasets = load_models(models, given["device"]), open_datasets(data)
+        backbones = load_models(models, None if far else given["device"])
+        datasets = open_datasets(data)
         found = measure(
             backbones,
             datasets,
@@ -196,7 +205,7 @@ def evaluate(
             seed=given["seed"] or 0,
             limit=given["limit"],
             resume=resume,
-            jobs=given["jobs"],
+            engine=executor,
         )
     view = View(baseline=baseline, errors=error)  # type: ignore[arg-type]
     report = found.report(view, layout)  # type: ignore[arg-type]

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "mmattrib.cli.evaluate:evaluate",
     "tune": "mmattrib.cli.tune:tune",
     "reproduce": "mmattrib.cli.reproduce:reproduce",
+    "roar": "mmattrib.cli.roar:roar",
     "calibrate": "mmattrib.cli.calibrate:calibrate",
     **{f"{kind}s": f"mmattrib.cli.listing:{kind}s" for kind in KINDS if kind != "command"},
     "plugins": "mmattrib.cli.listing:plugins",

@@ -52,13 +52,21 @@ class Dataset(ABC):
 
     def following(self, number: int) -> Iterator[Sample]:
         """The samples behind number ``number``, then those before it, once round."""
-        for at, sample in enumerate(self, self.first):
+        for at, sample in enumerate(self._again(), self.first):
             if at > number:
                 yield sample
-        for at, sample in enumerate(self, self.first):
+        for at, sample in enumerate(self._again(), self.first):
             if at >= number:
                 return
             yield sample
+
+    def _again(self) -> Iterator[Sample]:
+        """The samples once more, for :meth:`following`: nothing is told that was told before."""
+        return iter(self)
+
+    def tell(self) -> None:
+        """Warn of what the last pass left out, unless that was told before."""
+        return None
 
     def head(self, limit: int) -> Dataset:
         """The first ``limit`` samples; of a stream that is made as it is needed, so many.
@@ -179,11 +187,11 @@ class Samples(Dataset):
         for sample in self.samples:
             digest.update(repr((sample.id, sorted(sample.truth))).encode())
             for side, given in sorted(sample.inputs.items()):
-                digest.update(f"{side}:{_input_hash(side, given)}".encode())
+                digest.update(f"{side}:{input_hash(side, given)}".encode())
         return {"samples": len(self.samples), "sha256": digest.hexdigest()}
 
 
-def _input_hash(side: str, given: Any) -> str:
+def input_hash(side: str, given: Any) -> str:
     """What an input holds, as a hash; one that cannot be read has one too."""
     from mmattrib.io import content_hash, load
 
@@ -225,7 +233,13 @@ class First(Dataset):
     def __iter__(self) -> Iterator[Sample]:
         from itertools import islice
 
-        return islice(iter(self.inner), self.limit)
+        yield from islice(iter(self.inner), self.limit)
+        self.inner.tell()
+
+    def _again(self) -> Iterator[Sample]:
+        from itertools import islice
+
+        return islice(self.inner._again(), self.limit)
 
     def size(self) -> int | None:
         known = self.inner.size()

@@ -1,7 +1,7 @@
 """Photographs in COCO's layout, with the outlines of what they show.
 
-``instances.json`` holds pictures, categories and annotations (polygons or uncompressed run
-lengths), ``captions.json`` the captions; in COCO's own releases they are
+``instances.json`` holds pictures, categories and annotations (polygons, or run lengths in either of
+COCO's forms), ``captions.json`` the captions; in COCO's own releases they are
 ``annotations/instances_val2017.json`` and ``annotations/captions_val2017.json``, beside the folder
 ``val2017``. Lin et al. 2014, Microsoft COCO: Common Objects in Context.
 """
@@ -17,16 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-import numpy as np
-
 from mmattrib.datasets.base import Dataset
+from mmattrib.datasets.regions import Outlines, check_picture_size, polygon, run_lengths
 from mmattrib.errors import InputError, OptionError
 from mmattrib.files import is_file, is_folder
 from mmattrib.plugins.hookspecs import Register, hookimpl
-from mmattrib.samples import MaskRegion, Part, Region, Sample, SpanRegion, Truth
+from mmattrib.samples import Part, Sample, SpanRegion, Truth
 
 if TYPE_CHECKING:
-    from mmattrib.types import Attribution, BoolArray, JSONValue
+    from mmattrib.types import JSONValue
 
 Texts: TypeAlias = Literal["categories", "captions"]
 
@@ -35,9 +34,6 @@ TEMPLATE: Final = "a photo of a {}"
 
 MAX_BYTES: Final = 2**30
 """Of an index: the largest of COCO's own has 450 MB."""
-
-MAX_PIXELS: Final = 2**27
-"""Of a picture: a bound on the mask that is made of its outlines."""
 
 SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
     "person": (
@@ -253,46 +249,6 @@ class _Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class Outlines(Region):
-    """Polygons and run lengths on a picture, filled when a map is scored against them.
-
-    Attributes:
-        shapes: polygons as x and y in turn, or ``{"counts": run lengths, "size": [h, w]}``.
-        size: height and width of the picture.
-    """
-
-    shapes: tuple[Any, ...]
-    size: tuple[int, int]
-
-    def mask(self) -> BoolArray:
-        """``(h, w)`` bool: a pixel belongs to it where any shape covers it."""
-        from PIL import Image, ImageDraw
-
-        height, width = self.size
-        canvas = Image.new("1", (width, height))
-        draw = ImageDraw.Draw(canvas)
-        runs = np.zeros(self.size, dtype=bool)
-        for shape in self.shapes:
-            if isinstance(shape, dict):
-                runs |= _run_lengths(shape["counts"], self.size)
-            else:
-                draw.polygon(list(zip(shape[::2], shape[1::2], strict=True)), fill=1)
-        filled: BoolArray = runs | np.asarray(canvas)
-        return filled
-
-    def on(self, attribution: Attribution) -> BoolArray:
-        return MaskRegion(self.mask()).on(attribution)
-
-
-def _run_lengths(counts: Sequence[int], size: tuple[int, int]) -> BoolArray:
-    """COCO's uncompressed run lengths: off and on in turn, column by column."""
-    values = np.arange(len(counts)) % 2 == 1
-    flat: BoolArray = np.repeat(values, counts)
-    mask: BoolArray = flat.reshape(size[::-1]).T
-    return mask
-
-
-@dataclass(frozen=True, eq=False)
 class _Object:
     """All of one category in one photograph."""
 
@@ -340,11 +296,7 @@ def _picture(entry: Mapping[str, Any]) -> _Picture:
     found = _Picture(
         int(entry["id"]), str(entry["file_name"]), int(entry["height"]), int(entry["width"])
     )
-    if min(found.height, found.width) < 1 or found.height * found.width > MAX_PIXELS:
-        raise InputError(
-            f"picture {found.number} has {found.height} x {found.width} pixels; accepted: 1 to "
-            f"{MAX_PIXELS} in all"
-        )
+    check_picture_size(found.height, found.width, f"picture {found.number}")
     if Path(found.file).name != found.file:
         raise InputError(f"picture {found.number} lies outside of its folder: {found.file!r}")
     return found
@@ -353,20 +305,8 @@ def _picture(entry: Mapping[str, Any]) -> _Picture:
 def _shapes(annotation: Mapping[str, Any], size: tuple[int, int]) -> list[Any]:
     given, where = annotation["segmentation"], f"annotation {annotation.get('id')}"
     if isinstance(given, dict):
-        counts = given["counts"]
-        if not isinstance(counts, list) or sum(map(int, counts)) != size[0] * size[1]:
-            raise InputError(
-                f"{where} has run lengths that are compressed or do not fill the picture; "
-                "accepted: polygons, and lists of run lengths"
-            )
-        if min(map(int, counts)) < 0:
-            raise InputError(f"{where} has a run length below 0")
-        return [{"counts": [int(count) for count in counts]}]
-    polygons = [tuple(float(number) for number in polygon) for polygon in given]
-    for polygon in polygons:
-        if len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
-            raise InputError(f"{where} has a polygon that is not three points or more")
-    return polygons
+        return [run_lengths(given, size, where)]
+    return [polygon(points, where) for points in given]
 
 
 def _captions(index: Mapping[str, Any], path: Path) -> dict[int, list[str]]:

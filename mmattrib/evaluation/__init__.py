@@ -8,9 +8,12 @@ from __future__ import annotations
 from mmattrib.evaluation.candidates import Candidate, Variant
 from mmattrib.evaluation.executors import Executor, Processes, Serial, executor_for
 from mmattrib.evaluation.models import LiveModel, ModelSource, NamedModel
+from mmattrib.evaluation.progress import Outcome
 from mmattrib.evaluation.references import Chance, OcclusionOracle
 from mmattrib.evaluation.results import Column, Problem, Results, load_results
-from mmattrib.evaluation.run import Outcome, Plan, evaluate, make_plan, run
+from mmattrib.evaluation.roar import remove_and_retrain
+from mmattrib.evaluation.roar_results import Retrained, RoarResults, load_retrained
+from mmattrib.evaluation.run import Plan, evaluate, make_plan, run
 from mmattrib.evaluation.sheets import Cell, Report, Table
 from mmattrib.evaluation.statistics import Difference, bootstrap_interval, compare
 from mmattrib.evaluation.store import Store
@@ -35,6 +38,8 @@ __all__ = [
     "Processes",
     "Report",
     "Results",
+    "Retrained",
+    "RoarResults",
     "Serial",
     "Store",
     "Table",
@@ -46,8 +51,10 @@ __all__ = [
     "evaluate",
     "executor_for",
     "load_results",
+    "load_retrained",
     "make_plan",
     "markdown",
     "numbers",
+    "remove_and_retrain",
     "run",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from mmattrib.explain import Explained, Failure, explain, explain_some
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
-from mmattrib.preparing import Prepared, prepare
+from mmattrib.preparing import Prepared, prepare, side_encoder
 from mmattrib.samples import Sample
 from mmattrib.types import Attribution
 
@@ -63,6 +63,11 @@ class Context:
     fingerprints: Mapping[str, str]
     candidates: Mapping[str, Candidate]
     metrics: Mapping[str, Metric]
+
+    def settled(self, device: str) -> Context:
+        """The same with every model on a device; for a process that has a copy of its own."""
+        moved = {label: source.settle(device) for label, source in self.backbones.items()}
+        return replace(self, backbones=moved)
 
     def measure(self, task: Task) -> list[SampleRow]:
         """One row for each sample of a task."""
@@ -150,8 +155,15 @@ class _Model:
     def inputs(self) -> EncoderInputs:
         return self._seen.found.inputs[self._side]
 
-    def guide_embedding(self) -> torch.Tensor:
-        return self._seen.found.embeddings[self._guide]
+    def guide_embedding(self, guide: Any | None = None) -> torch.Tensor:
+        """``(D,)``, of the pair's own guide or of another in its place."""
+        if guide is None:
+            return self._seen.found.embeddings[self._guide]
+        raws = self._seen.found.explanation.inputs
+        pair = prepare(self.backbone, {**raws, self._guide: guide})
+        encoder = side_encoder(self.backbone, self._guide)
+        with torch.no_grad(), encoder.frozen():
+            return encoder.embed(pair.inputs[self._guide])[0]
 
     def reexplain(
         self, *, seed: int | None, guide: Any | None, backbone: Backbone | None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from mmattrib.errors import OptionError, WeightsError
 from mmattrib.loading import load_backbone
 from mmattrib.models.backbone import Backbone
+from mmattrib.models.weights import parse_device
 from mmattrib.types import Modality
 
 
@@ -31,6 +32,21 @@ class ModelSource(ABC):
     def get(self) -> Backbone:
         """The model."""
 
+    @property
+    def device(self) -> str:
+        """Where it is, or will be once it is loaded, e.g. ``"cpu"`` or ``"cuda:0"``."""
+        return "cpu"
+
+    def settle(self, device: str) -> ModelSource:
+        """Where it comes from for a process that shall have it on another device.
+
+        A model in memory is moved, so this is for a process that has a copy of its own.
+
+        Raises:
+            OptionError: it cannot be elsewhere, or there is no such device.
+        """
+        raise OptionError(f"{type(self).__name__} cannot put {self.name} on {device}")
+
 
 @dataclass(frozen=True)
 class LiveModel(ModelSource):
@@ -48,6 +64,16 @@ class LiveModel(ModelSource):
 
     def get(self) -> Backbone:
         return self.backbone
+
+    @property
+    def device(self) -> str:
+        return str(next(iter(self.backbone.values())).device)
+
+    def settle(self, device: str) -> LiveModel:
+        place = parse_device(device)
+        for encoder in self.backbone.values():
+            encoder.module.to(place)
+        return self
 
 
 @dataclass(frozen=True)
@@ -80,6 +106,14 @@ class NamedModel(ModelSource):
         if backbone.weights_hash() != self.weights:
             raise WeightsError(f"the weights of {self.name} have changed since the run began")
         return backbone
+
+    @property
+    def device(self) -> str:
+        return str(dict(self.options).get("device", "cpu"))
+
+    def settle(self, device: str) -> NamedModel:
+        given = {**dict(self.options), "device": str(parse_device(device))}
+        return replace(self, options=tuple(sorted(given.items())))
 
 
 @lru_cache(maxsize=4)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from mmattrib.errors import MmattribError, OptionError
 from mmattrib.evaluation.statistics import Difference, Numbers, compare, mean_and_error
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from mmattrib.evaluation.sheets import Report
     from mmattrib.evaluation.tables import Layout, View
     from mmattrib.types import JSONValue
+
+
+BLOCK = 16
+"""Numbers of samples that get their places together: those of a task."""
 
 
 class Column(NamedTuple):
@@ -308,11 +313,14 @@ class Results:
 
 
 class Collector:
-    """Takes in finished entries of a store, one by one, and gives :class:`Results`."""
+    """Takes in finished entries of a store, one by one, and gives :class:`Results`.
+
+    A number takes its eight bytes and little more, so that 100,000 samples stay small.
+    """
 
     def __init__(self) -> None:
-        self._numbers: dict[Column, dict[int, float]] = {}
-        self._samples: dict[str, dict[int, str]] = {}
+        self._numbers: dict[Column, Numbers] = {}
+        self._samples: dict[str, Numbered] = {}
         self._problems: dict[Problem, None] = {}
         self._versions: dict[tuple[str, str], str] = {}
         self.labels: dict[str, str] = {}
@@ -324,10 +332,9 @@ class Collector:
         dataset, weights = str(stamp["dataset"]), str(task["weights"])
         self._backbones.setdefault(weights, str(stamp["backbone"]))
         self._forget_older(task)
-        samples = self._samples.setdefault(dataset, {})
-        for place, row in enumerate(entry["rows"]):
-            number = int(task["start"]) + place
-            samples[number] = str(row["sample"])
+        samples = self._samples.setdefault(dataset, Numbered())
+        for number, row in enumerate(entry["rows"], int(task["start"])):
+            place = samples.put(number, str(row["sample"]))
             if row.get("problem"):
                 problem = Problem(
                     dataset, str(row["sample"]), str(row["problem"]), weights, task["candidate"],
@@ -339,10 +346,12 @@ class Collector:
                     key = Column(
                         dataset, weights, task["candidate"], task["seed"], direction, metric
                     )
-                    column = self._numbers.setdefault(key, {})
+                    column = self._numbers.get(key)
+                    if column is None or len(column) <= place:
+                        column = self._numbers[key] = _longer(column, samples.room)
                     # A task measured again with fewer metrics does not wipe out what it had.
-                    if value is not None or number not in column:
-                        column[number] = np.nan if value is None else float(value)
+                    if value is not None:
+                        column[place] = float(value)
 
     def _forget_older(self, task: Mapping[str, Any]) -> None:
         """Numbers of two versions of the package are not to be averaged: the later one counts."""
@@ -367,37 +376,89 @@ class Collector:
                 gave if None.
             provenance: what the numbers depend on.
         """
-        places = {
-            dataset: {number: place for place, number in enumerate(sorted(numbered))}
-            for dataset, numbered in self._samples.items()
-        }
+        places = {dataset: numbered.places() for dataset, numbered in self._samples.items()}
         backbones = _unique(self._backbones)
         columns: dict[Column, Numbers] = {}
         for label, meant in (labels or self.labels).items():
             for column, numbers in self._numbers.items():
                 if column.method != meant:
                     continue
-                values = np.full(len(places[column.dataset]), np.nan)
-                for number, value in numbers.items():
-                    values[places[column.dataset][number]] = value
+                wanted = places[column.dataset]
                 named = column._replace(method=label, backbone=backbones[column.backbone])
-                columns[named] = values
-        samples = {
-            dataset: {number: numbered[number] for number in sorted(numbered)}
-            for dataset, numbered in self._samples.items()
-        }
+                columns[named] = _longer(numbers, int(wanted.max(initial=-1)) + 1)[wanted]
         problems = tuple(
             problem._replace(method=label, backbone=backbones[problem.backbone])
             for label, meant in (labels or self.labels).items()
             for problem in self._problems
             if problem.method == meant
         )
-        return Results(columns, samples, dict(provenance or {}), problems)
+        return Results(columns, dict(self._samples), dict(provenance or {}), problems)
 
 
 def _listed(value: Any) -> list[Any]:
     """A list as it is; whatever else a file holds in its place is none."""
     return value if isinstance(value, list) else []
+
+
+def _longer(column: Numbers | None, size: int) -> Numbers:
+    """A column with room for so many numbers, NaN where there is none yet."""
+    if column is not None and len(column) >= size:
+        return column
+    found = np.full(size, np.nan)
+    if column is not None:
+        found[: len(column)] = column
+    return found
+
+
+class Numbered(Mapping[int, str]):
+    """Ids of samples by number, in the order of their numbers, a few bytes beside each id.
+
+    Numbers may come in any order and with gaps; each block of :data:`BLOCK` of them gets the next
+    free places.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, int] = {}
+        self._ids: list[str | None] = []
+        self._count = 0
+
+    def put(self, number: int, name: str) -> int:
+        """Note the id of a number, and say which place is its own."""
+        block, inside = divmod(number, BLOCK)
+        start = self._blocks.get(block)
+        if start is None:
+            start = self._blocks[block] = len(self._ids)
+            self._ids += [None] * BLOCK
+        self._count += self._ids[start + inside] is None
+        self._ids[start + inside] = name
+        return start + inside
+
+    @property
+    def room(self) -> int:
+        """For how many places a column should have room: more than there are, as lists grow."""
+        return len(self._ids) + len(self._ids) // 8
+
+    def places(self) -> npt.NDArray[np.int64]:
+        """The places of the numbers that are there, in the order of the numbers."""
+        return np.array([self._blocks[n // BLOCK] + n % BLOCK for n in self], dtype=np.int64)
+
+    def __getitem__(self, number: int) -> str:
+        block, inside = divmod(number, BLOCK)
+        start = self._blocks.get(block)
+        found = None if start is None else self._ids[start + inside]
+        if found is None:
+            raise KeyError(number)
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        for block in sorted(self._blocks):
+            start = self._blocks[block]
+            for inside in range(BLOCK):
+                if self._ids[start + inside] is not None:
+                    yield block * BLOCK + inside
+
+    def __len__(self) -> int:
+        return self._count
 
 
 def _unique(labels: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,14 +13,15 @@ from tqdm.auto import tqdm
 
 from mmattrib import __version__
 from mmattrib.datasets.base import Dataset, as_dataset
-from mmattrib.errors import InputError, OptionError, check_whole
+from mmattrib.errors import InputError, OptionError, WorkerError, check_whole
 from mmattrib.evaluation.candidates import Methods, candidates, listed
-from mmattrib.evaluation.executors import Executor, executor_for
-from mmattrib.evaluation.measure import SECONDS, Context, SampleRow
+from mmattrib.evaluation.executors import Engine, Executor, executor_for
+from mmattrib.evaluation.measure import SECONDS, Context
 from mmattrib.evaluation.models import ModelSource, model_sources
-from mmattrib.evaluation.results import Collector, Results
-from mmattrib.evaluation.store import Store, plain_row
-from mmattrib.evaluation.tasks import Task, count_tasks, describe, make_tasks, task_id
+from mmattrib.evaluation.progress import Outcome, Progress
+from mmattrib.evaluation.results import Results
+from mmattrib.evaluation.store import Store
+from mmattrib.evaluation.tasks import Task, count_tasks, make_tasks
 from mmattrib.explain import Layers
 from mmattrib.metrics.base import TRUTH, Metric
 from mmattrib.models.backbone import Backbone
@@ -44,6 +45,7 @@ def evaluate(
     limit: int | None = None,
     resume: str | Path | None = None,
     jobs: int = 1,
+    engine: Engine | Executor | None = None,
     progress: bool = True,
     keep_going: bool | None = None,
 ) -> Results:
@@ -52,30 +54,31 @@ def evaluate(
     Args:
         backbones: a model, or label -> model.
         data: a data set, samples, or label -> data set.
-        methods: names, live methods, or :class:`mmattrib.evaluation.Variant` objects; a mapping
-            from label to name or method; ``"all"`` for every registered one. Live methods of one
-            name get the options in which they differ behind their labels.
-        metrics: names or :class:`mmattrib.metrics.Metric` objects; a mapping from name to the
-            number of samples on which it is wanted (None for all); ``"all"``. By default those that
-            need nothing but a known truth.
+        methods: names, live methods, or :class:`mmattrib.evaluation.Variant` objects; label ->
+            name or method; ``"all"`` for every registered one. Live ones of one name are told
+            apart by their options.
+        metrics: names or :class:`mmattrib.metrics.Metric` objects; name -> on how many samples
+            it is wanted (None for all); ``"all"``. By default those that need a truth alone.
         pairs: of sides, each in two directions; all that the first sample has by default.
         layer: as for :func:`mmattrib.attribute`.
         seed: of the noise, also of live methods; several to average over.
         limit: how many samples of each data set, from the first on; all if None.
-        resume: a file. Finished work is appended to it, and a later call with the same arguments
-            goes on where this one stopped; samples and methods may be added.
-        jobs: processes, each with its own model and one thread; they change the seconds alone.
+        resume: a file that finished work is appended to; the same call goes on where this one
+            stopped. Samples and methods may be added.
+        jobs: workers, each with a copy of the model and one thread. No number depends on it.
+        engine: what they are: ``"serial"`` (this process), ``"processes"``, ``"ray"`` or an
+            :class:`mmattrib.evaluation.Executor`; by ``jobs`` alone if None.
         progress: show a progress bar on standard error.
-        keep_going: name a method that does not fit a model (a layer or capability that it lacks)
-            in ``results.left_out`` and go on; by default where methods are ``"all"``.
+        keep_going: name a method that does not fit a model in ``results.left_out`` and go on; by
+            default where methods are ``"all"``.
 
     Returns:
-        Every number; ``print(results.table())`` shows means with errors. A pair that could not be
-        explained has no numbers, and its reason stands in ``results.problems``.
+        Every number, ``results.table()`` of means, and in ``results.problems`` why a pair has none.
 
     Raises:
         OptionError: nothing to evaluate, two methods under one label, a layer or option that does
             not fit, or a resume file that belongs to other arguments.
+        WorkerError: three tasks in a row lost every worker that took them.
         UnknownNameError: no such method or metric.
         InputError: the samples have no pair that the model embeds.
 
@@ -83,8 +86,7 @@ def evaluate(
         >>> import mmattrib as mm
         >>> tiny = mm.load_backbone("tiny")
         >>> data = mm.load_dataset("scenes", n=2)
-        >>> found = mm.evaluate(tiny, data, methods=["nib", "random"], progress=False)
-        >>> found
+        >>> mm.evaluate(tiny, data, methods=["nib", "random"], progress=False)
         Results(2 methods x 6 directions x 6 metrics on 2 samples)
     """
     plan = make_plan(
@@ -92,15 +94,16 @@ def evaluate(
         limit=limit,
     )  # fmt: skip
     going = methods == "all" if keep_going is None else keep_going
-    return _measured(plan, _store(resume, plan), executor_for(jobs), going, progress)
+    return _measured(plan, _store(resume, plan), executor_for(jobs, engine), going, progress)
 
 
 def _measured(
     plan: Plan, store: Store | None, executor: Executor, keep_going: bool, progress: bool
 ) -> Results:
     outcome = run(plan, store, executor, keep_going=keep_going, progress=progress)
-    if outcome.failures and not outcome.results.columns:
-        raise OptionError(f"no method could be measured: {next(iter(outcome.failures.values()))}")
+    left_out = outcome.results.left_out
+    if left_out and not outcome.results.columns:
+        raise OptionError(f"no method could be measured: {next(iter(left_out.values()))}")
     return outcome.results
 
 
@@ -280,7 +283,7 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
     if given is None or isinstance(given, str):
         made = [_metric(registry.create("metric", e.name)) for e in registry.usable("metric")]
         chosen = [m for m in made if given == "all" or m.needs <= {TRUTH}]
-        chosen = [m for m in chosen if given == "all" or m.needs]
+        chosen = [m for m in chosen if given == "all" or (m.needs and m.by_default)]
         limits: Mapping[str, int | None] = {}
     else:
         limits = given if isinstance(given, Mapping) else {}
@@ -305,25 +308,6 @@ def _metric(made: Any) -> Metric:
     if not isinstance(made, Metric):
         raise OptionError(f"a metric is a mmattrib.metrics.Metric, got {type(made).__name__}")
     return made
-
-
-@dataclass
-class Outcome:
-    """What a run measured, what it found finished, and what failed.
-
-    Attributes:
-        results: every number of the plan, those of earlier runs included.
-        done: tasks measured now.
-        kept: tasks that an earlier run had measured.
-        outdated: how many of those with another source of the methods.
-        failures: task -> what went wrong; a candidate is given up on a model at its first failure.
-    """
-
-    results: Results
-    done: int = 0
-    kept: int = 0
-    outdated: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
 
 
 def run(
@@ -359,12 +343,14 @@ def run(
     ) as bar:  # fmt: skip
         if store is not None:
             store.name(labels)
-        state = _Run(plan, store, source, bar)
-        tasks = state.unfinished(fresh)
+        state = Progress(plan.context, store, source, bar)
+        tasks = state.unfinished(plan.tasks(), fresh)
         for task, found in (executor or executor_for(1)).run(context, tasks):
             bar.update(len(task.samples))
             if not isinstance(found, Exception):
                 state.keep(task, found)
+            elif isinstance(found, WorkerError):
+                state.lose(task, found)
             elif keep_going:
                 state.give_up(task, found)
             else:
@@ -372,108 +358,3 @@ def run(
     results = state.collector.results(labels, plan.describe())
     state.outcome.results = replace(results, left_out=state.left_out)
     return state.outcome
-
-
-@dataclass
-class _Run:
-    """A run on its way: what it measures, and what it has so far."""
-
-    plan: Plan
-    store: Store | None
-    source: str | None
-    bar: Any
-    outcome: Outcome = field(default_factory=lambda: Outcome(Results({}, {})))
-    collector: Collector = field(default_factory=Collector)
-    given_up: set[tuple[str, str]] = field(default_factory=set)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    def unfinished(self, fresh: bool) -> Iterator[Task]:
-        """Tasks to measure; those that the store answers are counted and collected on the way."""
-        planned: set[str] = set()
-        for task in self.plan.tasks():
-            identity = task_id(describe(task, self.plan.context))
-            gone = (task.candidate, task.backbone) in self.given_up
-            if identity in planned or gone:  # one meaning, two labels
-                self._pass(len(task.samples))
-                continue
-            planned.add(identity)
-            entries = _answering(self.store, task, self.plan.context, identity)
-            current = any(entry["stamp"].get("source") == self.source for entry in entries)
-            if not entries or (fresh and not current):
-                yield task
-                continue
-            self.outcome.kept += 1
-            self.outcome.outdated += not current
-            for entry in entries:
-                self.collector.add(entry)
-            self._pass(len(task.samples))
-
-    def _pass(self, pairs: int) -> None:
-        """Count pairs that are not measured now: the rate, and so the time left, is without them.
-
-        tqdm's rate is over ``n - initial``; a bar that is not shown has no ``initial``.
-        """
-        if not self.bar.disable:
-            self.bar.n += pairs
-            self.bar.initial += pairs
-
-    def keep(self, task: Task, rows: Sequence[SampleRow]) -> None:
-        """Take what a task measured."""
-        self.collector.add(_kept(self.store, task, self.plan.context, rows, self.source))
-        self.outcome.done += 1
-
-    def give_up(self, task: Task, error: Exception) -> None:
-        """Note a failure; the candidate's other tasks on this model are passed over."""
-        self.given_up.add((task.candidate, task.backbone))
-        self.outcome.failures[task.name] = f"{type(error).__name__}: {error}"
-        self.left_out.setdefault(f"{task.candidate} on {task.backbone}", str(error))
-
-
-def _stamp(task: Task, context: Context, source: str | None) -> dict[str, JSONValue]:
-    """How a task is measured: what does not change its identity."""
-    candidate = context.candidates[task.candidate]
-    return {
-        "method": task.candidate,
-        "backbone": task.backbone,
-        "dataset": task.dataset,
-        "metrics": dict(task.metrics),
-        "options": candidate.describe(task.seed).get("options", {}),
-        "source": source,
-    }
-
-
-def _kept(
-    store: Store | None,
-    task: Task,
-    context: Context,
-    rows: Sequence[SampleRow],
-    source: str | None,
-) -> dict[str, Any]:
-    told, stamp = describe(task, context), _stamp(task, context, source)
-    if store is not None:
-        return store.put(task_id(told), told, stamp, rows)
-    return {"task": told, "stamp": stamp, "rows": [plain_row(row) for row in rows]}
-
-
-def _answering(
-    store: Store | None, task: Task, context: Context, identity: str
-) -> list[dict[str, Any]]:
-    """Finished entries that answer a task: every metric on enough samples, by the same options.
-
-    Options that a method has gained since are passed over: whoever adds one gives it a default
-    that changes nothing, or measures afresh.
-    """
-    if store is None:
-        return []
-    options = context.candidates[task.candidate].describe(task.seed).get("options", {})
-    found = []
-    for entry in store.find(identity):
-        stored = entry["stamp"].get("options", {})
-        same = all(options.get(name, value) == value for name, value in stored.items())
-        measured = entry["stamp"].get("metrics", {})
-        enough = all(measured.get(name, 0) >= count for name, count in task.metrics.items())
-        if same and enough:
-            stamp = {**entry["stamp"], "method": task.candidate, "dataset": task.dataset,
-                     "backbone": task.backbone}  # fmt: skip
-            found.append({**entry, "stamp": stamp})
-    return found

@@ -14,6 +14,9 @@ from mmattrib.errors import OptionError, check_whole
 Numbers: TypeAlias = npt.NDArray[np.float64]
 """float64, NaN where a number is missing."""
 
+MOST_KEPT = 12_000_000
+"""Numbers of a table of resamples that is kept, 96 MB: 10,000 draws of 1,200 samples."""
+
 
 def mean_and_error(values: Numbers) -> tuple[float, float]:
     """Mean and standard error of the values that are there; NaN where there are too few."""
@@ -41,13 +44,39 @@ def bootstrap_interval(
     Raises:
         OptionError: ``draws`` is no whole number, or out of range.
     """
-    check_whole(draws, "draws", 1)
     values = values[~np.isnan(values)]
-    if values.size == 0:
-        return float("nan"), float("nan"), float("nan")
-    means = _resamples(values.size, draws, seed) @ values / values.size
+    low, high = _quantiles(_means(values, draws, seed), level)
+    return float(values.mean()) if values.size else float("nan"), low, high
+
+
+def _quantiles(means: Numbers, level: float) -> tuple[float, float]:
+    """What leaves out equal shares of the resamples' means below and above."""
+    if means.size == 0:
+        return float("nan"), float("nan")
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(values.mean()), float(low), float(high)
+    return float(low), float(high)
+
+
+def _means(values: Numbers, draws: int, seed: int) -> Numbers:
+    """``(draws,)`` means of resamples of ``(n,)`` values; none where there is no value.
+
+    Raises:
+        OptionError: ``draws`` is no whole number, or out of range.
+    """
+    check_whole(draws, "draws", 1)
+    if values.size == 0:
+        return np.empty(0)
+    if draws * values.size <= MOST_KEPT:
+        found: Numbers = _resamples(values.size, draws, seed) @ values / values.size
+        return found
+    # Too many to be kept: one resample after another, the same ones.
+    rng = np.random.default_rng(seed)
+    return np.array([_counts(rng, values.size) @ values for _ in range(draws)]) / values.size
+
+
+def _counts(rng: np.random.Generator, size: int) -> Numbers:
+    """How often each of ``size`` values is in a resample."""
+    return np.bincount(rng.integers(0, size, size), minlength=size).astype(np.float64)
 
 
 @lru_cache(maxsize=4)
@@ -57,11 +86,7 @@ def _resamples(size: int, draws: int, seed: int) -> Numbers:
     Kept, since a table compares many columns of the same length.
     """
     rng = np.random.default_rng(seed)
-    rows = [
-        np.bincount(rng.integers(0, size, size), minlength=size).astype(np.float64)
-        for _ in range(draws)
-    ]
-    return np.stack(rows)
+    return np.stack([_counts(rng, size) for _ in range(draws)])
 
 
 @dataclass(frozen=True)
@@ -126,11 +151,10 @@ def compare(
     paired = np.atleast_2d(first - second)
     paired = paired[:, ~np.isnan(paired).any(axis=0)]
     samples = paired.mean(axis=0)
-    mean, low, high = bootstrap_interval(samples, draws=draws, seed=seed)
-    level = 1 - 0.05 / comparisons
-    _, corrected_low, corrected_high = bootstrap_interval(
-        samples, level=level, draws=draws, seed=seed
-    )
+    means = _means(samples, draws, seed)
+    mean = float(samples.mean()) if samples.size else float("nan")
+    low, high = _quantiles(means, 0.95)
+    corrected_low, corrected_high = _quantiles(means, 1 - 0.05 / comparisons)
     per_backbone = tuple(float(row.mean()) if row.size else float("nan") for row in paired)
     return Difference(
         mean, low, high, corrected_low, corrected_high, comparisons, samples.size, per_backbone

@@ -3,7 +3,8 @@
 A run that is killed, or that meets a full disk, loses no more than the tasks in progress: a line is
 written whole and flushed to the disk, and one that was cut off is passed over when the file is read
 again. A store belongs to one plan, to which methods may be added; another plan's file is refused by
-naming the difference. It has one writer at a time.
+naming the difference. It has one writer at a time. Entries stay in the file: only where each begins
+is kept in memory. Files of one plan that are written one behind the other are a store of that plan.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from mmattrib.errors import OptionError
 from mmattrib.evaluation.measure import SampleRow
+from mmattrib.files import write_atomic
 
 if TYPE_CHECKING:
     from mmattrib.types import JSONValue
@@ -48,7 +50,8 @@ class Store:
         self.path = Path(path).expanduser()
         self.plan = json.loads(json.dumps(plan))
         self._lock = FileLock(f"{self.path}.lock")
-        self._done: dict[str, list[dict[str, Any]]] = {}
+        self._places: dict[str, int | tuple[int, ...]] = {}
+        """Id of a task -> where its entries begin, in bytes."""
         self._labels: dict[str, str] = {}
 
     def __enter__(self) -> Store:
@@ -88,13 +91,22 @@ class Store:
 
     def _read(self) -> None:
         if not self.path.exists() or self.path.stat().st_size == 0:
-            self._append({"format": _FORMAT, "version": _VERSION, "plan": self.plan})
+            head = {"format": _FORMAT, "version": _VERSION, "plan": self.plan}
+            # Whole or not at all: without its head nobody would know what the file is of.
+            write_atomic(self.path, _line(head))
             return
-        for entry in read_entries(self.path, self.plan):
+        for place, entry in _entries(self.path, self.plan):
             if "labels" in entry:
                 self._labels.update(entry["labels"])
             else:
-                self._done.setdefault(entry["id"], []).append(entry)
+                self._note(entry["id"], place)
+
+    def _note(self, identity: str, place: int) -> None:
+        known = self._places.get(identity)
+        if known is None:
+            self._places[identity] = place
+        else:
+            self._places[identity] = (*((known,) if isinstance(known, int) else known), place)
 
     def name(self, labels: Mapping[str, str]) -> None:
         """Say which definition each label means from now on; written only where that is new."""
@@ -103,8 +115,21 @@ class Store:
             self._labels.update(labels)
 
     def find(self, identity: str) -> Sequence[Mapping[str, Any]]:
-        """The finished entries of a task, as :meth:`put` was given them; the last is the newest."""
-        return self._done.get(identity, ())
+        """The finished entries of a task, as :meth:`put` was given them; the last is the newest.
+
+        Raises:
+            OptionError: the file cannot be read.
+        """
+        known = self._places.get(identity, ())
+        places = (known,) if isinstance(known, int) else known
+        if not places:
+            return ()
+        try:
+            with self.path.open("rb") as file:
+                read = [_entry_at(file, place) for place in places]
+        except OSError as error:
+            raise OptionError(f"{self.path} cannot be read: {_reason(error)}") from error
+        return [entry for entry in read if entry is not None and entry.get("id") == identity]
 
     def put(
         self,
@@ -133,21 +158,24 @@ class Store:
             "stamp": dict(stamp),
             "rows": [plain_row(row) for row in rows],
         }
-        self._append(entry)
-        self._done.setdefault(identity, []).append(entry)
+        self._note(identity, self._append(entry))
         return entry
 
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        line = json.dumps(entry) + "\n"
+    def _append(self, entry: Mapping[str, Any]) -> int:
+        """Write an entry, and say where it begins."""
+        line = _line(entry)
         try:
             with self.path.open("ab+") as file:
-                if file.tell() > 0:
+                place = file.seek(0, os.SEEK_END)
+                if place > 0:
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":  # cut off in the middle of a line
-                        line = "\n" + line
-                file.write(line.encode())
+                        file.write(b"\n")
+                        place += 1
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
+                return place
         except OSError as error:
             raise OptionError(
                 f"{self.path} cannot be written ({_reason(error)}); what it holds is kept: mend "
@@ -170,6 +198,10 @@ def plain_row(row: SampleRow) -> dict[str, Any]:
     return found
 
 
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return (json.dumps(entry) + "\n").encode()
+
+
 def read_entries(
     path: str | Path, plan: Mapping[str, JSONValue] | None = None
 ) -> Iterator[dict[str, Any]]:
@@ -182,22 +214,39 @@ def read_entries(
     Raises:
         OptionError: it is no store, or of another plan; the message names the difference.
     """
+    for _, entry in _entries(path, plan):
+        yield entry
+
+
+def _entries(
+    path: str | Path, plan: Mapping[str, JSONValue] | None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """:func:`read_entries`, each behind the byte at which it begins."""
     path = Path(path).expanduser()
     try:
         _check_regular(path)
         with path.open("rb") as file:
-            head = _parsed(file.readline(_MOST))
+            first = file.readline(_MOST)
+            head = _parsed(first)
             if not isinstance(head, dict) or head.get("format") != _FORMAT:
                 raise OptionError(
                     f"{path} is no store of an evaluation and is left as it is; name another file"
                 )
             _check_head(path, head, plan)
+            place = len(first)
             while line := file.readline(_MOST):
                 entry = _parsed(line)
                 if _is_entry(entry):
-                    yield entry
+                    yield place, entry
+                place += len(line)
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {_reason(error)}") from error
+
+
+def _entry_at(file: IO[bytes], place: int) -> dict[str, Any] | None:
+    file.seek(place)
+    entry = _parsed(file.readline(_MOST))
+    return entry if _is_entry(entry) else None
 
 
 def _check_head(path: Path, head: Mapping[str, Any], plan: Mapping[str, JSONValue] | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmattrib.io._files import Encoded
 from mmattrib.io.array import load_array
 from mmattrib.io.audio import load_audio, resample
 from mmattrib.io.hashing import content_hash
@@ -15,6 +16,7 @@ from mmattrib.io.text import load_text, load_text_file
 from mmattrib.types import Modality, RawInput
 
 __all__ = [
+    "Encoded",
     "content_hash",
     "load",
     "load_array",

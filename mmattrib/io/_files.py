@@ -13,6 +13,26 @@ from mmattrib.errors import InputError, InputWarning
 from mmattrib.plugins.contained import hushed
 
 
+class Encoded:
+    """A file's content where there is no file: a member of an archive, a cell of a table.
+
+    :func:`mmattrib.io.load_image` and :func:`mmattrib.io.load_audio` decode it as they do a file.
+
+    Attributes:
+        data: the bytes that the file would hold.
+        name: what messages call it.
+    """
+
+    __slots__ = ("data", "name")
+
+    def __init__(self, data: bytes, name: str) -> None:
+        """Name some bytes."""
+        self.data, self.name = data, name
+
+    def __repr__(self) -> str:
+        return f"Encoded({shown(self.name)!r}, {len(self.data):,} bytes)"
+
+
 def is_path(source: object) -> bool:
     """Whether ``source`` names a file: a string or a path object."""
     return isinstance(source, str | os.PathLike)

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError, OptionError
-from mmattrib.io._files import existing_file, is_path, note, one_line, shown, unreadable
+from mmattrib.io._files import (
+    Encoded,
+    existing_file,
+    is_path,
+    note,
+    one_line,
+    shown,
+    unreadable,
+)
 from mmattrib.plugins.contained import hushed
 from mmattrib.types import FloatArray, RawAudio
 
@@ -71,8 +79,8 @@ def load_audio(source: object) -> RawAudio:
     step of 16 bits.
 
     Args:
-        source: a path; ``(samples, sample_rate)`` with samples ``(T,)`` or ``(T, channels)``; or a
-            :class:`RawAudio`.
+        source: a path; ``(samples, sample_rate)`` with samples ``(T,)`` or ``(T, channels)``; an
+            :class:`Encoded`; or a :class:`RawAudio`.
 
     Returns:
         ``(T,)`` float32 samples, named after the file.
@@ -84,9 +92,17 @@ def load_audio(source: object) -> RawAudio:
     """
     if isinstance(source, RawAudio):
         return _checked(source)
+    if isinstance(source, Encoded):
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:  # a Python stream would lose a Ctrl-C
+            file = Path(folder) / "sound"
+            file.write_bytes(source.data)
+            samples, rate = _decode_file(file, source.name)
+        return RawAudio(samples, rate, name=shown(source.name))
     if is_path(source):
         path = existing_file(source, "a recording", ACCEPTED)
-        samples, rate = _decode_file(path)
+        samples, rate = _decode_file(path, path)
         return RawAudio(samples, rate, name=shown(path.name))
     if isinstance(source, tuple | list) and len(source) == 2:
         samples, rate = source
@@ -201,8 +217,8 @@ def _check_peak(loudest: float, mono: FloatArray, full: float, name: object) -> 
     return []
 
 
-def _decode_file(path: Path) -> tuple[FloatArray, int]:
-    """``(T,)`` float32 mono samples and the sample rate, in Hz."""
+def _decode_file(path: Path, name: object) -> tuple[FloatArray, int]:
+    """``(T,)`` float32 mono samples and the sample rate, in Hz; messages call it ``name``."""
     import soundfile
 
     try:
@@ -212,22 +228,22 @@ def _decode_file(path: Path) -> tuple[FloatArray, int]:
         with hushed():
             opened = soundfile.SoundFile(path.absolute())
         with opened as sound:
-            rate, announced = _checked_rate(sound.samplerate, path), int(sound.frames)
-            _check_length(announced, rate, path)
-            samples = _read_mono(sound, rate, path)
+            rate, announced = _checked_rate(sound.samplerate, name), int(sound.frames)
+            _check_length(announced, rate, name)
+            samples = _read_mono(sound, rate, name)
             # libsndfile only estimates the length of an MPEG stream
             if len(samples) < announced and "MPEG" not in str(sound.format).upper():
                 raise InputError(
-                    f"{shown(path)} is cut short: {len(samples) / rate:.2f} s of "
+                    f"{shown(name)} is cut short: {len(samples) / rate:.2f} s of "
                     f"{announced / rate:.2f} s; accepted: a whole file. Download or export it again"
                 )
     except InputError:
         raise
     except PermissionError as error:
-        raise unreadable(path, "a recording", error) from error
+        raise unreadable(name, "a recording", error) from error
     except (soundfile.SoundFileError, OSError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(
-            f"{shown(path)} cannot be decoded as a recording ({one_line(_reason(error))}); "
+            f"{shown(name)} cannot be decoded as a recording ({one_line(_reason(error))}); "
             f"accepted: {ACCEPTED}, whole. Convert it to WAV or FLAC first"
         ) from error
     return samples, rate
@@ -237,23 +253,23 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "error_string", "") or error)
 
 
-def _read_mono(sound: Any, rate: int, path: Path) -> FloatArray:
+def _read_mono(sound: Any, rate: int, name: object) -> FloatArray:
     """Read and mix block by block, so that the channels are never all in memory."""
     blocks: list[FloatArray] = []
     loudest, frames = 0.0, 0
     size = max(1, (1 << 20) // sound.channels)
     while len(block := _read(sound, size)):
         frames += len(block)
-        _check_length(frames, rate, path)
+        _check_length(frames, rate, name)
         loudest = max(loudest, peak := _peak(block))
-        _check_finite(peak, path)
+        _check_finite(peak, name)
         blocks.append(block.mean(axis=1, dtype=np.float64).astype(np.float32))
-    _check_length(frames, rate, path)
+    _check_length(frames, rate, name)
     mono = np.concatenate(blocks)
     exact = str(sound.subtype) in ("FLOAT", "DOUBLE")
-    notes = _check_peak(loudest, mono, FULL_PEAK if exact else FULL_PEAK_LOSSY, path)
+    notes = _check_peak(loudest, mono, FULL_PEAK if exact else FULL_PEAK_LOSSY, name)
     if str(sound.subtype) == "PCM_32":
-        notes += _check_depth(round(loudest * 2**31), 32, path)
+        notes += _check_depth(round(loudest * 2**31), 32, name)
     note(notes)
     return mono
 

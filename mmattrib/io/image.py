@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError
 from mmattrib.io._files import (
+    Encoded,
     existing_file,
     is_path,
     note,
@@ -64,8 +67,8 @@ def load_image(source: object) -> RawImage:
 
     Args:
         source: a path, a PIL image, a numpy array ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` or
-            ``(H, W, 4)``, or a :class:`RawImage`. A path that ends in ``.dcm`` or ``.dicom`` goes
-            to :func:`mmattrib.io.dicom.load_dicom`.
+            ``(H, W, 4)``, an :class:`Encoded`, or a :class:`RawImage`. A path that ends in ``.dcm``
+            or ``.dicom`` goes to :func:`mmattrib.io.dicom.load_dicom`.
 
     Returns:
         ``(H, W, 3)`` uint8 pixels, named after the file.
@@ -78,13 +81,16 @@ def load_image(source: object) -> RawImage:
         return _checked(source)
     if isinstance(source, np.ndarray):
         return RawImage(_from_array(source))
+    if isinstance(source, Encoded):
+        pixels = _decode_file(lambda: io.BytesIO(source.data), source.name)
+        return RawImage(pixels, name=shown(source.name))
     if is_path(source):
         path = existing_file(source, "an image", ACCEPTED)
         if path.suffix.lower() in (".dcm", ".dicom"):
             from mmattrib.io.dicom import load_dicom
 
             return load_dicom(path)
-        return RawImage(_decode_file(path), name=shown(path.name))
+        return RawImage(_decode_file(lambda: path.open("rb"), path), name=shown(path.name))
     from PIL import Image
 
     if isinstance(source, Image.Image):
@@ -131,32 +137,32 @@ def check_size(width: int, height: int, name: object) -> None:
         )
 
 
-def _decode_file(path: Path) -> Pixels:
+def _decode_file(opened: Callable[[], IO[bytes]], name: object) -> Pixels:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with path.open("rb") as stream:
+        with opened() as stream:
             try:
                 with without_warnings():  # pillow's about size is answered by our own bound
                     image = Image.open(stream, formats=_formats())
             except Image.DecompressionBombError as error:
                 raise InputError(
-                    f"{shown(path)} unpacks to too many pixels ({one_line(error)}); accepted: up "
+                    f"{shown(name)} unpacks to too many pixels ({one_line(error)}); accepted: up "
                     f"to {MAX_PIXELS // 1_000_000} million. Scale it down first"
                 ) from error
             except UnidentifiedImageError as error:
                 raise InputError(
-                    f"{shown(path)} is not an image that can be read; accepted: {ACCEPTED}. "
+                    f"{shown(name)} is not an image that can be read; accepted: {ACCEPTED}. "
                     "Convert it to PNG or JPEG first"
                 ) from error
             with image:
-                return _decode(image, path)
+                return _decode(image, name)
     except InputError:
         raise
     except PermissionError as error:
-        raise unreadable(path, "an image", error) from error
+        raise unreadable(name, "an image", error) from error
     except Exception as error:  # a malformed header: each of pillow's readers raises its own
-        raise _damaged(path, error) from error
+        raise _damaged(name, error) from error
 
 
 def _damaged(name: object, error: Exception) -> InputError:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+SOFT_FILLS: Final = tuple(name for name, fill in FILLS["image"].items() if fill.soft)
+"""Fills of pictures that take weights between 0 and 1, such as RISE's."""
+
 OF_TOKENS: Final = ("embedding", "pad")
 """Fills of captions that :mod:`mmattrib.perturb.tokens` applies where tokens enter the blocks."""
 
@@ -39,7 +42,8 @@ class MaskOptions(MethodOptions):
     """What methods that mask an input have in common.
 
     Attributes:
-        image_fill: what stands in for a part of a picture: a name in ``mmattrib.perturb.FILLS``.
+        image_fill: what stands in for a part of a picture: a name in ``mmattrib.perturb.FILLS``
+            that takes soft weights.
         audio_fill: likewise for a recording.
         text_fill: likewise for a word. Where ``"delete"`` leaves a caption that the encoder
             refuses, such as one without words, ``"blank"`` stands in; ``"embedding"`` and
@@ -48,7 +52,7 @@ class MaskOptions(MethodOptions):
         batch: masked inputs in one call of the model.
     """
 
-    image_fill: str = option("mean", choices=tuple(FILLS["image"]))
+    image_fill: str = option("mean", choices=SOFT_FILLS)
     audio_fill: str = option("silence", choices=tuple(FILLS["audio"]))
     text_fill: str = option("blank", choices=(*FILLS["text"], *OF_TOKENS))
     batch: int = option(32, least=1, most=4096, resource=True)

@@ -8,13 +8,15 @@ through the case, which fetches what it needs when it is first asked for and kee
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, check_whole
+from mmattrib.perturb import keep_many
 from mmattrib.samples import Sample, TruthMasks
 from mmattrib.types import Attribution, BoolArray, Explanation, FloatArray, RawInput
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 TRUTH, MODEL, REEXPLAIN = "truth", "model", "re-explaining"
 NEEDS = (TRUTH, MODEL, REEXPLAIN)
 """What a metric may need: a known truth; the model; maps made anew (the most costly)."""
+
+BATCH = 32
+"""Inputs that go through a tower together where a metric asks for many."""
 
 _T = TypeVar("_T")
 
@@ -46,8 +51,8 @@ class CaseModel(Protocol):
     def inputs(self) -> EncoderInputs:
         """The preprocessed explained input, as it went through the tower; a batch of one."""
 
-    def guide_embedding(self) -> Tensor:
-        """``(D,)``, of the other input of the pair."""
+    def guide_embedding(self, guide: Any | None = None) -> Tensor:
+        """``(D,)``, of the other input of the pair, or of another guide in its place."""
 
     def reexplain(
         self, *, seed: int | None, guide: Any | None, backbone: Backbone | None
@@ -140,10 +145,17 @@ class Case:
     @property
     def encoder(self) -> Encoder:
         """Of the explained side."""
-        backbone = self.model.backbone
+        return self.encoder_of(self.side)
+
+    def encoder_of(self, side: str) -> Encoder:
+        """Of the explained side or of the guide, with its contract checked at each call."""
         from mmattrib.models.guard import guarded
 
-        return guarded(backbone[self.side if self.side in backbone else self.attribution.modality])
+        return guarded(self.model.backbone[self.modality_of(side)])
+
+    def modality_of(self, side: str) -> str:
+        """Under which name the backbone has the encoder of a side."""
+        return side if side in self.model.backbone else self.explanation[side].modality
 
     @property
     def content(self) -> BoolArray:
@@ -154,20 +166,89 @@ class Case:
         """``(n,)`` token scores of the content tokens, of this map or another of this input."""
         return (attribution or self.attribution).token_scores[self.content]
 
-    def cosines(self, raws: Sequence[RawInput]) -> FloatArray:
-        """``(n,)`` cosines with the guide of other inputs in the explained one's place.
+    def embeddings(
+        self, raws: Iterable[RawInput], *, side: str | None = None, batch_size: int = BATCH
+    ) -> Tensor:
+        """``(n, D)`` float32 embeddings of inputs of the explained side, or of another, on the CPU.
 
-        Each goes through the encoder's own preprocessing, by itself.
+        Each goes through the encoder's own preprocessing by itself, so that nothing is padded to
+        fit a neighbour; those that follow each other with equal shapes go through the tower
+        together. A sum rounds differently in a batch of another size: in float32 an embedding
+        differs by less than 1e-5 of length 1 from the one that it has alone.
+
+        Args:
+            raws: decoded inputs; made as they are asked for, a batch at a time.
+            side: whose encoder; the explained side's if None.
+            batch_size: how many go through the tower together at most.
+
+        Raises:
+            InputError: one of them cannot be embedded.
+            OptionError: a batch size below 1.
         """
         import torch
 
-        encoder, target = self.encoder, self.model.guide_embedding().float().cpu()
-        found = np.empty(len(raws), dtype=np.float32)
+        from mmattrib.models.encoder import EncoderInputs
+
+        check_whole(batch_size, "batch_size", 1)
+        encoder = self.encoder_of(self.side if side is None else side)
+        found: list[Tensor] = []
+        waiting: list[EncoderInputs] = []
+
+        def embed() -> None:
+            if waiting:
+                found.append(encoder.embed(EncoderInputs.cat(waiting)).float().cpu())
+                waiting.clear()
+
         with torch.no_grad(), encoder.frozen():
-            for place, raw in enumerate(raws):
-                embedding = encoder.embed(encoder.preprocess([raw]))[0]
-                found[place] = float((embedding.float().cpu() * target).sum())
-        return found
+            for raw in raws:
+                one = encoder.preprocess([raw])
+                if waiting and (len(waiting) >= batch_size or one.shapes != waiting[0].shapes):
+                    embed()
+                waiting.append(one)
+            embed()
+        if not found:
+            return torch.empty((0, len(self.model.guide_embedding())), device="cpu")
+        return torch.cat(found)
+
+    def cosines(self, raws: Iterable[RawInput], *, batch_size: int = BATCH) -> FloatArray:
+        """``(n,)`` cosines with the guide of other inputs in the explained one's place.
+
+        Args:
+            raws: decoded inputs, as for :meth:`embeddings`.
+            batch_size: as for :meth:`embeddings`; it changes a cosine by less than 1e-5.
+        """
+        target = self.model.guide_embedding().float().cpu()
+        found = self.embeddings(raws, batch_size=batch_size)
+        cosines: FloatArray = (found * target).sum(-1).numpy().astype(np.float32)
+        return cosines
+
+    def kept_cosines(
+        self,
+        weights: Iterable[npt.NDArray[Any]],
+        *,
+        fill: str | None = None,
+        seed: int = 0,
+        batch_size: int = BATCH,
+    ) -> FloatArray:
+        """``(R,)`` cosines with the guide of the explained input, kept by many weights.
+
+        Args:
+            weights: R arrays in the shape of the map, as for :func:`mmattrib.perturb.keep`; made as
+                they are asked for, so that they need not fit in memory together.
+            fill: what stands in for the rest; the first of the modality if None.
+            seed: of fills that draw at random.
+            batch_size: as for :meth:`embeddings`.
+        """
+        attribution = self.attribution
+        kept = keep_many(
+            self.raw,
+            iter(weights),
+            axes=attribution.axes,
+            words=attribution.words,
+            fill=fill,
+            seed=seed,
+        )
+        return self.cosines(kept, batch_size=batch_size)
 
     def reexplain(
         self,
@@ -212,6 +293,8 @@ class Metric(ABC):
         needs: of :data:`NEEDS`, what it asks the case for in addition to the map.
         higher_is_better: False where small values are good, None where neither is.
         percent: whether tables show it times 100.
+        by_default: whether ``mm.evaluate`` takes it where no metric is named; of those alone that
+            need a truth and nothing else.
     """
 
     name: ClassVar[str]
@@ -219,6 +302,7 @@ class Metric(ABC):
     needs: ClassVar[frozenset[str]] = frozenset({TRUTH})
     higher_is_better: ClassVar[bool | None] = True
     percent: ClassVar[bool] = True
+    by_default: ClassVar[bool] = True
 
     def __call__(self, case: Case) -> float:
         """Score one case; NaN where the metric does not apply, as without a truth that it needs.
@@ -239,3 +323,18 @@ class Metric(ABC):
     def describe(self) -> dict[str, Any]:
         """Options and their values, for provenance; JSON values."""
         return {}
+
+
+class CostlyMetric(Metric):
+    """A metric that runs the model many times: the case keeps its number.
+
+    A subclass gives ``name``, ``summary`` and :meth:`measure`.
+    """
+
+    def score(self, case: Case) -> float:
+        key = (type(self).__qualname__, self.name, repr(self.describe()))
+        return case.keep(key, lambda: self.measure(case))
+
+    @abstractmethod
+    def measure(self, case: Case) -> float:
+        """The number, found anew."""

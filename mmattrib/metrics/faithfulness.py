@@ -5,75 +5,127 @@ these numbers are reported beside others, and no method should be chosen by them
 
 With s0 the cosine of the pair and s1 the cosine after keeping what the map calls important, the
 drop is max(0, s0 - s1) and the increase 1 where s1 > s0 (CA-M2IB, eqs. 13 and 14; Chattopadhay et
-al. 2018, Grad-CAM++, without their division by s0, which a cosine near zero would blow up).
+al. 2018, Grad-CAM++, without their division by s0, which a cosine near zero would blow up). Each
+way of reducing has names of its own: :mod:`mmattrib.metrics.reduction`.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from mmattrib.metrics.base import MODEL, Case, Metric
-from mmattrib.perturb import keep, unit_weights
+from mmattrib.metrics.reduction import Convention, kept_cosine, reduced_input
 from mmattrib.plugins.hookspecs import Register, hookimpl
-from mmattrib.types import Attribution, RawInput, RawText
+
+__all__ = [
+    "CapacityBits",
+    "ConfidenceDrop",
+    "ConfidenceIncrease",
+    "Cosine",
+    "confidence_drop",
+    "confidence_increase",
+    "kept_cosine",
+    "reduced_input",
+]
 
 
-def reduced_input(raw: RawInput, attribution: Attribution) -> RawInput | None:
-    """The input with what its map calls unimportant taken away; None for a constant map.
-
-    A picture fades into its own mean colour where the map is low. A recording's short-time
-    spectrum is multiplied by the map. Of a caption's words, those above the median score stay and
-    the others become a placeholder. Maps are scaled from their least score to their largest.
-
-    Args:
-        raw: the explained input.
-        attribution: its map.
-
-    Raises:
-        InputError: an input of a modality that cannot be reduced.
-    """
-    weights = unit_weights(attribution.scores)
-    if weights is None:
-        return None
-    if isinstance(raw, RawText):
-        kept = attribution.scores > np.percentile(attribution.scores, 50)
-        return keep(raw, kept, words=attribution.words)
-    return keep(raw, weights, axes=attribution.axes)
+def confidence_drop(before: float, after: float) -> float:
+    """max(0, s0 - s1) (CA-M2IB, eq. 13), in units of the cosine; NaN where one of them is."""
+    return float(np.maximum(0.0, before - after))
 
 
-def kept_cosine(case: Case) -> float:
-    """s1: the cosine with the guide of :func:`reduced_input`; NaN for a constant map."""
-
-    def measure() -> float:
-        reduced = reduced_input(case.raw, case.attribution)
-        return float("nan") if reduced is None else float(case.cosines([reduced])[0])
-
-    return case.keep("kept_cosine", measure)
+def confidence_increase(before: float, after: float) -> float:
+    """1 where s1 > s0, else 0 (CA-M2IB, eq. 14); NaN where one of them is."""
+    return float("nan") if np.isnan(before - after) else float(after > before)
 
 
 class ConfidenceDrop(Metric):
-    """max(0, s0 - s1), in units of the cosine."""
+    """max(0, s0 - s1), in units of the cosine: :func:`confidence_drop`.
+
+    Attributes:
+        convention: how the input is reduced; see :mod:`mmattrib.metrics.reduction`.
+    """
 
     name = "confidence_drop"
     summary = "fall of the cosine when the input is reduced to what its map scores high"
     needs = frozenset({MODEL})
     higher_is_better = False
+    convention: ClassVar[Convention] = "paper"
 
     def score(self, case: Case) -> float:
-        left = kept_cosine(case)
-        return float("nan") if np.isnan(left) else max(0.0, case.clean - left)
+        return confidence_drop(case.clean, kept_cosine(case, self.convention))
 
 
 class ConfidenceIncrease(Metric):
-    """1 where s1 > s0, else 0."""
+    """1 where s1 > s0, else 0: :func:`confidence_increase`.
+
+    Attributes:
+        convention: how the input is reduced; see :mod:`mmattrib.metrics.reduction`.
+    """
 
     name = "confidence_increase"
     summary = "whether the cosine rises when the input is reduced to what its map scores high"
     needs = frozenset({MODEL})
+    convention: ClassVar[Convention] = "paper"
 
     def score(self, case: Case) -> float:
-        left = kept_cosine(case)
-        return float("nan") if np.isnan(left) else float(left > case.clean)
+        return confidence_increase(case.clean, kept_cosine(case, self.convention))
+
+
+class ConfidenceDropGradCAM(ConfidenceDrop):
+    """The drop as pytorch-grad-cam computes it."""
+
+    name = "confidence_drop_gradcam"
+    summary = "confidence drop as in pytorch-grad-cam: the preprocessed tensor times the soft map"
+    convention = "gradcam"
+
+
+class ConfidenceIncreaseGradCAM(ConfidenceIncrease):
+    """The increase as pytorch-grad-cam computes it."""
+
+    name = "confidence_increase_gradcam"
+    summary = (
+        "confidence increase as in pytorch-grad-cam: the preprocessed tensor times the soft map"
+    )
+    convention = "gradcam"
+
+
+class ConfidenceDropM2IB(ConfidenceDrop):
+    """The drop as M2IB's code computes it, for comparison with its table alone."""
+
+    name = "confidence_drop_m2ib"
+    summary = "confidence drop as in M2IB's code: token ids x mask; row 0 of the map on every row"
+    convention = "m2ib"
+
+
+class ConfidenceIncreaseM2IB(ConfidenceIncrease):
+    """The increase as M2IB's code computes it, for comparison with its table alone."""
+
+    name = "confidence_increase_m2ib"
+    summary = (
+        "confidence increase as in M2IB's code: token ids x mask; row 0 of the map on every row"
+    )
+    convention = "m2ib"
+
+
+class ConfidenceDropNIB(ConfidenceDrop):
+    """The drop as NIB's code computes it, for comparison with its table."""
+
+    name = "confidence_drop_nib"
+    summary = "confidence drop as in NIB's code: token embeddings, or the tensor, x the soft map"
+    convention = "nib"
+
+
+class ConfidenceIncreaseNIB(ConfidenceIncrease):
+    """The increase as NIB's code computes it, for comparison with its table."""
+
+    name = "confidence_increase_nib"
+    summary = (
+        "confidence increase as in NIB's code: token embeddings, or the tensor, x the soft map"
+    )
+    convention = "nib"
 
 
 class CapacityBits(Metric):
@@ -104,8 +156,22 @@ class Cosine(Metric):
         return case.clean
 
 
+METRICS = (
+    ConfidenceDrop,
+    ConfidenceIncrease,
+    ConfidenceDropGradCAM,
+    ConfidenceIncreaseGradCAM,
+    ConfidenceDropM2IB,
+    ConfidenceIncreaseM2IB,
+    ConfidenceDropNIB,
+    ConfidenceIncreaseNIB,
+    CapacityBits,
+    Cosine,
+)
+
+
 @hookimpl
 def register_metrics(register: Register) -> None:
-    """Register confidence drop and increase, and what is reported beside them."""
-    for metric in (ConfidenceDrop, ConfidenceIncrease, CapacityBits, Cosine):
+    """Register confidence drop and increase by every convention, and what stands beside them."""
+    for metric in METRICS:
         register(metric.name, metric, summary=metric.summary)

@@ -1,6 +1,6 @@
 """Whether a map depends on its guide, and whether it depends on the seed of the noise.
 
-Both compare maps by Spearman's rank correlation over content tokens.
+Maps are compared by Spearman's rank correlation over content tokens, and by their totals.
 """
 
 from __future__ import annotations
@@ -67,8 +67,42 @@ class Stability(Metric):
         return rank_correlation(case.content_scores(), case.content_scores(other))
 
 
+def positive_share(other: npt.NDArray[Any], own: npt.NDArray[Any]) -> float:
+    """Sum of the positive scores of one map over that of another; NaN where the latter is 0.
+
+    >>> positive_share(np.array([1.0, -3.0]), np.array([1.5, 0.5]))
+    0.5
+    """
+    left, whole = (np.maximum(each.astype(np.float64), 0.0).sum() for each in (other, own))
+    return float(left / whole) if whole > 0 else float("nan")
+
+
+class UnrelatedBits(Metric):
+    """What a map still holds under a guide that shares nothing with the input, as a share.
+
+    :func:`positive_share` of the map for :attr:`Case.unrelated` and the pair's own, in the map's
+    own unit. A bottleneck that lets through what the match needs has little to let through for a
+    guide that does not match; 1 is a map that holds as much whatever it is asked for. NaN where
+    the data set knows no such guide, or the pair's own map has no positive score.
+    """
+
+    name = "unrelated_bits"
+    summary = (
+        "total of the positive scores under an unrelated guide, over that of the pair's own map"
+    )
+    needs = frozenset({REEXPLAIN})
+    higher_is_better = False
+    percent = False
+
+    def score(self, case: Case) -> float:
+        if case.unrelated is None:
+            return float("nan")
+        other = case.reexplain(guide=case.unrelated)
+        return positive_share(case.content_scores(other), case.content_scores())
+
+
 @hookimpl
 def register_metrics(register: Register) -> None:
-    """Register prompt sensitivity and stability."""
-    for metric in (PromptSensitivity, Stability):
+    """Register prompt sensitivity, stability and what is left for an unrelated guide."""
+    for metric in (PromptSensitivity, Stability, UnrelatedBits):
         register(metric.name, metric, summary=metric.summary)

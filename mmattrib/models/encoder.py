@@ -174,6 +174,14 @@ class Encoder(ABC):
     def num_layers(self) -> int:
         """Number of blocks; layers run from -1 to ``num_layers - 1``."""
 
+    @property
+    def logit_scale(self) -> float | None:
+        """The factor that the model's contrastive loss puts before cosines; None where unknown.
+
+        For :mod:`mmattrib.models.parameters`; no explanation depends on it.
+        """
+        return None
+
     @abstractmethod
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         """Turn decoded inputs into one batch.

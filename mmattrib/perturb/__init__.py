@@ -17,11 +17,12 @@ Which fill stands in is a choice that changes results: none of them is an input 
 model was trained on. `FILLS` holds them by kind of input, each with a summary and its source; the
 first of each kind is the default.
 
-Weights are soft (numbers in [0, 1]) or hard (bool); the fills of captions take hard ones alone,
-since a word is there or not. :func:`unit_weights` and :func:`top_weights` make weights of a map's
-scores. :func:`keep_many` applies hundreds of weights to one input without doing the same work
-twice. Fills at the level of tokens, such as padding or faded embeddings, need an encoder and live
-in :mod:`mmattrib.perturb.tokens`.
+Weights are soft (numbers in [0, 1]) or hard (bool). The fills of captions take hard ones alone,
+since a word is there or not, and so does ``"linear"`` of pictures, which mends holes.
+:func:`unit_weights` and :func:`top_weights` make weights of a map's scores. :func:`keep_many`
+applies hundreds of weights to one input without doing the same work twice. Fills at the level of
+tokens, such as padding or faded embeddings, need an encoder and live in
+:mod:`mmattrib.perturb.tokens`.
 
 Importing this package imports numpy alone, no torch.
 """

@@ -18,8 +18,12 @@ BLUR: Final = 10 / 224
 """Standard deviation of the blur, as a share of the picture's shorter side: Fong & Vedaldi 2017
 (section 4.1) blur by 10 pixels, here taken at pictures of 224."""
 
-ImageFill: TypeAlias = Callable[[npt.NDArray[np.uint8], np.random.Generator], FloatArray]
-"""``(H, W, 3)`` uint8 pixels and a source of noise, to float32 that broadcasts to their shape."""
+Local: TypeAlias = Callable[[FloatArray], FloatArray]
+"""A fill that depends on what is kept: weights ``(H, W)`` to float32 ``(H, W, 3)``."""
+
+ImageFill: TypeAlias = Callable[[npt.NDArray[np.uint8], np.random.Generator], FloatArray | Local]
+"""``(H, W, 3)`` uint8 pixels and a source of noise, to float32 that broadcasts to their shape, or
+to a function of each row of weights."""
 
 
 def _mean(pixels: npt.NDArray[np.uint8], random: np.random.Generator) -> FloatArray:
@@ -46,6 +50,18 @@ def _noise(pixels: npt.NDArray[np.uint8], random: np.random.Generator) -> FloatA
     return noise
 
 
+def _linear(pixels: npt.NDArray[np.uint8], random: np.random.Generator) -> Local:
+    from mmattrib.perturb.imputation import NOISE, imputed
+
+    noise = (NOISE * random.standard_normal(pixels.shape)).astype(np.float32)
+    values = pixels.astype(np.float32)
+
+    def filled(weights: FloatArray) -> FloatArray:
+        return imputed(values, weights >= 1.0) + noise
+
+    return filled
+
+
 IMAGE_FILLS: Final[dict[str, Fill[ImageFill]]] = {
     "mean": Fill(
         "the picture's own mean of each channel",
@@ -63,6 +79,12 @@ IMAGE_FILLS: Final[dict[str, Fill[ImageFill]]] = {
         "Fong & Vedaldi 2017, section 4.1",
         _noise,
     ),
+    "linear": Fill(
+        "each pixel the mean of its eight neighbours, those beside it twice, and a little noise",
+        "Rong et al. 2022 (ROAD), noisy linear imputation",
+        _linear,
+        soft=False,
+    ),
 }
 
 
@@ -79,7 +101,8 @@ def image_keeper(
 
     def kept(weights: FloatArray) -> RawImage:
         cells = _on_pixels(weights, axes, raw)[..., None]
-        mixed = pixels * cells + other * (1.0 - cells)
+        own = other(cells[..., 0]) if callable(other) else other
+        mixed = pixels * cells + own * (1.0 - cells)
         return replace(raw, pixels=np.rint(mixed).clip(0, 255).astype(np.uint8))
 
     return kept

@@ -158,7 +158,8 @@ def _checked(weights: npt.ArrayLike, raw: RawInput, fill: Fill[Any]) -> FloatArr
     if not fill.soft and not is_hard(found):
         raise OptionError(
             f"{raw.name}: this fill takes weights of 0 or 1 alone; top_weights makes them of "
-            f"scores. Soft weights of a caption are taken by {_TOKEN_FILLS}."
+            f"scores. Soft weights are taken by other fills of pictures; of a caption by "
+            f"{_TOKEN_FILLS}."
         )
     return found
 

@@ -7,7 +7,8 @@ encoder: weights of a picture or a recording are averaged over each token's own 
 At the embedding output (layer -1) a token of weight w becomes ``w * token + (1 - w) * fill``.
 Tokens that stand for no part of the input (CLS, start, end, padding) are never touched. The
 embedding output holds the position too where the tower adds it there, so that fill
-``"embedding"`` takes that away as well.
+``"embedding"`` takes that away as well. At layer -2 the same is done to the cells of the
+preprocessed input: its pixels, or the cells of its spectrogram.
 
 Unlike :mod:`mmattrib.perturb`, this module imports torch.
 """
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mmattrib.errors import EncoderError, InputError, OptionError
+from mmattrib.models.capabilities import INPUT_LAYER
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.grids import TokenGrid
 from mmattrib.types import FloatArray, RawText
@@ -29,7 +31,8 @@ from mmattrib.types import FloatArray, RawText
 TokenFill: TypeAlias = Literal["embedding", "pad"]
 
 TOKEN_FILLS: Final[dict[str, str]] = {
-    "embedding": "zero: the token's embedding times its weight, as NIB's evaluation of captions",
+    "embedding": "zero: the token's embedding times its weight, as NIB's evaluation of captions; "
+    "at layer -2 the normalised value times its weight, as pytorch-grad-cam's of pictures",
     "pad": "the token that the tower makes of its padding id at this place; captions alone",
 }
 """Name -> what a token fades to."""
@@ -70,6 +73,7 @@ def keep_tokens(
     *,
     fill: TokenFill = "embedding",
     pad_id: int | None = None,
+    layer: int = -1,
 ) -> Tensor:
     """Embed a batch whose tokens fade into a fill where their weights are low.
 
@@ -82,18 +86,23 @@ def keep_tokens(
         fill: a name in ``TOKEN_FILLS``.
         pad_id: the padding id for fill ``"pad"``; None for the one with which the encoder's own
             ``preprocess`` pads (``Encoder.pad_id``).
+        layer: -1, the embedding output, or -2, the preprocessed input, for encoders that offer it.
 
     Returns:
         ``(B, D)`` L2-normalised. Weights of one give ``encoder.embed(inputs)``.
 
     Raises:
-        OptionError: an unknown fill, or weights that do not fit or are out of range.
+        OptionError: an unknown fill, weights that do not fit or are out of range, or a layer that
+            is neither, or not there.
         InputError: fill ``"pad"`` for an input that is no caption.
         EncoderError: the encoder does not say which id it pads with.
     """
     if fill not in get_args(TokenFill):
         raise OptionError(f"no fill {fill!r} for tokens; accepted: {', '.join(TOKEN_FILLS)}.")
-    grid = encoder.grid(inputs, -1)
+    if layer not in (-1, INPUT_LAYER):
+        raise OptionError(f"tokens fade at layer -1 or {INPUT_LAYER}, got layer {layer!r}.")
+    encoder.check_layer(layer)
+    grid = encoder.grid(inputs, layer)
     content = grid.content
     laid = weights if isinstance(weights, Tensor) else token_weights(grid, weights)
     if laid.shape != content.shape:
@@ -101,7 +110,7 @@ def keep_tokens(
             f"weights have shape {tuple(laid.shape)}; accepted: {tuple(content.shape)} (batch, "
             "tokens), or one array per input on its own axes."
         )
-    tokens = encoder.prefix(inputs, -1)
+    tokens = encoder.prefix(inputs, layer)
     inside = content.to(tokens.device)[..., None]
     shares = laid.to(tokens)[..., None]
     if not bool(((shares >= -1e-6) & (shares <= 1 + 1e-6))[inside].all()):
@@ -110,8 +119,9 @@ def keep_tokens(
     mixed = tokens * shares
     if fill == "pad":
         number = padding_id(encoder, inputs) if pad_id is None else pad_id
-        mixed = mixed + encoder.prefix(_padded(inputs, content, number), -1) * (1.0 - shares)
-    return encoder.suffix(torch.where(inside, mixed, tokens), -1, inputs)
+        padded = _padded(inputs, content, number)
+        mixed = mixed + encoder.prefix(padded, layer) * (1.0 - shares)
+    return encoder.suffix(torch.where(inside, mixed, tokens), layer, inputs)
 
 
 def padding_id(encoder: Encoder, inputs: EncoderInputs) -> int:

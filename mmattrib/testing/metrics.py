@@ -138,6 +138,7 @@ class _MetricCheck:
         for label, accepted in (
             ("higher_is_better", (True, False, None)),
             ("percent", (True, False)),
+            ("by_default", (True, False)),
         ):
             if not any(getattr(metric, label) is value for value in accepted):
                 self.fail(
@@ -275,8 +276,8 @@ class _Watched:
     def inputs(self) -> EncoderInputs:
         return self._allowed(MODEL, REEXPLAIN).inputs
 
-    def guide_embedding(self) -> Tensor:
-        return self._allowed(MODEL, REEXPLAIN).guide_embedding()
+    def guide_embedding(self, guide: Any | None = None) -> Tensor:
+        return self._allowed(MODEL, REEXPLAIN).guide_embedding(guide)
 
     def reexplain(
         self, *, seed: int | None, guide: Any | None, backbone: Backbone | None

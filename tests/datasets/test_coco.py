@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from coco_folder import instances, write_coco
+from dataset_folders import compressed
 from PIL import Image
 
 import mmattrib as mm
@@ -41,6 +43,18 @@ def test_run_lengths_go_down_the_columns(tmp_path: Path) -> None:
     assert isinstance(region, Outlines)
     assert region.mask()[:10].all()
     assert region.mask().sum() == 600
+
+
+def test_compressed_run_lengths_are_the_same_mask(tmp_path: Path) -> None:
+    upper = np.zeros((40, 60), bool)
+    upper[:10] = True
+    index = instances()
+    index["annotations"][-1]["segmentation"] = {"counts": compressed(upper), "size": [40, 60]}
+    data = mm.load_dataset("coco", folder=write_coco(tmp_path, index))
+    (person,) = (sample for sample in data if sample.id == "7-person")
+    region = person.truth["image"].parts[0].region
+    assert isinstance(region, Outlines)
+    assert (region.mask() == upper).all()
 
 
 @pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")

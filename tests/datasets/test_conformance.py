@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import dataset_folders as folders
 import pytest
 from coco_folder import write_coco
-from PIL import Image
 
 import mmattrib as mm
 from mmattrib.plugins import default_plugins
@@ -23,27 +22,25 @@ def _scenes(_: Path) -> dict[str, Any]:
     return {"n": 3, "seed": 7}
 
 
-def _pairs(folder: Path) -> dict[str, Any]:
-    random = np.random.default_rng(0)
-    for name in ("one", "two"):
-        Image.fromarray(random.integers(0, 255, (24, 32, 3), "uint8")).save(folder / f"{name}.png")
-    mask = np.zeros((24, 32), np.uint8)
-    mask[4:12, 8:20] = 255
-    Image.fromarray(mask).save(folder / "mask.png")
-    rows = ["image,text,id,mask,boxes,source", "one.png,a dog,x,mask.png,,mine"]
-    rows += ["two.png,a cat,y,,2 3 10 12; 4 4 8 20,"]
-    (folder / "pairs.csv").write_text("\n".join(rows), encoding="utf-8")
-    return {"folder": folder}
-
-
 def _coco(folder: Path) -> dict[str, Any]:
     return {"folder": write_coco(folder)}
 
 
 OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "audiocaps": folders.audiocaps,
+    "chexlocalize": folders.chexlocalize,
+    "clotho": folders.clotho,
     "coco": _coco,
-    "pairs": _pairs,
+    "conceptual-captions": folders.conceptual_captions,
+    "desed": folders.desed,
+    "flickr30k-entities": folders.flickr30k_entities,
+    "huggingface": folders.huggingface,
+    "manifest": folders.manifest,
+    "ms-cxr": folders.ms_cxr,
+    "pairs": folders.pairs,
     "scenes": _scenes,
+    "vgg-ss": folders.vgg_ss,
+    "webdataset": folders.webdataset,
 }
 """Data sets that need options, or are quicker with some: what makes a small one in a folder."""
 

@@ -10,7 +10,7 @@ import soundfile
 from PIL import Image
 
 import mmattrib as mm
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, InputWarning, OptionError
 from mmattrib.io import load_image
 from mmattrib.samples import BoxRegion
 from mmattrib.testing import check_dataset
@@ -109,7 +109,14 @@ def test_the_fingerprint_follows_the_files(folder: Path) -> None:
 )
 def test_what_is_wrong_is_named_with_its_line(folder: Path, lines: list[str], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        mm.load_dataset("pairs", folder=write(folder, *lines))
+        mm.load_dataset("pairs", folder=write(folder, *lines), strict=True)
+
+
+def test_a_broken_row_is_left_out_and_told(folder: Path) -> None:
+    data = mm.load_dataset("pairs", folder=write(folder, "image,text", "none.png,a", "a.png,a dog"))
+    with pytest.warns(InputWarning, match=r"pairs: 1 left out .*pairs\.csv, line 2: image 'none"):
+        assert [sample.id for sample in data] == ["line-3"]
+    assert data.size() == 1
 
 
 def test_boxes_and_masks_must_fit_the_picture(folder: Path) -> None:

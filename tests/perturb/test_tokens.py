@@ -14,7 +14,7 @@ from mmattrib.errors import EncoderError, InputError, OptionError
 from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.grids import TextGrid, TokenGrid
 from mmattrib.perturb.tokens import TOKEN_FILLS, keep_tokens, padding_id, token_weights
-from mmattrib.types import RawText
+from mmattrib.types import RawImage, RawText
 
 TOYS = {"image": ToyImage, "audio": ToyAudio, "text": ToyText}
 PAIRS = [(kind, "embedding") for kind in TOYS] + [("text", "pad")]
@@ -199,3 +199,23 @@ def test_what_does_not_fit_is_refused() -> None:
     image, pictures, cells = batch("image")
     with pytest.raises(InputError, match="captions"):
         keep_tokens(image, pictures, torch.ones(cells.valid.shape), fill="pad")
+
+
+def test_cells_of_the_preprocessed_input_fade_to_zero(untrained: mm.Backbone) -> None:
+    """Layer -2: the normalised tensor times the weights."""
+    encoder = untrained["image"]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    with encoder.frozen(), torch.no_grad():
+        inputs = encoder.preprocess([RawImage(each) for each in pixels])
+        weights = [np.random.default_rng(n).random((96, 96)).astype(np.float32) for n in (1, 2)]
+        found = keep_tokens(encoder, inputs, weights, layer=-2)
+        faded = inputs["x"] * torch.from_numpy(np.stack(weights))[:, None]
+        wanted = encoder.embed(inputs.with_tensor("x", faded))
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+        assert (found - encoder.embed(inputs)).norm(dim=1).min() > 1e-3
+        for layer in (0, -3):
+            with pytest.raises(OptionError, match="layer -1 or -2"):
+                keep_tokens(encoder, inputs, weights, layer=layer)
+    toy, given, grid = batch("image")
+    with pytest.raises(OptionError, match="layer -2"):
+        keep_tokens(toy, given, torch.ones(grid.valid.shape), layer=-2)

@@ -84,11 +84,11 @@ def byte_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {token: number for number, token in enumerate(vocabulary)}, merges
 
 
-def clip_tokenizer() -> Any:
+def clip_tokenizer(longest: int = 40) -> Any:
     from transformers import CLIPTokenizer
 
     vocabulary, merges = byte_vocabulary()
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=40)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=longest)
 
 
 def _unigram_tokenizer(**more: Any) -> Any:
@@ -160,11 +160,11 @@ def _images(kind: str) -> Any:
     return transformers.CLIPImageProcessor(size={"shortest_edge": SIDE + 8}, crop_size=crop)
 
 
-def _clip(_folder: Path) -> tuple[Any, Any]:
+def _clip(_folder: Path, longest: int = 40) -> tuple[Any, Any]:
     from transformers import CLIPConfig, CLIPModel
 
-    tokenizer = clip_tokenizer()
-    ids = {"vocab_size": len(tokenizer), "max_position_embeddings": 40, "pad_token_id": 1}
+    tokenizer = clip_tokenizer(longest)
+    ids = {"vocab_size": len(tokenizer), "max_position_embeddings": longest, "pad_token_id": 1}
     text = _text(**ids, bos_token_id=0, eos_token_id=2)
     config = CLIPConfig(text_config=text, vision_config=_vision(), projection_dim=24)
     return CLIPModel(config), tokenizer
@@ -218,7 +218,7 @@ def _chinese(_folder: Path) -> tuple[Any, Any]:
     return ChineseCLIPModel(config), tokenizer
 
 
-FAMILIES: dict[str, Callable[[Path], tuple[Any, Any]]] = {
+FAMILIES: dict[str, Callable[..., tuple[Any, Any]]] = {
     "clip": _clip,
     "metaclip_2": _metaclip,
     "siglip": _siglip,
@@ -228,7 +228,7 @@ FAMILIES: dict[str, Callable[[Path], tuple[Any, Any]]] = {
 }
 
 
-def write(kind: str, folder: Path) -> tuple[Path, Any, Any]:
+def write(kind: str, folder: Path, **sizes: int) -> tuple[Path, Any, Any]:
     """Write a checkpoint with ``save_pretrained``; return folder, model and processor."""
     import transformers
 
@@ -237,7 +237,7 @@ def write(kind: str, folder: Path) -> tuple[Path, Any, Any]:
     scratch.mkdir(exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        model, tokenizer = FAMILIES[kind](scratch)
+        model, tokenizer = FAMILIES[kind](scratch, **sizes)
         model = model.eval()
         livelier(model)
     images = _images(kind)

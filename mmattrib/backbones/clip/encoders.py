@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmattrib.errors import EncoderError
 from mmattrib.models.captions import CaptionTokenizer
 from mmattrib.models.encoder import EncoderInputs
+from mmattrib.models.parameters import exponential_scale
 from mmattrib.models.pixels import PixelRecipe
 from mmattrib.models.towers import (
     ImageTowerEncoder,
@@ -68,6 +69,10 @@ class _ImageEncoder(ImageTowerEncoder):
         self.model, self.tower = model, tower
         self.last = pre_norm(blocks[-1])
 
+    @property
+    def logit_scale(self) -> float | None:
+        return exponential_scale(self.model)
+
     def forward(self, inputs: EncoderInputs) -> Tensor:
         return pooled_output(self.model.get_image_features(pixel_values=inputs["pixels"]))
 
@@ -121,6 +126,10 @@ class _TextEncoder(TextTowerEncoder):
     ) -> None:
         super().__init__(module, blocks, tokenizer)
         self.model, self.tower = model, model.text_model
+
+    @property
+    def logit_scale(self) -> float | None:
+        return exponential_scale(self.model)
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
         return pooled_output(self.model.get_text_features(input_ids=inputs["ids"]))

@@ -13,6 +13,7 @@ from torch.nn import functional as nnf
 from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
 from mmattrib.models.encoder import EncoderInputs, expect
 from mmattrib.models.grids import TextGrid, TokenGrid
+from mmattrib.models.parameters import exponential_scale
 from mmattrib.models.pixels import PixelRecipe
 from mmattrib.models.towers import (
     ImageTowerEncoder,
@@ -81,6 +82,10 @@ class OpenClipImageEncoder(ImageTowerEncoder):
         self.model, self.visual = model, visual
         self.reads_cls = visual.pool_type == "tok" and visual.attn_pool is None
         self.last = pre_norm(blocks[-1])
+
+    @property
+    def logit_scale(self) -> float | None:
+        return exponential_scale(self.model)
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
         embedding: Tensor = self.model.encode_image(inputs["pixels"])
@@ -159,6 +164,10 @@ class OpenClipTextEncoder(TowerEncoder):
         captions = [self.tokenizer(expect(raw, RawText)) for raw in raws]
         ids = torch.tensor([caption.ids for caption in captions], device="cpu")
         return EncoderInputs({"ids": ids.to(self.device)}, tuple(raws))
+
+    @property
+    def logit_scale(self) -> float | None:
+        return exponential_scale(self.model)
 
     def forward(self, inputs: EncoderInputs) -> Tensor:
         embedding: Tensor = self.model.encode_text(inputs["ids"])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mmattrib as mm
-from examples.fuzz import worker
+from examples.fuzz import targets, worker
 from examples.fuzz.__main__ import Report, fuzz, main
 from examples.fuzz.corpus import build
-from examples.fuzz.targets import TARGETS, Bench
+from examples.fuzz.targets import INDICES, TARGETS, Bench
 from examples.fuzz.worker import CRASH, HANG, MEMORY, OK, REFUSED, UNTYPED
 from mmattrib.evaluation.plans import read_plan
 from mmattrib.evaluation.results import load_results
@@ -27,7 +28,7 @@ def corpus() -> dict[str, bytes]:
 def test_the_corpus_has_every_form(corpus: dict[str, bytes]) -> None:
     assert {Path(name).suffix for name in corpus} >= {
         ".png", ".jpg", ".tiff", ".gif", ".webp", ".wav", ".flac", ".ogg", ".npy", ".npz", ".json",
-        ".txt", ".csv", ".toml", ".safetensors", ".jsonl",
+        ".txt", ".csv", ".toml", ".safetensors", ".jsonl", ".tsv", ".xml", ".tar",
     }  # fmt: skip
 
 
@@ -56,6 +57,21 @@ def test_a_few_cases_of_every_kind(
         outcomes.add(found["outcome"])
         assert found["outcome"] in (OK, REFUSED), found
     assert outcomes
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_the_indices_of_the_corpus_are_sound(
+    name: str, corpus: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "INDICES", {name: INDICES[name]})
+    monkeypatch.setattr(Bench, "file", written_as_it_is)
+    targets.indices(Bench(corpus, tmp_path), np.random.default_rng(0))
+
+
+def written_as_it_is(bench: Bench, names: Callable[[str], bool], rng: np.random.Generator) -> Path:
+    (name,) = filter(names, bench.corpus)
+    (bench.folder / name).write_bytes(bench.corpus[name])
+    return bench.folder / name
 
 
 def fails(bench: Bench, rng: np.random.Generator) -> None:

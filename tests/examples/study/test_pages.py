@@ -8,7 +8,7 @@ from examples.study import pages
 
 QUICK = (
     "summary", "nothing shared", "ablation", "none shared", "two shared", "kept, all",
-    "kept, shipped", "kept, means", "kept, nothing shared",
+    "kept, shipped", "kept, means", "kept, nothing shared", "retraining",
 )  # fmt: skip
 
 
