@@ -11,7 +11,7 @@ import click
 
 from mmattrib.cli.arguments import with_config, with_device
 from mmattrib.cli.evaluate import NUMBERS, TABLES, write_results
-from mmattrib.cli.naming import Named, load_models, open_datasets, parse_named, parse_several
+from mmattrib.cli.naming import Named, load_models, open_datasets, parse_named
 from mmattrib.cli.outputs import check_folder
 from mmattrib.cli.speech import say
 from mmattrib.errors import OptionError
@@ -114,7 +114,7 @@ def _jobs(data: Sequence[str], weights: Sequence[str], backbone: str | None) -> 
         if part.dataset != "scenes" and not folder:
             raise OptionError(f"--data {key} names no folder; write it like {key}=DIR")
         options = {"folder": folder} if folder else {}
-        (opened,) = parse_several([part.dataset], "dataset", "--data")
+        default_plugins().registry.require("dataset", part.dataset)
         default_plugins().registry.check_options("dataset", part.dataset, options, "--data")
         model = Named(part.backbone, {})
         if backbone is not None:
@@ -124,7 +124,7 @@ def _jobs(data: Sequence[str], weights: Sequence[str], backbone: str | None) -> 
         elif part.backbone == "cxr-repair":
             raise OptionError("--data ms-cxr needs the weights of CXR-RePaIR: --weights cxr=FILE")
         default_plugins().registry.require("backbone", model.name)
-        found.append(_Job(part, Named(opened.name, options, key), model, backbone is not None))
+        found.append(_Job(part, Named(part.dataset, options, key), model, backbone is not None))
     if files:
         raise OptionError(
             f"--weights {next(iter(files))} belongs to none of the data; accepted: cxr with "

@@ -20,8 +20,9 @@ from mmattrib.errors import OptionError, check_whole
 from mmattrib.evaluation.candidates import Variant
 from mmattrib.evaluation.executors import executor_for
 from mmattrib.evaluation.plans import parse_plan
+from mmattrib.evaluation.progress import Outcome
 from mmattrib.evaluation.results import Results
-from mmattrib.evaluation.run import Outcome, make_plan, run
+from mmattrib.evaluation.run import make_plan, run
 from mmattrib.evaluation.store import Store
 from mmattrib.evaluation.tables import higher_is_better, in_percent
 from mmattrib.evaluation.tasks import CHUNK
