@@ -12,10 +12,10 @@ from click.testing import CliRunner
 import mmattrib as mm
 from examples.fuzz.corpus import CAPTION, RATE, pixels
 from examples.fuzz.mutate import TEXTS, Rng, caption, mutated, odd, odd_array
-from examples.study.plan import read_plan
 from mmattrib.cli import main
 from mmattrib.cli.summary import summarise
 from mmattrib.evaluation.executors import MOST_JOBS
+from mmattrib.evaluation.plans import read_plan
 from mmattrib.evaluation.results import load_results
 from mmattrib.io import load as load_raw
 from mmattrib.plugins import default_plugins

@@ -12,7 +12,6 @@ from examples.study.pages import raw, redraw
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, measure, model_card
 from examples.study.photographs import label as photographs_label
-from examples.study.plan import choose, read_plan
 from examples.study.protocol import (
     DECIDING,
     DIRECTIONS,
@@ -31,6 +30,7 @@ from examples.study.sweep import FILE, REFERENCES, Scope, checkpoints, sweep
 from mmattrib.datasets.scenes import Bank
 from mmattrib.errors import MmattribError, OptionError
 from mmattrib.evaluation import Candidate, Outcome, Results, View, against, load_results, markdown
+from mmattrib.evaluation.plans import choose, read_plan
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

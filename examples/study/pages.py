@@ -30,8 +30,8 @@ from mmattrib.evaluation import (
     load_retrained,
     markdown,
 )
+from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers, bootstrap_interval
-from mmattrib.evaluation.tables import row
 
 ROOT: Final = Path(__file__).parents[2]
 RAW: Final = Path(__file__).parent / "raw"

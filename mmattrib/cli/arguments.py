@@ -53,6 +53,12 @@ with_layer = click.option(
     help="Layer to explain, e.g. image=1, or 1 for all; -1 is the embedding output. "
     "Default: each encoder's own choice.",
 )
+with_config = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A TOML file of methods with options and layers, such as `mmattrib tune` writes.",
+)
 with_out = click.option(
     "--out",
     multiple=True,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mmattrib.cli.arguments import (
     checked_device,
@@ -15,6 +16,7 @@ from mmattrib.cli.arguments import (
     parse_options,
     with_backbone,
     with_backbone_options,
+    with_config,
     with_device,
     with_layer,
     with_method,
@@ -31,6 +33,9 @@ from mmattrib.plugins import Entry, default_plugins
 from mmattrib.plugins.contained import contained
 from mmattrib.plugins.registry import did_you_mean
 from mmattrib.types import SECOND, RawInput
+
+if TYPE_CHECKING:
+    from mmattrib.evaluation import Variant
 
 
 @click.command()
@@ -52,6 +57,7 @@ from mmattrib.types import SECOND, RawInput
 @with_seed
 @with_layer
 @with_method_options
+@with_config
 @with_backbone_options
 @with_device
 @click.option(
@@ -63,7 +69,9 @@ from mmattrib.types import SECOND, RawInput
 )
 @with_out
 @json_option
+@click.pass_context
 def attribute(
+    context: click.Context,
     backbone: str,
     image: str | None,
     audio: str | None,
@@ -74,6 +82,7 @@ def attribute(
     seed: int,
     layer: tuple[str, ...],
     option: tuple[str, ...],
+    config: Path | None,
     backbone_option: tuple[str, ...],
     device: str | None,
     calibration: Path | None,
@@ -89,19 +98,16 @@ def attribute(
     registry = default_plugins().registry
     entry = registry.require("backbone", backbone)
     modalities = {side: modality_of(side, entry) for side in given}
-    files = [
-        Path(value)
-        for side, value in given.items()
-        if isinstance(value, Path) or modalities[side] != "text"
-    ]
-    files += [calibration] if calibration is not None else []
-    check_outputs(out, inputs=files)
+    files = [v for s, v in given.items() if isinstance(v, Path) or modalities[s] != "text"]
+    files += [path for path in (calibration, config) if path is not None]
+    check_outputs(out, inputs=map(Path, files))
     options = parse_options(option, "--option")
     backbone_options = parse_options(backbone_option, "--backbone-option")
     registry.check_options("backbone", backbone, backbone_options, "--backbone-option")
     layers = parse_layers(layer, tuple(dict.fromkeys([*given, *modalities.values()])))
     registry.require("method", method)
     inputs = decode(given, modalities)
+    variant = None if config is None else configured(context, config)
 
     import mmattrib
 
@@ -113,8 +119,10 @@ def attribute(
         model = mmattrib.load_backbone(backbone, **backbone_options)
         if known is not None:
             model.calibration = known
+        made: Any = method if variant is None else variant.make(seed)
+        layer_of: Any = layers if variant is None else variant.layers_for(given)
         explanation = mmattrib.attribute(
-            model, inputs=inputs, method=method, seed=seed, layer=layers, **options
+            model, inputs=inputs, method=made, seed=seed, layer=layer_of, **options
         )
         written = [explanation.save(path) for path in out]
     summary = summarise(explanation, written)
@@ -122,6 +130,34 @@ def attribute(
         tell(summary)
     else:
         say(describe(summary))
+
+
+def configured(context: click.Context, config: Path) -> Variant:
+    """The method of a plan that names one.
+
+    Raises:
+        OptionError: it names several, or the command line says something of the method too.
+    """
+    from mmattrib.evaluation.plans import read_plan
+
+    said = [
+        f"--{name}"
+        for name in ("method", "option", "layer")
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+    if said:
+        raise OptionError(
+            f"--config {config} says which method, options and layers; leave {' and '.join(said)} "
+            "out"
+        )
+    variants = read_plan(config)
+    if len(variants) != 1:
+        raise OptionError(
+            f"--config {config} names {len(variants)} methods "
+            f"({', '.join(v.label for v in variants[:5])}); one pair is explained by one: name a "
+            "file of one, as `mmattrib tune` writes it"
+        )
+    return variants[0]
 
 
 def chosen_pair(

@@ -18,7 +18,10 @@ FileKey: TypeAlias = tuple[int, int] | str
 
 
 def check_outputs(
-    paths: Sequence[Path], inputs: Iterable[Path] = (), suffixes: Sequence[str] = SUFFIXES
+    paths: Sequence[Path],
+    inputs: Iterable[Path] = (),
+    suffixes: Sequence[str] = SUFFIXES,
+    option: str = "--out",
 ) -> None:
     """Make sure that every output can be written.
 
@@ -26,6 +29,7 @@ def check_outputs(
         paths: files to write; one that exists will be replaced.
         inputs: files that must not be.
         suffixes: those that say what to write.
+        option: what messages call it.
 
     Raises:
         OptionError: an unknown suffix, one file named twice, or an input named as an output.
@@ -37,15 +41,15 @@ def check_outputs(
         if path.suffix.lower() not in suffixes:
             given = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
             raise OptionError(
-                f"--out {path} has {given}, which says nothing of what to write; accepted: "
+                f"{option} {path} has {given}, which says nothing of what to write; accepted: "
                 f"{', '.join(suffixes)}"
             )
-        check_file(path, "--out")
+        check_file(path, option)
         key = _same_file(path)
         if key in kept:
-            raise OptionError(f"--out {path} is one of the inputs; name another file")
+            raise OptionError(f"{option} {path} is one of the inputs; name another file")
         if key in seen:
-            raise OptionError(f"--out {path} is given twice; name each file once")
+            raise OptionError(f"{option} {path} is given twice; name each file once")
         seen.add(key)
 
 

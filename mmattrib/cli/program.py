@@ -29,6 +29,8 @@ COMMANDS: Mapping[str, str] = {
     "show": "mmattrib.cli.show:show",
     "scenes": "mmattrib.cli.scenes:scenes",
     "evaluate": "mmattrib.cli.evaluate:evaluate",
+    "tune": "mmattrib.cli.tune:tune",
+    "reproduce": "mmattrib.cli.reproduce:reproduce",
     "roar": "mmattrib.cli.roar:roar",
     "calibrate": "mmattrib.cli.calibrate:calibrate",
     **{f"{kind}s": f"mmattrib.cli.listing:{kind}s" for kind in KINDS if kind != "command"},

@@ -10,16 +10,19 @@ from mmattrib.evaluation.executors import Executor, Processes, Serial, executor_
 from mmattrib.evaluation.models import LiveModel, ModelSource, NamedModel
 from mmattrib.evaluation.progress import Outcome
 from mmattrib.evaluation.references import Chance, OcclusionOracle
-from mmattrib.evaluation.results import Column, Results, load_results
+from mmattrib.evaluation.results import Column, Problem, Results, load_results
 from mmattrib.evaluation.roar import remove_and_retrain
 from mmattrib.evaluation.roar_results import Retrained, RoarResults, load_retrained
 from mmattrib.evaluation.run import Plan, evaluate, make_plan, run
+from mmattrib.evaluation.sheets import Cell, Report, Table
 from mmattrib.evaluation.statistics import Difference, bootstrap_interval, compare
 from mmattrib.evaluation.store import Store
 from mmattrib.evaluation.tables import View, against, markdown
+from mmattrib.evaluation.tidy import Number, numbers
 
 __all__ = [
     "Candidate",
+    "Cell",
     "Chance",
     "Column",
     "Difference",
@@ -27,15 +30,19 @@ __all__ = [
     "LiveModel",
     "ModelSource",
     "NamedModel",
+    "Number",
     "OcclusionOracle",
     "Outcome",
     "Plan",
+    "Problem",
     "Processes",
+    "Report",
     "Results",
     "Retrained",
     "RoarResults",
     "Serial",
     "Store",
+    "Table",
     "Variant",
     "View",
     "against",
@@ -47,6 +54,7 @@ __all__ = [
     "load_retrained",
     "make_plan",
     "markdown",
+    "numbers",
     "remove_and_retrain",
     "run",
 ]

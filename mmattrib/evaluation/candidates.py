@@ -13,6 +13,7 @@ from mmattrib.errors import OptionError
 from mmattrib.explain import Layers
 from mmattrib.loading import load_method
 from mmattrib.methods import Method
+from mmattrib.methods.sided import Sided
 from mmattrib.plugins import default_plugins
 from mmattrib.types import SECOND
 
@@ -71,12 +72,14 @@ class Variant(Candidate):
         options: of a method that is named; its own defaults for the others.
         layer: as for :func:`mmattrib.attribute`; None for each encoder's own choice. May name
             modalities that a pair does not have.
+        sides: modality -> options that differ where it is explained, of a method that is named.
     """
 
     label: str
     method: str | Method
     options: Mapping[str, JSONValue] = field(default_factory=dict)
     layer: Layers = None
+    sides: Mapping[str, Mapping[str, JSONValue]] = field(default_factory=dict)
 
     def make(self, seed: int | None = 0) -> Method:
         """The method itself, under a seed if it draws noise.
@@ -85,9 +88,15 @@ class Variant(Candidate):
             UnknownNameError: no such method.
             OptionError: no such option, or one out of range.
         """
-        if isinstance(self.method, str):
-            return load_method(self.method, 0 if seed is None else seed, **self.options)
-        return self.method if seed is None else self.method.seeded(seed)
+        if not isinstance(self.method, str):
+            return self.method if seed is None else self.method.seeded(seed)
+        drawn = 0 if seed is None else seed
+        common = load_method(self.method, drawn, **self.options)
+        own = {
+            modality: load_method(self.method, drawn, **{**self.options, **options})
+            for modality, options in self.sides.items()
+        }
+        return Sided(common, own) if own else common
 
     def seeds(self, wanted: Sequence[int]) -> tuple[int | None, ...]:
         return tuple(wanted) if self.make().draws else (None,)
@@ -106,7 +115,10 @@ class Variant(Candidate):
             else {name: value for name, value in parsed.items() if name != "seed"}
         )
         layer = dict(self.layer) if isinstance(self.layer, Mapping) else self.layer
-        return {"method": made.name, "options": given, "layer": layer}
+        found: dict[str, JSONValue] = {"method": made.name, "options": given, "layer": layer}
+        if self.sides:
+            found["sides"] = {side: dict(options) for side, options in self.sides.items()}
+        return found
 
     def describe(self, seed: int | None) -> dict[str, JSONValue]:
         return {**self.definition(), "options": self.make(seed).describe()}

@@ -28,8 +28,8 @@ class Outcome:
         done: tasks measured now.
         kept: tasks that an earlier run had measured.
         outdated: how many of those with another source of the methods.
-        failures: task -> what went wrong; a candidate is given up at its first failure, unless
-            that was the end of the workers.
+        failures: task -> what went wrong; a candidate is given up on a model at its first failure,
+            unless that was the end of the workers.
     """
 
     results: Results
@@ -49,7 +49,8 @@ class Progress:
     bar: Any
     outcome: Outcome = field(default_factory=lambda: Outcome(Results({}, {})))
     collector: Collector = field(default_factory=Collector)
-    given_up: set[str] = field(default_factory=set)
+    given_up: set[tuple[str, str]] = field(default_factory=set)
+    left_out: dict[str, str] = field(default_factory=dict)
     lost_in_a_row: int = 0
 
     def unfinished(self, tasks: Iterable[Task], fresh: bool) -> Iterator[Task]:
@@ -63,8 +64,9 @@ class Progress:
                 planned.clear()  # tasks of one meaning stand together, and the run may be long
                 at = task.dataset, task.start
             identity = task_id(describe(task, self.context))
-            if identity in planned or task.candidate in self.given_up:  # one meaning, two labels
-                self.bar.update(len(task.samples))
+            gone = (task.candidate, task.backbone) in self.given_up
+            if identity in planned or gone:  # one meaning, two labels
+                self._pass(len(task.samples))
                 continue
             planned.add(identity)
             entries = _answering(self.store, task, self.context, identity)
@@ -76,7 +78,16 @@ class Progress:
             self.outcome.outdated += not current
             for entry in entries:
                 self.collector.add(entry)
-            self.bar.update(len(task.samples))
+            self._pass(len(task.samples))
+
+    def _pass(self, pairs: int) -> None:
+        """Count pairs that are not measured now: the rate, and so the time left, is without them.
+
+        tqdm's rate is over ``n - initial``; a bar that is not shown has no ``initial``.
+        """
+        if not self.bar.disable:
+            self.bar.n += pairs
+            self.bar.initial += pairs
 
     def keep(self, task: Task, rows: Sequence[SampleRow]) -> None:
         """Take what a task measured."""
@@ -103,9 +114,10 @@ class Progress:
         self.outcome.failures[task.name] = f"{type(error).__name__}: {error}"
 
     def give_up(self, task: Task, error: Exception) -> None:
-        """Note a failure; the candidate's other tasks are passed over."""
-        self.given_up.add(task.candidate)
+        """Note a failure; the candidate's other tasks on this model are passed over."""
+        self.given_up.add((task.candidate, task.backbone))
         self.outcome.failures[task.name] = f"{type(error).__name__}: {error}"
+        self.left_out.setdefault(f"{task.candidate} on {task.backbone}", str(error))
 
 
 def _stamp(task: Task, context: Context, source: str | None) -> dict[str, JSONValue]:

@@ -16,7 +16,8 @@ from mmattrib.evaluation.statistics import Difference, Numbers, compare, mean_an
 from mmattrib.evaluation.store import read_entries
 
 if TYPE_CHECKING:
-    from mmattrib.evaluation.tables import View
+    from mmattrib.evaluation.sheets import Report
+    from mmattrib.evaluation.tables import Layout, View
     from mmattrib.types import JSONValue
 
 
@@ -44,6 +45,28 @@ class Column(NamedTuple):
     metric: str
 
 
+class Problem(NamedTuple):
+    """Why a pair has no numbers, or fewer.
+
+    Attributes:
+        dataset: label.
+        sample: its id.
+        reason: what went wrong, as sentences.
+        backbone: label.
+        method: label.
+        seed: of the noise; None where none is drawn.
+        pair: the two sides, e.g. ``"image-text"``.
+    """
+
+    dataset: str
+    sample: str
+    reason: str
+    backbone: str
+    method: str
+    seed: int | None
+    pair: str
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
     """The numbers of an evaluation, and where they come from.
@@ -53,13 +76,15 @@ class Results:
             number is missing or does not apply.
         samples: data set -> the numbers and the ids of its samples that were measured.
         provenance: what the numbers depend on.
-        problems: data set, sample and what went wrong with it, as sentences.
+        problems: of pairs that have no numbers, or fewer.
+        left_out: a method on a model, as ``"NAME on LABEL"`` -> why it was given up there.
     """
 
     columns: Mapping[Column, Numbers]
     samples: Mapping[str, Mapping[int, str]]
     provenance: Mapping[str, JSONValue] = field(default_factory=dict)
-    problems: Sequence[tuple[str, str, str]] = ()
+    problems: Sequence[Problem] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def _distinct(self, name: str) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(getattr(column, name) for column in self.columns))
@@ -249,10 +274,23 @@ class Results:
                 label: [{"number": n, "id": name} for n, name in numbered.items()]
                 for label, numbered in self.samples.items()
             },
-            "problems": [list(problem) for problem in self.problems],
+            "left_out": dict(self.left_out),
+            "problems": [problem._asdict() for problem in self.problems],
             "columns": columns,
         }
         return json.dumps(found, indent=1)
+
+    def report(self, view: View | None = None, layout: Layout = "directions") -> Report:
+        """Tables of every data set and backbone, to be written as text, Markdown, CSV or LaTeX.
+
+        Args:
+            view: what to show; see :class:`mmattrib.evaluation.View`.
+            layout: ``"directions"``: a table for each, with a row for each method; ``"paper"``: one
+                table, with a row for each direction and metric and a column for each method.
+        """
+        from mmattrib.evaluation.tables import everything
+
+        return everything(self, view, layout)
 
     def _dataset(self, label: str | None) -> str:
         if label is not None:
@@ -283,7 +321,7 @@ class Collector:
     def __init__(self) -> None:
         self._numbers: dict[Column, Numbers] = {}
         self._samples: dict[str, Numbered] = {}
-        self._problems: dict[tuple[str, str, str], None] = {}
+        self._problems: dict[Problem, None] = {}
         self._versions: dict[tuple[str, str], str] = {}
         self.labels: dict[str, str] = {}
         self._backbones: dict[str, str] = {}
@@ -298,7 +336,11 @@ class Collector:
         for number, row in enumerate(entry["rows"], int(task["start"])):
             place = samples.put(number, str(row["sample"]))
             if row.get("problem"):
-                self._problems[dataset, str(row["sample"]), str(row["problem"])] = None
+                problem = Problem(
+                    dataset, str(row["sample"]), str(row["problem"]), weights, task["candidate"],
+                    task["seed"], "-".join(map(str, _listed(task.get("pair")))),
+                )  # fmt: skip
+                self._problems[problem] = None
             for direction, numbers in row["values"].items():
                 for metric, value in numbers.items():
                     key = Column(
@@ -344,7 +386,18 @@ class Collector:
                 wanted = places[column.dataset]
                 named = column._replace(method=label, backbone=backbones[column.backbone])
                 columns[named] = _longer(numbers, int(wanted.max(initial=-1)) + 1)[wanted]
-        return Results(columns, dict(self._samples), dict(provenance or {}), tuple(self._problems))
+        problems = tuple(
+            problem._replace(method=label, backbone=backbones[problem.backbone])
+            for label, meant in (labels or self.labels).items()
+            for problem in self._problems
+            if problem.method == meant
+        )
+        return Results(columns, dict(self._samples), dict(provenance or {}), problems)
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list as it is; whatever else a file holds in its place is none."""
+    return value if isinstance(value, list) else []
 
 
 def _longer(column: Numbers | None, size: int) -> Numbers:

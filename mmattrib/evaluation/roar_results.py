@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mmattrib.errors import OptionError
+from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import mean_and_error
 from mmattrib.evaluation.store import read_entries
-from mmattrib.evaluation.tables import row
 
 if TYPE_CHECKING:
     from mmattrib.types import JSONValue

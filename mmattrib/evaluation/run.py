@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -47,33 +47,33 @@ def evaluate(
     jobs: int = 1,
     engine: Engine | Executor | None = None,
     progress: bool = True,
+    keep_going: bool | None = None,
 ) -> Results:
     """Score methods on samples, in both directions of every pair of inputs.
 
     Args:
         backbones: a model, or label -> model.
         data: a data set, samples, or label -> data set.
-        methods: names, live methods, or :class:`mmattrib.evaluation.Variant` objects; a mapping
-            from label to name or method; ``"all"`` for every registered one. Live methods of one
-            name get the options in which they differ behind their labels.
-        metrics: names or :class:`mmattrib.metrics.Metric` objects; a mapping from name to the
-            number of samples on which it is wanted (None for all); ``"all"``. By default those that
-            need nothing but a known truth.
-        pairs: pairs of sides; each gives two directions. By default all pairs of the first
-            sample's sides that the model embeds.
+        methods: names, live methods, or :class:`mmattrib.evaluation.Variant` objects; label ->
+            name or method; ``"all"`` for every registered one. Live ones of one name are told
+            apart by their options.
+        metrics: names or :class:`mmattrib.metrics.Metric` objects; name -> on how many samples
+            it is wanted (None for all); ``"all"``. By default those that need a truth alone.
+        pairs: of sides, each in two directions; all that the first sample has by default.
         layer: as for :func:`mmattrib.attribute`.
-        seed: of the methods' noise, that of live ones too; several to average over.
-        limit: how many samples of each data set to use, or scenes to make; all if None.
-        resume: a file that finished work is appended to; a later call with the same arguments
-            goes on where this one stopped. Samples and methods may be added.
+        seed: of the noise, also of live methods; several to average over.
+        limit: how many samples of each data set, from the first on; all if None.
+        resume: a file that finished work is appended to; the same call goes on where this one
+            stopped. Samples and methods may be added.
         jobs: workers, each with a copy of the model and one thread. No number depends on it.
         engine: what they are: ``"serial"`` (this process), ``"processes"``, ``"ray"`` or an
             :class:`mmattrib.evaluation.Executor`; by ``jobs`` alone if None.
         progress: show a progress bar on standard error.
+        keep_going: name a method that does not fit a model in ``results.left_out`` and go on; by
+            default where methods are ``"all"``.
 
     Returns:
-        Every number; ``print(results.table())`` shows means with errors. A pair that could not be
-        explained has no numbers, and its reason stands in ``results.problems``.
+        Every number, ``results.table()`` of means, and in ``results.problems`` why a pair has none.
 
     Raises:
         OptionError: nothing to evaluate, two methods under one label, a layer or option that does
@@ -86,15 +86,25 @@ def evaluate(
         >>> import mmattrib as mm
         >>> tiny = mm.load_backbone("tiny")
         >>> data = mm.load_dataset("scenes", n=2)
-        >>> found = mm.evaluate(tiny, data, methods=["nib", "random"], progress=False)
-        >>> found
+        >>> mm.evaluate(tiny, data, methods=["nib", "random"], progress=False)
         Results(2 methods x 6 directions x 6 metrics on 2 samples)
     """
     plan = make_plan(
         backbones, data, methods=methods, metrics=metrics, pairs=pairs, layer=layer, seed=seed,
         limit=limit,
     )  # fmt: skip
-    return run(plan, _store(resume, plan), executor_for(jobs, engine), progress=progress).results
+    going = methods == "all" if keep_going is None else keep_going
+    return _measured(plan, _store(resume, plan), executor_for(jobs, engine), going, progress)
+
+
+def _measured(
+    plan: Plan, store: Store | None, executor: Executor, keep_going: bool, progress: bool
+) -> Results:
+    outcome = run(plan, store, executor, keep_going=keep_going, progress=progress)
+    left_out = outcome.results.left_out
+    if left_out and not outcome.results.columns:
+        raise OptionError(f"no method could be measured: {next(iter(left_out.values()))}")
+    return outcome.results
 
 
 @dataclass(frozen=True)
@@ -319,7 +329,7 @@ def run(
         source: of the methods' code, as a hash: kept with the numbers, and what other code
             measured is counted as outdated.
         fresh: measure again what other code measured.
-        keep_going: a candidate that fails is given up, and the others go on.
+        keep_going: a candidate that fails on a model is given up there, and the others go on.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -345,5 +355,6 @@ def run(
                 state.give_up(task, found)
             else:
                 raise found
-    state.outcome.results = state.collector.results(labels, plan.describe())
+    results = state.collector.results(labels, plan.describe())
+    state.outcome.results = replace(results, left_out=state.left_out)
     return state.outcome

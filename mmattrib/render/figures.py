@@ -10,6 +10,7 @@ import io
 import textwrap
 import warnings as python_warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Aspect: TypeAlias = Literal["equal", "auto"]
+FigureKind: TypeAlias = Literal["png", "pdf"]
 
 _WIDTH = 11.0  # inches; the heights below too
 _MARGIN = 0.45
@@ -99,7 +101,7 @@ def png_bytes(
     """The figure as the bytes of a PNG file, 150 dots per inch; its description is the verdict."""
     verdict = explanation.verdict
     told = {"Title": default_title(explanation, verdict), "Description": verdict.sentence}
-    return _png(figure(explanation, truth, clip, scale), 150, told)
+    return file_bytes(figure(explanation, truth, clip, scale), "png", 150, told)
 
 
 def thumbnail(
@@ -123,20 +125,35 @@ def thumbnail(
         for index, panel in enumerate(drawn):
             axes = fig.add_axes((index * share + 0.01, 0.03, share - 0.02, 0.94))
             if isinstance(panel, TextPanel):
-                _draw_words(axes, panel, points=13.0)
+                draw_words(axes, panel, points=13.0)
             else:
                 axes.set_axis_off()
                 aspect: Aspect = "equal" if panel.kind == "image" else "auto"
                 axes.imshow(panel.mapped, aspect=aspect, interpolation="antialiased")
-        return _png(fig, dpi=100)
+        return file_bytes(fig, "png", 100)
 
 
-def _png(fig: Figure, dpi: int, told: Mapping[str, str] | None = None) -> bytes:
+def file_bytes(
+    fig: Figure, kind: FigureKind, dpi: int, told: Mapping[str, str] | None = None
+) -> bytes:
+    """A figure as the bytes of a file; equal figures give equal bytes.
+
+    Args:
+        fig: any figure.
+        kind: ``"png"`` or ``"pdf"``.
+        dpi: dots per inch, of the pictures in a PDF too.
+        told: metadata.
+    """
+    from matplotlib import rc_context
+
+    nothing = {"png": ("Software",), "pdf": ("Creator", "Producer", "CreationDate")}[kind]
     buffer = io.BytesIO()
-    with python_warnings.catch_warnings():
+    # Letters of a PDF stay text (42: TrueType), which readers can search and copy.
+    with python_warnings.catch_warnings(), rc_context({"pdf.fonttype": 42}):
         # A caption may use a script that no installed font has; boxes are drawn in its place.
         python_warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None, **(told or {})})
+        metadata = {**dict.fromkeys(nothing), **(told or {})}
+        fig.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -209,7 +226,7 @@ def _draw_side(
     low, high = bottom + 0.2, top - 0.58
     if isinstance(panel, TextPanel):
         box = (_MARGIN, low + 0.1, width, high - low - 0.1)
-        _draw_words(fig.add_axes(_inches(box, total)), panel, points=13.0)
+        draw_words(fig.add_axes(_inches(box, total)), panel, points=13.0)
     else:
         _draw_planes(fig, panel, (low, high, total), width)
     bar = (_MARGIN + width + 0.15, low + 0.1, 0.14, high - low - 0.2)
@@ -267,7 +284,7 @@ def _draw_bar(fig: Figure, panel: Panel, box: tuple[float, float, float, float])
     axes.text(beside, 0.5, unit, fontsize=8, rotation=90, va="center", parse_math=False)
 
 
-def _draw_words(axes: Axes, panel: TextPanel, points: float) -> None:
+def draw_words(axes: Axes, panel: TextPanel, points: float) -> None:
     """Lay the words out in lines on a dark ground; what does not fit is left off with an ellipsis.
 
     Coordinates are inches from the top left of the axes.
@@ -314,7 +331,7 @@ def _word(axes: Axes, word: str, points: float, x: float, y: float) -> Any:
         color=_ON_STAGE,
         va="center_baseline",
         parse_math=False,
-        fontfamily=_fonts(),
+        fontfamily=fonts(),
     )
 
 
@@ -353,7 +370,7 @@ def _shade(
 
 
 def _say(fig: Figure, x: float, y: float, total: float, text: str, **style: Any) -> None:
-    fig.text(x / _WIDTH, y / total, text, parse_math=False, fontfamily=_fonts(), **style)
+    fig.text(x / _WIDTH, y / total, text, parse_math=False, fontfamily=fonts(), **style)
 
 
 def _inches(
@@ -363,7 +380,9 @@ def _inches(
     return left / _WIDTH, bottom / total, width / _WIDTH, height / total
 
 
-def _fonts() -> list[str]:
+@lru_cache(maxsize=1)
+def fonts() -> list[str]:
+    """Families to try, in order, of those that are installed."""
     from matplotlib import font_manager
 
     installed = {entry.name for entry in font_manager.fontManager.ttflist}

@@ -19,16 +19,16 @@ def random_tiny(checkpoint: Path) -> tuple[str, str]:
 
 
 def test_a_table_and_every_number(run: Run, random_tiny: tuple[str, str], tmp_path: Path) -> None:
-    outs = ("--out", tmp_path / "t.md", "--out", tmp_path / "t.json")
+    outs = ("--out", tmp_path / "t.txt", "--out", tmp_path / "t.json")
     given = ("--method", "random", "--metric", "auc", *QUICK)
     result = run("evaluate", *random_tiny, *given, *outs)
     assert result.code == 0, result.err
     assert "random" in result.out
     assert "auc" in result.out
-    assert (tmp_path / "t.md").read_text(encoding="utf-8") == result.out
+    assert (tmp_path / "t.txt").read_text(encoding="utf-8") == result.out
     found = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
     assert {column["direction"] for column in found["columns"]} == {"image|text", "text|image"}
-    assert {path.name for path in tmp_path.iterdir()} == {"t.md", "t.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"t.txt", "t.json"}
 
 
 def test_methods_take_options_metrics_a_number_of_samples_and_seeds_are_averaged(
@@ -151,7 +151,11 @@ def test_a_file_that_cannot_serve_is_refused_and_kept(
         (("--metric", "auc", "--metric", "auc"), "given twice"),
         (("--seed", 1, "--seed", 1), "--seed 1 is given twice"),
         (("--pair", "image,text", "--pair", "text,image"), "--pair"),
-        (("--backbone", "tiny", "--backbone", "tiny"), "--backbone is given 2 times"),
+        (("--backbone", "tiny", "--backbone", "tiny"), "--backbone tiny is given twice"),
+        (("--data", "scenes", "--data", "a=scenes", "--data-option", "seed=1"), "scenes:seed=1"),
+        (("--methods", "all"), "--method"),
+        (("--method", "all", "--method", "random"), "--method all"),
+        (("--baseline", "nib", "--layout", "paper"), "--layout paper"),
         (("--limit", 2, "--limit", 3), "--limit is given 2 times"),
         (("--baseline", "a", "--baseline", "b"), "--baseline is given 2 times"),
         (("--method", "random:"), "ends in a colon"),
@@ -171,3 +175,43 @@ def test_wrong_and_repeated_options_are_one_line(
     assert result.code == 2, result.out
     assert said in result.err
     assert result.err.count("\n") == 1
+
+
+def test_every_table_and_a_grid_of_maps(
+    run: Run, random_tiny: tuple[str, str], tmp_path: Path
+) -> None:
+    names = ("t.md", "t.csv", "t.tex", "n.numbers.csv")
+    outs = [each for name in names for each in ("--out", tmp_path / name)]
+    result = run(
+        "evaluate", *random_tiny, *QUICK, "--method", "noise=random", "--metric", "auc",
+        "--layout", "paper", *outs, "--grid", tmp_path / "g.png", "--grid-samples", 1,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "direction" in result.out.splitlines()[2]
+    assert "noise" in result.out.splitlines()[2]
+    assert "| noise |" in (tmp_path / "t.md").read_text(encoding="utf-8")
+    assert "\\toprule" in (tmp_path / "t.tex").read_text(encoding="utf-8")
+    assert (tmp_path / "t.csv").read_text().startswith("direction,metric,noise,noise error\n")
+    head, *rows = (tmp_path / "n.numbers.csv").read_text().splitlines()
+    assert head.startswith("backbone,data,sample,direction,method,seed,metric,value,problem")
+    assert len(rows) == 2 * 2 * 2  # directions, metrics with seconds, samples
+    with Image.open(tmp_path / "g.png") as drawn:
+        assert drawn.width > 600
+
+
+def test_several_models_and_data_sets_have_tables_of_their_own(run: Run, checkpoint: Path) -> None:
+    result = run(
+        "evaluate", *QUICK, "--method", "random", "--metric", "auc",
+        "--backbone", f"one=tiny:checkpoint={checkpoint}", "--backbone", "tiny",
+        "--data", "scenes", "--data", "more=scenes:seed=3",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    for data in ("scenes", "more"):
+        for model in ("one", "tiny"):
+            assert f"{data}, {model}: image|text" in result.out
+
+
+def test_a_grid_of_so_many_samples_needs_a_grid(run: Run) -> None:
+    result = run("evaluate", "--grid-samples", 2)
+    assert result.code == 2
+    assert "without --grid" in result.err

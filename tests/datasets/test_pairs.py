@@ -145,7 +145,7 @@ def test_a_broken_file_costs_its_own_numbers_alone(folder: Path) -> None:
     data = mm.load_dataset("pairs", folder=write(folder, *lines))
     found = mm.evaluate(mm.load_backbone("tiny"), data, methods=["random"], progress=False)
     assert np.isnan(found.values("random", "image|text", "auc")).tolist() == [False, True, True]
-    assert {sample for _, sample, _ in found.problems} == {"line-3", "line-4"}
+    assert {problem.sample for problem in found.problems} == {"line-3", "line-4"}
 
 
 def test_what_is_no_folder_of_pairs_is_refused(tmp_path: Path) -> None:

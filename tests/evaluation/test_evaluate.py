@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,7 @@ def test_a_broken_sample_is_told_and_costs_no_other(
         values[[0, 2, 4]], evaluate(untrained, good, methods=["nib"]).values(
             "nib", "image|text", "auc")
     )  # fmt: skip
-    assert {sample for _, sample, _ in found.problems} == {"missing", "one side"}
+    assert {problem.sample for problem in found.problems} == {"missing", "one side"}
     assert "none.png" in found.table()
 
 
@@ -245,7 +246,7 @@ def test_a_sample_that_lacks_a_side_is_not_taken_for_another_pair(
     )
     assert np.isnan(found.values("random", "image|audio", "cosine")).tolist() == [False, True]
     assert not np.isnan(found.values("random", "image|text", "cosine")).any()
-    assert [p[1] for p in found.problems] == ["lacks sound"]
+    assert {p.sample for p in found.problems} == {"lacks sound"}
 
 
 def test_a_metric_that_asks_the_model(untrained: mm.Backbone, three: mm.Dataset) -> None:
@@ -390,3 +391,33 @@ def test_what_is_no_data_set_is_refused(untrained: mm.Backbone) -> None:
         evaluate(untrained, mm.scenes(1))
     with pytest.raises(OptionError, match="load_dataset"):
         evaluate(untrained, "scenes")
+
+
+def test_what_an_earlier_run_finished_is_shown_and_counts_not_towards_the_rate(
+    untrained: mm.Backbone, three: mm.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, bars = sys.modules["mmattrib.evaluation.run"], []
+
+    class Kept(module.tqdm):  # type: ignore[misc,name-defined]
+        def __init__(self, *args: Any, **given: Any) -> None:
+            super().__init__(*args, **given)
+            bars.append(self)
+
+    monkeypatch.setattr(module, "tqdm", Kept)
+    given = {"pairs": PAIRS, "metrics": ["auc"], "resume": tmp_path / "kept.jsonl"}
+    mm.evaluate(untrained, three, methods=["random"], **given)
+    mm.evaluate(untrained, three, methods=["random", "gradient-x-input"], **given)
+    assert [(bar.total, bar.n, bar.initial) for bar in bars] == [(3, 3, 0), (6, 6, 3)]
+
+
+def test_a_method_that_does_not_fit_is_left_out_where_that_is_wanted(
+    untrained: mm.Backbone, three: mm.Dataset
+) -> None:
+    methods = [Variant("bad", "nib", {}, 99), "random"]
+    found = evaluate(untrained, three, methods=methods, metrics=["auc"], keep_going=True)
+    assert found.methods == ("random",)
+    assert "no layer 99" in found.left_out["bad on tiny"]
+    assert "Left out: bad on tiny: " in found.table()
+    assert json.loads(found.to_json())["left_out"] == found.left_out
+    with pytest.raises(OptionError, match=r"no method could be measured.*no layer 99"):
+        evaluate(untrained, three, methods=methods[:1], metrics=["auc"], keep_going=True)

@@ -16,7 +16,7 @@ from examples.fuzz.__main__ import Report, fuzz, main
 from examples.fuzz.corpus import build
 from examples.fuzz.targets import INDICES, TARGETS, Bench
 from examples.fuzz.worker import CRASH, HANG, MEMORY, OK, REFUSED, UNTYPED
-from examples.study.plan import read_plan
+from mmattrib.evaluation.plans import read_plan
 from mmattrib.evaluation.results import load_results
 
 

@@ -1,4 +1,6 @@
-"""A sweep's plan: a TOML file that names variants of methods, alone or as grids.
+"""A plan: a TOML file that names variants of methods, alone or as grids.
+
+What `mmattrib tune` writes is one, and what ``--config`` takes.
 
 ```toml
 [defaults]                      # all optional
@@ -12,23 +14,30 @@ method = "m2ib"
 [grid.beta]                     # beta/beta=0.3, beta/beta=1, ...
 options = {beta = [0.3, 1, 3], points = 20}
 layer = {image = [-1, 1]}       # beta/beta=0.3/layer.image=-1, ...
+
+[variant.tuned]
+sides = {text = {beta = 10}}    # options that differ where captions are explained
 ```
 """
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from examples.study.sweep import REFERENCES
 from mmattrib.errors import OptionError
-from mmattrib.evaluation import Variant
+from mmattrib.evaluation.candidates import Variant
+from mmattrib.evaluation.tables import REFERENCES
 
-_KEYS: Final = ("method", "layer", "options")
+_KEYS: Final = ("method", "layer", "options", "sides")
+_MOST = 1024**2  # bytes of a plan
+MOST_VARIANTS: Final = 10_000
 
 
 def read_plan(path: str | Path) -> list[Variant]:
@@ -39,8 +48,12 @@ def read_plan(path: str | Path) -> list[Variant]:
         UnknownNameError: no such method.
     """
     try:
-        plan = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with Path(path).open("rb") as file:
+            text = file.read(_MOST + 1)
+        if len(text) > _MOST:
+            raise OptionError(f"plan {path} has more than {_MOST} bytes; name a plan")
+        plan = tomllib.loads(text.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise OptionError(f"plan {path}: {error}") from error
     return parse_plan(plan, str(path))
 
@@ -64,10 +77,9 @@ def parse_plan(plan: Mapping[str, Any], where: str = "plan") -> list[Variant]:
     if not variants:
         raise OptionError(f"{where} names no variant; write [variant.NAME] or [grid.NAME]")
     names = [variant.label for variant in variants]
-    reserved = [reference.label for reference in REFERENCES]
     for name in names:
-        if names.count(name) > 1 or name in reserved:
-            why = "is reserved" if name in reserved else "stands twice"
+        if names.count(name) > 1 or name in REFERENCES:
+            why = "is reserved" if name in REFERENCES else "stands twice"
             raise OptionError(f"{where}: variant {name!r} {why}; choose another name")
     return variants
 
@@ -99,9 +111,15 @@ def _table(table: Any, where: str) -> dict[str, Any]:
     """A table with keys that are known, and options even where there are none."""
     options = table.get("options", {}) if isinstance(table, Mapping) else None
     if not isinstance(options, Mapping):
-        raise OptionError(f"{where} and its options must each be a table, got {table!r}")
+        raise OptionError(f"{where} and its options must each be a table, got {table!r:.80}")
     _only(table, _KEYS, where)
-    return {**table, "options": dict(options)}
+    sides = table.get("sides", {})
+    if not isinstance(sides, Mapping) or not all(isinstance(v, Mapping) for v in sides.values()):
+        raise OptionError(
+            f"{where}: sides must be a table of options for each modality, got {sides!r:.80}; "
+            "write it like sides = {text = {beta = 10}}"
+        )
+    return {**table, "options": dict(options), "sides": dict(sides)}
 
 
 def _only(table: Mapping[str, Any], accepted: Sequence[str], where: str) -> None:
@@ -119,8 +137,8 @@ def _variant(
     options = dict(table["options"])
     if method == defaults.get("method"):
         options = {**defaults["options"], **options}
-    if "seed" in options:
-        raise OptionError(f"{where}: variant {name!r} sets the seed, which the protocol chooses")
+    if "seed" in options or any("seed" in own for own in table["sides"].values()):
+        raise OptionError(f"{where}: variant {name!r} sets the seed, which the evaluation chooses")
     layer = _merged(table.get("layer"), defaults.get("layer"))
     layers = layer.values() if isinstance(layer, Mapping) else [layer]
     if not all(v is None or (isinstance(v, int) and not isinstance(v, bool)) for v in layers):
@@ -128,7 +146,7 @@ def _variant(
             f"{where}: layer of variant {name!r} is {layer!r}; accepted: a whole number, or one "
             "per modality"
         )
-    variant = Variant(name, method, options, layer)
+    variant = Variant(name, method, options, layer, table["sides"])
     try:
         variant.make()
     except OptionError as error:
@@ -152,6 +170,8 @@ def _expand(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         axes += [("layer", key, value) for key, value in layer.items() if isinstance(value, list)]
     elif isinstance(layer, list):
         axes.append(("", "layer", layer))
+    if prod(len(axis[2]) for axis in axes) > MOST_VARIANTS:
+        raise OptionError(f"a grid makes more than {MOST_VARIANTS} variants; shorten its lists")
     for values in product(*(axis[2] for axis in axes)):
         single = {**table, "options": dict(options)}
         if isinstance(layer, Mapping):
@@ -164,3 +184,39 @@ def _expand(table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 single[key] = value
             parts.append(f"{'layer.' if group == 'layer' else ''}{key}={value}")
         yield "/".join(parts) or "all", single
+
+
+def write_plan(variants: Sequence[Variant], comments: Sequence[str] = ()) -> str:
+    """Variants of named methods as the text of a plan file.
+
+    Args:
+        variants: which.
+        comments: lines above them.
+
+    Raises:
+        OptionError: a live method, or what a plan cannot hold.
+    """
+    lines = [f"# {' '.join(comment.split())}" for comment in comments]
+    for variant in variants:
+        if not isinstance(variant.method, str):
+            raise OptionError(f"{variant.label!r} is a live method, which no plan can name")
+        lines += [f"[variant.{_toml(variant.label)}]", f"method = {_toml(variant.method)}"]
+        for key, value in (
+            ("layer", variant.layer), ("options", variant.options), ("sides", variant.sides),
+        ):  # fmt: skip
+            if value is not None and value != {}:
+                lines.append(f"{key} = {_toml(value)}")
+    text = "\n".join(lines) + "\n"
+    try:
+        same = [v.id for v in parse_plan(tomllib.loads(text))] == [v.id for v in variants]
+    except ValueError:  # None, or a number that is none
+        same = False
+    if not same:
+        raise OptionError("these variants hold values that a plan cannot hold")
+    return text
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from examples.study.plan import choose, parse_plan, read_plan
 from mmattrib.errors import OptionError, UnknownNameError
+from mmattrib.evaluation import Variant
+from mmattrib.evaluation.plans import choose, parse_plan, read_plan, write_plan
 
-PLANS = Path(__file__).parents[3] / "examples" / "study" / "plans"
+PLANS = Path(__file__).parents[2] / "examples" / "study" / "plans"
 
 PLAN = """
 [defaults]
@@ -79,3 +80,26 @@ def test_the_plans_of_the_study_can_be_made(name: str) -> None:
 def test_a_table_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match="table"):
         parse_plan(tomllib.loads(text))
+
+
+def test_what_is_written_is_read_again_and_what_cannot_be_is_said(tmp_path: Path) -> None:
+    odd = Variant('a "b"\n[c]', "ca-m2ib", {"beta": 1e-7}, {"image": -1}, {"text": {"beta": 3.5}})
+    (tmp_path / "plan.toml").write_text(write_plan([odd], ["two\nlines"]), encoding="utf-8")
+    (again,) = read_plan(tmp_path / "plan.toml")
+    assert (again.label, again.id) == (odd.label, odd.id)
+    with pytest.raises(OptionError, match="cannot hold"):
+        write_plan([Variant("a", "ca-m2ib", {"keep": None})])
+    with pytest.raises(OptionError, match="live method"):
+        write_plan([Variant("a", odd.make())])
+
+
+@pytest.mark.parametrize("sides", [3, {"text": 3}, {"text": {"seed": 1}}, {"text": {"betta": 1}}])
+def test_wrong_options_of_one_side_are_refused(sides: object) -> None:
+    with pytest.raises(OptionError):
+        parse_plan({"variant": {"a": {"method": "ca-m2ib", "sides": sides}}})
+
+
+def test_a_plan_of_endless_bytes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_bytes(b"#" * 2_000_000)
+    with pytest.raises(OptionError, match="more than 1048576 bytes"):
+        read_plan(tmp_path / "plan.toml")
