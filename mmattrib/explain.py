@@ -401,7 +401,7 @@ def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
             content=grid.content[row].numpy().copy(),
             placement=grid.placement(row),
             layer=side.layer,
-            diagnostics=scores.diagnostics[row],
+            diagnostics=_with_notes(scores.diagnostics[row], encoder.notes(inputs.raw[row])),
         )
         attribution = with_unseen_warning(attribution)
         for message in attribution.diagnostics.get("warnings", ()):
@@ -409,6 +409,10 @@ def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
             warnings.warn(f"{encoder.modality} {name!r}: {message}", TrustWarning, stacklevel=4)
         found.append(attribution)
     return found
+
+
+def _with_notes(diagnostics: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    return {**diagnostics, "warnings": [*diagnostics.get("warnings", ()), *notes]}
 
 
 def _provenance(

@@ -40,15 +40,15 @@ from mmattrib.plugins.contained import contained
     type=click.IntRange(min=1),
     default=300,
     show_default=True,
-    help="How many samples, from the first on.",
+    help="How many samples, from the first on; 20 pairs of one kind at least.",
 )
 @click.option(
     "--maps",
     type=click.IntRange(min=0),
     default=40,
     show_default=True,
-    help="How many of them are explained too, so that pages know what an empty map holds; 0 for "
-    "none, which is much quicker.",
+    help="How many of them are explained too, so that pages know what an empty map holds: 20 or "
+    "more; 0 for none, which is much quicker.",
 )
 @with_method
 @with_method_options

@@ -153,7 +153,7 @@ def everything(results: Results, view: View | None = None, layout: Layout = "dir
         for label in dict.fromkeys(column[:2] for column in results.columns)
     ]
     if not parts:
-        raise OptionError("nothing was measured")
+        raise OptionError(_nothing(results))
     if len(parts) == 1:
         return parts[0][1]
     tables = []
@@ -190,8 +190,19 @@ def _checked(results: Results, view: View) -> View:
         if any(results.measured(method, direction, dataset) for method in results.methods)
     ]
     if dataset is None or not measured:
-        raise OptionError("nothing was measured")
+        raise OptionError(_nothing(results))
     return replace(view, dataset=dataset, directions=measured)
+
+
+def _nothing(results: Results, most: int = 3) -> str:
+    """Why there is no number at all."""
+    if not results.problems:
+        return "nothing was measured"
+    reasons = dict.fromkeys(f"{p.sample}: {' '.join(p.reason.split())}" for p in results.problems)
+    told = "; ".join(list(reasons)[:most])
+    return f"nothing was measured. {told}" + (
+        f"; and {len(reasons) - most} more" if len(reasons) > most else ""
+    )
 
 
 def _head(results: Results, view: View) -> str:

@@ -190,6 +190,14 @@ class Encoder(ABC):
             InputError: an input cannot be used, e.g. a caption that is too long.
         """
 
+    def notes(self, raw: RawInput) -> Sequence[str]:
+        """What a reader of an input's map should know of how the tower reads this input.
+
+        Sentences, such as words that it does not know; kept among the warnings of the map. None
+        unless an adapter has some.
+        """
+        return ()
+
     @abstractmethod
     def embed(self, inputs: EncoderInputs) -> Tensor:
         """``(B, D)`` L2-normalised embeddings, as the whole tower gives them."""

@@ -193,7 +193,14 @@ def _grid(found: object, inputs: EncoderInputs, layer: int) -> str | None:
     return None
 
 
+def _sentences(found: object, raw: object) -> str | None:
+    if isinstance(found, list | tuple) and all(isinstance(each, str) for each in found):
+        return None
+    return f"{_shown(found)}; accepted: a list or tuple of sentences"
+
+
 _CHECKS: dict[str, Check] = {
+    "notes": _sentences,
     "preprocess": _preprocessed,
     "embed": _embedded,
     "prefix": _tokens,

@@ -69,7 +69,7 @@ def kept(attribution: Attribution) -> str:
     told += [f"{number(noise)} with noise alone in its place{_of(noise, clean)}"] if alone else []
     said = f"The cosine is {', '.join(told[:-1])} and {told[-1]}."
     if clean <= 0:
-        return f"{said} There is no match to keep."
+        return f"{said} It is not above 0, so there is nothing of it for a map to keep."
     if alone and clean > noise:
         share = round(100 * (mask - noise) / (clean - noise))
         said += f" Of what the whole {this} has above noise, the map keeps {share} %.".replace(

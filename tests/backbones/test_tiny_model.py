@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -179,22 +180,31 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         load_tiny(tmp_path / "m.safetensors")
 
 
-def test_unknown_words_are_named_once(text: TinyTextEncoder) -> None:
-    captions = [RawText("a dog and a zyzzyva"), RawText("the zyzzyva near a Quux")]
-    with pytest.warns(TrustWarning, match="'zyzzyva', 'quux'") as caught:
-        text.preprocess(captions)
-    assert len(caught) == 1
-    text.preprocess(captions)  # a second warning would be an error here
-    with pytest.warns(TrustWarning, match="'xyst'") as caught:
-        text.preprocess([*captions, RawText("a dog beside a xyst")])
-    assert "zyzzyva" not in str(caught[0].message)
+def test_unknown_words_are_named_in_the_result(text: TinyTextEncoder, tmp_path: Path) -> None:
+    assert "'zyzzyva', 'quux'" in text.notes(RawText("the zyzzyva near a Quux, a zyzzyva"))[0]
+    assert not text.notes(RawText("a dog beside a piano"))
+    picture = np.zeros((64, 64, 3), np.uint8)
+    with pytest.warns(TrustWarning, match="does not know 'zyzzyva'"):
+        found = mm.attribute(
+            mm.load_backbone("tiny"), image=picture, text="a dog and a zyzzyva", method="random"
+        )
+    found.save(tmp_path / "found.json")
+    found.save(tmp_path / "page.html")
+    for each in (found, mm.load(tmp_path / "found.json")):
+        (told,) = each["text"].diagnostics["warnings"]
+        assert "does not know 'zyzzyva'" in told
+        assert not each["image"].diagnostics["warnings"]
+    assert "does not know" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("caption", ["a # and a dog", "# # #", "a dog; a piano!", "(rain)"])
 def test_marks_are_no_words(text: TinyTextEncoder, caption: str) -> None:
     """Metrics put a mark where they take a word away: nobody wants to hear of that."""
     text.preprocess([RawText(caption)])
+    assert not text.notes(RawText(caption))
 
 
 def test_captions_of_scenes_have_no_unknown_word(text: TinyTextEncoder) -> None:
-    text.preprocess([scene.input("text") for scene in mm.scenes(10)])
+    captions = [scene.input("text") for scene in mm.scenes(10)]
+    text.preprocess(captions)
+    assert not any(text.notes(caption) for caption in captions)

@@ -154,7 +154,7 @@ def test_where_there_is_no_match_no_share_of_it_is_stated() -> None:
     said = kept(with_diagnostics(clean_cosine=-0.07, cosine_end=-0.08, cosine_start=-0.09))
     assert said.startswith("The cosine is −0.07 with the whole picture, −0.08 with as much")
     assert "−0.09 with noise alone" in said
-    assert said.endswith("There is no match to keep.")
+    assert said.endswith("there is nothing of it for a map to keep.")
     assert "%" not in said
 
 

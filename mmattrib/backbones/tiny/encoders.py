@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +23,7 @@ from mmattrib.backbones.tiny.model import (
     normalise_log_mel,
 )
 from mmattrib.backbones.tiny.tokenizer import PAD_ID, UNK_ID, Tokens, WordTokenizer
-from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
+from mmattrib.errors import EncoderError, InputError, OptionError
 from mmattrib.io.audio import resample
 from mmattrib.io.calibrations import load_calibration
 from mmattrib.models.backbone import Backbone
@@ -124,11 +123,9 @@ class TinyTextEncoder(_TinyEncoder):
     ):
         super().__init__(tower, config, default_layer)
         self.tokenizer = tokenizer
-        self._named: set[str] = set()
 
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         ids = []
-        unknown: dict[str, None] = {}
         for raw in raws:
             tokens = self.tokenizer(expect(raw, RawText).text)
             room = self.config.max_tokens - 1
@@ -140,9 +137,7 @@ class TinyTextEncoder(_TinyEncoder):
             if not tokens.words:
                 raise InputError(f"{raw.name}: the caption has no words; give at least one")
             self._check_known(raw.name, tokens)
-            unknown.update(dict.fromkeys(unknown_words(tokens)))
             ids.append(tokens.ids)
-        self._warn(unknown)
         return EncoderInputs({"x": torch.tensor(ids, device=self.device)}, tuple(raws))
 
     def _check_known(self, name: str, tokens: Tokens) -> None:
@@ -161,17 +156,14 @@ class TinyTextEncoder(_TinyEncoder):
             'mm.load_backbone("tiny")["text"].words lists them. Use another backbone for free text'
         )
 
-    def _warn(self, unknown: Mapping[str, None]) -> None:
-        """Name words that it does not know, those that were not named before."""
-        new = [word for word in unknown if word not in self._named]
-        if new:
-            self._named.update(new)
-            warnings.warn(
-                f"'tiny' does not know {_some(new)}: to it all unknown words are alike; "
-                'mm.load_backbone("tiny")["text"].words lists those that it knows',
-                TrustWarning,
-                stacklevel=3,
-            )
+    def notes(self, raw: RawInput) -> Sequence[str]:
+        unknown = dict.fromkeys(unknown_words(self.tokenizer(expect(raw, RawText).text)))
+        if not unknown:
+            return ()
+        return (
+            f"'tiny' does not know {_some(list(unknown))}: to it all unknown words are alike; "
+            'mm.load_backbone("tiny")["text"].words lists those that it knows',
+        )
 
     @property
     def words(self) -> tuple[str, ...]:
