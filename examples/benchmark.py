@@ -1,0 +1,170 @@
+"""All methods, six directions and the metrics on scenes: what docs/benchmark.md shows.
+
+``python -m examples.benchmark DIR --scenes 200 --seeds 3 --jobs 2`` measures what is not measured
+yet (it can be stopped, and more scenes be asked for later), and prints the page's tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+import mmattrib as mm
+from mmattrib.evaluation import Results, Variant, bootstrap_interval
+from mmattrib.evaluation.statistics import Numbers
+from mmattrib.metrics import Metric
+from mmattrib.metrics.curves import Deletion, Insertion
+from mmattrib.metrics.subsets import FaithfulnessCorrelation, Infidelity
+from mmattrib.plugins import default_plugins
+
+SEED: Final = 11_001
+"""Of the scenes: neither those of the search nor those of the final tables."""
+
+TRUTH: Final = ("object_top1", "iou", "auc", "energy", "pointing")
+NAMED: Final = ("confidence_drop", "confidence_increase", "confidence_drop_nib", "joint_drop", "ad")
+LAYERS: Final[Mapping[str, Mapping[str, int]]] = {
+    "m2ib": {"image": -1, "audio": -1, "text": -1},
+    "ca-m2ib-literal": {"image": -1, "audio": -1, "text": -1},
+    "nib": {"image": -1, "audio": -1, "text": -1},
+    "gradient-x-input": {"image": 4, "audio": 4, "text": -1},
+    "grad-cam": {"image": 2, "audio": 2, "text": -1},
+    "random": {"image": -1, "audio": -1, "text": -1},
+}
+"""Where the rivals of docs/method.md locate best; the other methods choose for themselves."""
+
+OPTIONS: Final[Mapping[str, Mapping[str, int]]] = {
+    "rise": {"samples": 256},
+    "kernel-shap": {"samples": 256},
+}
+"""Half of their defaults, which are the dearest of all."""
+
+
+def metrics() -> list[Metric]:
+    """Truth, and what asks the model, at few enough steps for every method."""
+    registry = default_plugins().registry
+    named: list[Metric] = [registry.create("metric", name) for name in (*TRUTH, *NAMED)]
+    return [
+        *named, Insertion(steps=16), Deletion(steps=16), FaithfulnessCorrelation(subsets=32),
+        Infidelity(subsets=32),
+    ]  # fmt: skip
+
+
+def measure(folder: Path, scenes: int, seeds: int, jobs: int) -> Results:
+    """Measure what is not measured yet."""
+    names = [e.name for e in default_plugins().registry.usable("method")]
+    methods = [Variant(name, name, OPTIONS.get(name, {}), LAYERS.get(name)) for name in names]
+    folder.mkdir(parents=True, exist_ok=True)
+    return mm.evaluate(
+        mm.evaluation.NamedModel.of("tiny"),
+        mm.load_dataset("scenes", n=scenes, seed=SEED),
+        methods=methods,
+        metrics=metrics(),
+        seed=range(seeds),
+        resume=folder / "results.jsonl",
+        jobs=jobs,
+    )
+
+
+def _over(results: Results, method: str, metric: str, directions: Sequence[str]) -> Numbers:
+    """``(samples,)`` numbers, averaged over directions."""
+    with np.errstate(invalid="ignore"):
+        found: Numbers = np.nanmean([results.values(method, d, metric) for d in directions], axis=0)
+    return found
+
+
+def means(results: Results, directions: Sequence[str], metrics: Sequence[str]) -> str:
+    """Methods by metrics: the mean over samples and directions, and its 95 % interval's half."""
+    lines = ["| | " + " | ".join(metrics) + " | s a pair |", "| --- " * (len(metrics) + 2) + "|"]
+    for method in results.methods:
+        cells = []
+        for metric in metrics:
+            mean, low, high = bootstrap_interval(_over(results, method, metric, directions))
+            cells.append(f"{100 * mean:.1f} ± {50 * (high - low):.1f}")
+        seconds = np.nanmean(_over(results, method, "seconds", directions))
+        lines.append(f"| {method} | " + " | ".join(cells) + f" | {seconds:.2f} |")
+    return "\n".join(lines)
+
+
+def _ranks(values: Numbers) -> Numbers:
+    """Ranks from 0, ties sharing their mean."""
+    order = np.sort(values)
+    low = np.searchsorted(order, values, "left")
+    found: Numbers = (low + np.searchsorted(order, values, "right") - 1) / 2
+    return found
+
+
+def agreement(results: Results, directions: Sequence[str], one: str, two: str) -> float:
+    """Rank correlation of two metrics over methods, of their means, averaged over directions.
+
+    Random maps count as a method. Metrics for which less is better are turned round.
+    """
+    found = []
+    for direction in directions:
+        columns = [
+            np.array([np.nanmean(results.values(m, direction, name)) for m in results.methods])
+            * (-1 if name in _LESS else 1)
+            for name in (one, two)
+        ]
+        known = np.isfinite(columns).all(axis=0)
+        if known.sum() > 2:
+            a, b = (_ranks(column[known]) for column in columns)
+            if a.std() and b.std():
+                found.append(float(np.corrcoef(a, b)[0, 1]))
+    return float(np.mean(found)) if found else float("nan")
+
+
+_LESS: Final = {
+    "confidence_drop", "confidence_drop_nib", "deletion", "infidelity", "joint_drop", "ad",
+}  # fmt: skip
+
+
+def agreements(results: Results, directions: Sequence[str], metrics: Sequence[str]) -> str:
+    """Which metrics order the methods alike."""
+    table = dict.fromkeys(combinations(metrics, 2), 0.0)
+    for one, two in table:
+        table[one, two] = agreement(results, directions, one, two)
+    lines = ["| | " + " | ".join(metrics) + " |", "| --- " * (len(metrics) + 1) + "|"]
+    for row in metrics:
+        cells = [
+            "" if row == column else f"{table.get((row, column), table.get((column, row), 0)):.2f}"
+            for column in metrics
+        ]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def page(results: Results) -> str:
+    """Every table of docs/benchmark.md."""
+    words = [d for d in results.directions if d.startswith("text|")]
+    others = [d for d in results.directions if d not in words]
+    asked = [m for m in results.metrics if m not in (*TRUTH, "seconds")]
+    count = len(next(iter(results.samples.values())))
+    parts = [f"{count} scenes."]
+    for title, directions in (("Pictures and sounds", others), ("Words", words)):
+        parts += [f"### {title}: known truth", means(results, directions, TRUTH)]
+        parts += [f"### {title}: asking the model", means(results, directions, asked)]
+        parts += [
+            f"### {title}: which metrics agree",
+            agreements(results, directions, [*TRUTH, *asked]),
+        ]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    given = parser.parse_args()
+    print(page(measure(given.folder, given.scenes, given.seeds, given.jobs)))
+
+
+if __name__ == "__main__":
+    main()
