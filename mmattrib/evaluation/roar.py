@@ -432,7 +432,11 @@ def _shown(samples: Sequence[Sample], pair: tuple[str, str]) -> tuple[torch.Tens
             "of these samples name nothing; give negatives='all'"
         )
     sides = [
-        torch.tensor([[float(name in own) for name in known] for own in side], dtype=torch.float32)
+        torch.tensor(
+            [[float(name in own) for name in known] for own in side],
+            dtype=torch.float32,
+            device="cpu",
+        )
         for side in names
     ]
     return sides[0], sides[1]

@@ -207,7 +207,8 @@ class Case:
                 waiting.append(one)
             embed()
         if not found:
-            return torch.empty((0, len(self.model.guide_embedding())), device="cpu")
+            size = len(self.model.guide_embedding())
+            return torch.empty((0, size), dtype=torch.float32, device="cpu")
         return torch.cat(found)
 
     def cosines(self, raws: Iterable[RawInput], *, batch_size: int = BATCH) -> FloatArray:

@@ -56,7 +56,9 @@ def redraw(module: nn.Module, generator: Generator) -> None:
             values = parameter.detach().float().cpu()
             spread = float(values.std()) if values.numel() > 1 else 0.0
             if spread > 0:
-                noise = torch.randn(values.shape, generator=generator, device="cpu")
+                noise = torch.randn(
+                    values.shape, generator=generator, dtype=torch.float32, device="cpu"
+                )
                 parameter.copy_(float(values.mean()) + spread * noise)
 
 

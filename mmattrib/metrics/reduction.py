@@ -178,7 +178,8 @@ def _cell_weights(case: Case) -> Tensor | None:
     weights = unit_weights(laid[content].numpy())
     if weights is None:
         return None
-    return torch.ones(content.shape).masked_scatter(content, torch.from_numpy(weights))
+    whole = torch.ones(content.shape, dtype=torch.float32, device="cpu")
+    return whole.masked_scatter(content, torch.from_numpy(weights))
 
 
 def _token_weights(case: Case, own: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:

@@ -270,7 +270,7 @@ def test_an_output_that_is_a_folder_is_refused(run: Run, files: Path, tmp_path: 
         (("evaluate", "--pair", "image"), ("--pair image", "image,text")),
         (("evaluate", "--pair", "image,image"), ("--pair image,image", "image,text")),
         (("evaluate", "--limit", "0"), ("--limit", "0")),
-        (("evaluate", "--out", "{o}/t.png"), ("t.png", "'.png'", ".md, .json")),
+        (("evaluate", "--out", "{o}/t.png"), ("t.png", "'.png'", ".md, .csv, .tex, .json")),
         (("evaluate", "--out", "{o}/nowhere/t.md"), ("there is no folder",)),
     ],
 )  # fmt: skip

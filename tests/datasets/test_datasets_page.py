@@ -36,7 +36,7 @@ def test_a_folder_gives_a_table_in_two_commands(
     done = CliRunner().invoke(main, [*shlex.split(evaluate)[1:], "--method", "random"])
     assert done.exit_code == 0, done.output
     assert "manifest: 2 samples" in done.output
-    assert "| random | 2 |" in done.output
+    assert re.search(r"^random +2 ", done.output, re.MULTILINE)
 
 
 def test_the_command_line_tells_of_broken_rows_and_stops_at_them_when_strict(
