@@ -158,6 +158,7 @@ def test_a_map_stands_beside_those_of_unrelated_pairs() -> None:
     assert "95 % of 300 maps of unrelated pairs hold 0.12 or less" in said["image"]
 
 
+@pytest.mark.slow
 def test_the_same_calibration_comes_of_the_same_data(untrained: mm.Backbone) -> None:
     scenes = mm.load_dataset("scenes", n=20, seed=5)
     made = mm.calibrate(untrained, scenes, limit=20, maps=0)

@@ -42,6 +42,7 @@ def test_ca_m2ib_finds_what_is_shared(tiny: mm.Backbone) -> None:
         assert lead.low > 0.1
 
 
+@pytest.mark.slow
 def test_ca_m2ib_follows_the_guide_more_than_m2ib_does(tiny: mm.Backbone) -> None:
     agreement = {"ca-m2ib": 0.0, "m2ib": 0.0}
     budgets = {"ca-m2ib": {"points": 16}, "m2ib": {"samples": 2}}

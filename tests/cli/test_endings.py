@@ -70,8 +70,8 @@ def computing(leader: int) -> list[int]:
     ("number", "code"),
     [
         (signal.SIGINT, 130),
-        (signal.SIGTERM, 143),
-        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),  # as SIGTERM
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),  # the same way
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_the_program_and_leaves_nothing(
@@ -117,8 +117,9 @@ def test_a_file_that_is_being_written_is_taken_away(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("stage", [pytest.param("importing", marks=pytest.mark.slow), "working"])
+@pytest.mark.parametrize("stage", ["importing", "working"])
 def test_ctrl_c_ends_an_evaluation_of_several_processes_at_once(stage: str, tmp_path: Path) -> None:
     store = tmp_path / "kept.jsonl"
     given = ("--limit", 40, "--jobs", 2, "--resume", store, "--metric", "auc")

@@ -43,11 +43,11 @@ def test_table_one_is_written_in_every_form_and_goes_on(run: Run, tmp_path: Path
     assert (tmp_path / "r" / "table1-scenes.jsonl").read_bytes() == kept
 
 
-LONGER = [pytest.param(what, marks=pytest.mark.slow) for what in ("fig2", "fig4")]
+LONGER = [pytest.param(what, marks=pytest.mark.slow) for what in ("fig3", "fig4")]
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("what", ["fig3", *LONGER])
+@pytest.mark.parametrize("what", ["fig2", *LONGER])
 def test_figures_are_pdf_and_png(what: str, run: Run, tmp_path: Path) -> None:
     result = run("reproduce", what, "--data", "scenes", "--quick", "--out", tmp_path)
     assert result.code == 0, result.err
@@ -56,6 +56,7 @@ def test_figures_are_pdf_and_png(what: str, run: Run, tmp_path: Path) -> None:
     assert (tmp_path / f"{what}-scenes.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_tuning_writes_a_plan_and_a_surface_for_each_method(run: Run, tmp_path: Path) -> None:
     result = run("reproduce", "tuning", "--data", "scenes", "--quick", "--out", tmp_path)

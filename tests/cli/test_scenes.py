@@ -78,6 +78,7 @@ def test_the_command_offers_the_splits_that_there_are() -> None:
     assert tuple(option.type.choices) == SPLITS  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_scenes_can_be_made_of_another_bank(
     run: Run, tmp_path: Path, own_bank_folder: Path
 ) -> None:

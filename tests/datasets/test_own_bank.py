@@ -82,6 +82,7 @@ def _without_first(scene: Scene) -> list[Scene]:
     return [scene.without(modality, 0) for modality in ("image", "audio", "text")]
 
 
+@pytest.mark.slow
 def test_a_scene_is_sent_to_another_process_and_drawn_again_there(bank: Bank) -> None:
     made = [mm.scenes(1)[0], mm.scenes(1, bank=bank)[0]]
     context = multiprocessing.get_context("spawn")

@@ -277,6 +277,7 @@ def test_a_new_guidance_is_one_small_class() -> None:
     assert torch.isfinite(run(problem, Reversed(), mask="token").capacity).all()
 
 
+@pytest.mark.slow
 def test_literal_collapses_and_the_diagnostics_say_so() -> None:
     problem = make_problem(pairs=4)
     options = {"steps": 30, "learning_rate": 0.1, "attention_learning_rate": 0.05}
@@ -293,6 +294,7 @@ def test_literal_collapses_and_the_diagnostics_say_so() -> None:
         assert not any("changed its own target" in text for text in entry["warnings"])
 
 
+@pytest.mark.slow
 def test_literal_hardly_hears_its_guide_and_a_fixed_target_does() -> None:
     problem = make_problem(pairs=4)
     other = problem.guide.select(torch.tensor([1, 2, 3, 0]))

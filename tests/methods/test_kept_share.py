@@ -126,6 +126,7 @@ def test_exactly_one_of_price_and_share_acts_and_is_described() -> None:
                                                            "seed": 4}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_share_costs_rows_without_a_gradient_alone() -> None:
     counted: dict[bool, int] = {True: 0, False: 0}
     tiny = mm.load_backbone("tiny")

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmattrib.errors import (
@@ -269,6 +269,7 @@ def test_entries_hold_what_was_registered() -> None:
     assert entry.source == "d 1"
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True), min_size=1, unique=True),
     st.data(),

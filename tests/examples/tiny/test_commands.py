@@ -33,7 +33,10 @@ def checkpoint(own_bank_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     return path
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+LONGER = [pytest.param(name, marks=pytest.mark.slow) for name in ("train", "evaluate")]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS[:2], *LONGER])
 def test_each_command_runs_from_the_root_of_the_repository(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"examples.tiny.{command}", "--help"],

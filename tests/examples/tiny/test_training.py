@@ -119,6 +119,7 @@ def test_the_shipped_weights_fit_and_reproduce_their_figures() -> None:
     assert figures == pytest.approx(SHIPPED, abs=2 / 82 + 1e-6)
 
 
+@pytest.mark.slow
 def test_the_oracle_of_the_shipped_weights_finds_what_is_shared() -> None:
     model, info = load_tiny()
     tokenizer = WordTokenizer(info.vocabulary, info.config.max_tokens)
