@@ -204,6 +204,32 @@ def photograph_prices(texts: Texts) -> str:
     return markdown(raw(f"photographs-price-{texts}"), view).rstrip("\n")
 
 
+def choices() -> str:
+    """Each choice of the default changed by itself, on photographs and on search scenes."""
+    photos, scenes = raw("worlds-photographs"), raw("worlds-scenes")
+    words = ("text|image",)
+    three = ("image|text", "image|audio", "audio|image")
+
+    def mean(results: Results, method: str, metric: str, directions: Sequence[str]) -> str:
+        if method not in results.methods:
+            return ""
+        columns = [results.values(method, d, metric) for d in directions]
+        return f"{100 * np.nanmean(np.mean(columns, axis=0)):.1f}"
+
+    names = " | ".join(RANKED)
+    heads = (
+        f"| | photographs: {names} | pictures and sounds of scenes: {names} | words: auc | energy"
+    )
+    lines = [heads + " |", row(["---"] * 13)]
+    for method in dict.fromkeys((*photos.methods, *scenes.methods)):
+        cells = [method]
+        cells += [mean(photos, method, metric, ("image|text",)) for metric in RANKED]
+        cells += [mean(scenes, method, metric, three) for metric in RANKED]
+        cells += [mean(scenes, method, metric, words) for metric in ("auc", "energy")]
+        lines.append(row(cells))
+    return "\n".join(lines)
+
+
 def photograph_layers() -> str:
     """The rivals at every layer that was tried on the photographs."""
     view = View(dataset=label("categories"), directions=PHOTOGRAPHS["categories"], metrics=RANKED)
@@ -373,6 +399,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "photographs, captions, leads": partial(photograph_leads, "captions"),
     "photographs, layers": photograph_layers,
     "photographs, guidance": guidance_by_frequency,
+    "choices": choices,
     "photographs, prices": partial(photograph_prices, "categories"),
     "photographs, captions, prices": partial(photograph_prices, "captions"),
     "nothing shared": nothing_shared,
