@@ -21,8 +21,9 @@ from mmattrib.datasets.reading import (
     one_of,
 )
 from mmattrib.datasets.rows import INPUTS, TRUTHS, from_row
+from mmattrib.datasets.tables import shown_columns
 from mmattrib.datasets.webdataset import MAX_MEMBER
-from mmattrib.errors import InputError, MissingExtraError, OptionError
+from mmattrib.errors import InputError, MissingExtraError, OptionError, brief
 from mmattrib.files import is_file
 from mmattrib.io import Encoded
 from mmattrib.plugins.hookspecs import Register, hookimpl
@@ -56,6 +57,7 @@ class HuggingFaceDataset(Reader):
         times: str | None = None,
         spans: str | None = None,
         strict: bool = False,
+        outside: bool = False,
     ) -> None:
         """Open a data set.
 
@@ -158,7 +160,7 @@ def _split(data: Any, split: str | None) -> Any:
     if isinstance(data, Mapping):
         if split not in data:
             raise InputError(
-                f"there is no split {split!r:.60}; give split= one of {', '.join(map(str, data))}"
+                f"there is no split {brief(split)}; give split= one of {shown_columns(tuple(data))}"
             )
         data = data[split]
     elif split is not None:
@@ -178,13 +180,13 @@ def _columns(data: Any, given: Mapping[str, str | None]) -> dict[str, str]:
     found: dict[str, str] = {}
     for meaning, name in given.items():
         if name is not None and name not in names:
-            raise InputError(f"there is no column {name!r:.60}; there are {', '.join(names)[:300]}")
+            raise InputError(f"there is no column {brief(name)}; there are {shown_columns(names)}")
         usual = [each for each in USUAL.get(meaning, ()) if each in names]
         if name or usual:
             found[meaning] = name or usual[0]
     if sum(side in found for side in INPUTS) < 2:
         raise InputError(
-            f"the columns are {', '.join(names)[:300]}; name two of them with image=, audio= and "
+            f"the columns are {shown_columns(names)}; name two of them with image=, audio= and "
             "text="
         )
     return found
@@ -221,7 +223,7 @@ def _input(side: str, value: Any) -> Any:
         return Encoded(value, Path(name).name)
     if isinstance(value, str):
         if not is_file(Path(value)):
-            raise MissingFileError(f"{side} {value!r:.300} is missing")
+            raise MissingFileError(f"{side} {brief(value, 300)} is missing")
         return Path(value)
     if side == "audio" and hasattr(value, "get_all_samples"):  # torchcodec's decoder
         found = value.get_all_samples()
@@ -237,7 +239,9 @@ def _corners(box: Any) -> list[float]:
     try:
         left, top, width, height = map(float, box)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"box {box!r:.100} is not four numbers: left top width height") from error
+        raise InputError(
+            f"box {brief(box, 100)} is not four numbers: left top width height"
+        ) from error
     return [left, top, left + width, top + height]
 
 

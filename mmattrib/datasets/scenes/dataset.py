@@ -57,6 +57,7 @@ class ScenesDataset(Dataset):
         """
         for label, value, least in (("n", n, 1), ("first", first, 0)):
             check_whole(value, label, least)
+        check_whole(seed, "seed", -(2**63), 2**64 - 1)
         if options is not None and shared != 1:
             raise OptionError("give either options or shared; options say how many are shared")
         self.n, self.seed, self.first, self.split = n, seed, first, split
