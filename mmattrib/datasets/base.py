@@ -60,10 +60,15 @@ class Dataset(ABC):
         pass for one; ids take 8 bytes each.
 
         Raises:
-            DatasetError: two samples have one id.
+            DatasetError: two samples have one id, or something is no sample.
         """
         seen = Ids()
         for number, sample in enumerate(self, self.first):
+            if not isinstance(sample, Sample) or not isinstance(sample.id, str):
+                raise DatasetError(
+                    f"data set {self.name!r} gives {brief(sample)} in place {number - self.first}; "
+                    "accepted: mmattrib.Sample, with text as its id"
+                )
             before = seen.add(sample.id, f"place {number - self.first}")
             if before is not None:
                 raise DatasetError(
