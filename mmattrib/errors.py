@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+
 
 class MmattribError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -63,6 +65,28 @@ MOST = 10_000_000
 """Largest number of samples, pairs or places along an axis: more was hardly meant."""
 
 
+def brief(value: object, most: int = 60) -> str:
+    """What was given, for a message: its ``repr``, cut short, whatever it is and however large.
+
+    Long containers and texts are never written out whole first, and what cannot be written at all
+    (a number of more digits than Python writes, an object whose ``repr`` fails) is told by type.
+
+    >>> brief("abc"), brief(10**10000), brief([5] * 99999)
+    ("'abc'", 'a whole number of more than 60 digits', '[5, 5, 5, 5, 5, 5, ...]')
+    """
+    shorter = reprlib.Repr()
+    shorter.maxstring = shorter.maxother = shorter.maxlong = most
+    try:
+        if isinstance(value, int) and abs(value) >= 10**most:
+            return f"a whole number of more than {most} digits"
+        if isinstance(value, bytes):
+            value = value[:most]
+        text = shorter.repr(value)
+    except Exception:  # of the object's own code, of any kind
+        text = type(value).__name__
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def check_whole(value: object, what: str, least: int = 0, most: int = MOST) -> int:
     """A whole number within bounds, so that a mistyped one is refused before anything is done.
 
@@ -77,9 +101,10 @@ def check_whole(value: object, what: str, least: int = 0, most: int = MOST) -> i
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise OptionError(
-            f"{what} must be a whole number from {least} to {most}, got {value!r:.60}"
+            f"{what} must be a whole number from {least} to {most}, got {brief(value)}"
         )
     if not least <= value <= most:
-        told = value if abs(value) < 10**60 else "one of more than 60 digits"
-        raise OptionError(f"{what} must be a whole number from {least} to {most}, got {told}")
+        raise OptionError(
+            f"{what} must be a whole number from {least} to {most}, got {brief(value)}"
+        )
     return value

@@ -18,12 +18,13 @@ from mmattrib.datasets.reading import (
     Reader,
     as_folder,
     as_path,
+    as_word,
     first_file,
     inside,
     with_suffixes,
 )
 from mmattrib.datasets.tables import Row, needs_columns, number_of, read_csv
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError
 from mmattrib.files import is_file
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Sample
@@ -64,8 +65,7 @@ class AudioCapsDataset(Reader):
             OptionError: an option is of another kind.
         """
         self.folder = as_folder(folder)
-        if not isinstance(split, str):
-            raise OptionError(f"split must be text, got {split!r:.60}")
+        split = as_word(split, "split")
         index = inside(self.folder, f"{split}.csv")
         if not is_file(index):
             raise InputError(f"{index} is missing; a folder in AudioCaps' layout is accepted")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from mmattrib.errors import InputError, OptionError, check_whole
+from mmattrib.datasets.ids import Ids
+from mmattrib.errors import DatasetError, InputError, OptionError, brief, check_whole
 from mmattrib.samples import Part, Region, Sample
 from mmattrib.types import SECOND, Axis, RawImage
 
@@ -50,15 +53,50 @@ class Dataset(ABC):
         told = json.dumps({"dataset": self.name, **self.describe()}, sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()
 
+    def numbered(self) -> Iterator[tuple[int, Sample]]:
+        """The samples with their numbers, counted from :attr:`first`.
+
+        Whatever reads a data set from its start reads it here, so that no two samples of one id
+        pass for one; ids take 8 bytes each.
+
+        Raises:
+            DatasetError: two samples have one id, or something is no sample.
+        """
+        seen = Ids()
+        for number, sample in enumerate(self, self.first):
+            if not isinstance(sample, Sample) or not isinstance(sample.id, str):
+                raise DatasetError(
+                    f"data set {self.name!r} gives {brief(sample)} in place {number - self.first}; "
+                    "accepted: mmattrib.Sample, with text as its id"
+                )
+            before = seen.add(sample.id, f"place {number - self.first}")
+            if before is not None:
+                raise DatasetError(
+                    f"data set {self.name!r} gives two samples with id {brief(sample.id)}, in "
+                    f"place {number - self.first} and {before}; ids must be unique"
+                )
+            yield number, sample
+
     def following(self, number: int) -> Iterator[Sample]:
-        """The samples behind number ``number``, then those before it, once round."""
-        for at, sample in enumerate(self._again(), self.first):
-            if at > number:
-                yield sample
-        for at, sample in enumerate(self._again(), self.first):
-            if at >= number:
-                return
+        """The samples behind number ``number``, then those before it, once round.
+
+        Numbers that rise, as an evaluation asks for them, are read in one pass.
+        """
+        place = number + 1 - self.first
+        while (sample := self._at(place)) is not None:
             yield sample
+            place += 1
+        yield from islice(self._again(), number - self.first)
+
+    def _at(self, place: int) -> Sample | None:
+        """The sample of a place, or None behind the end. Places that rise are read in one pass."""
+        window: _Window | None = vars(self).get(_WINDOW)
+        if window is None or place < window.start:
+            vars(self)[_WINDOW] = window = _Window(self._again())
+        return window.at(place)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != _WINDOW}
 
     def _again(self) -> Iterator[Sample]:
         """The samples once more, for :meth:`following`: nothing is told that was told before."""
@@ -121,6 +159,32 @@ class Dataset(ABC):
         return f"{type(self).__name__}({self.name!r}{'' if size is None else f', {size} samples'})"
 
 
+class _Window:
+    """A pass that is under way, and the last samples that it gave."""
+
+    def __init__(self, samples: Iterator[Sample]) -> None:
+        self._samples, self._next = samples, 0
+        self._kept: deque[Sample] = deque(maxlen=_KEPT)
+
+    @property
+    def start(self) -> int:
+        """The first place that can still be asked for."""
+        return self._next - len(self._kept)
+
+    def at(self, place: int) -> Sample | None:
+        """The sample of a place from :attr:`start` on, or None behind the end."""
+        while self._next <= place:
+            if (sample := next(self._samples, None)) is None:
+                return None
+            self._kept.append(sample)
+            self._next += 1
+        return self._kept[place - self.start]
+
+
+_KEPT: Final = 32
+_WINDOW: Final = "_window"
+
+
 def _faded(raw: RawInput, region: Region | tuple[Region, ...]) -> RawInput | None:
     if not isinstance(raw, RawImage):
         return None  # where a part of another input lies follows from a model's own axes
@@ -173,7 +237,7 @@ class Samples(Dataset):
                     f"{type(sample).__name__}; mm.load_dataset('scenes', n=50) makes scenes"
                 )
             if sample.id in seen:
-                raise OptionError(f"two samples are named {sample.id!r}; ids must be unique")
+                raise OptionError(f"two samples are named {brief(sample.id)}; ids must be unique")
             seen.add(sample.id)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -211,7 +275,7 @@ def as_dataset(samples: Dataset | Iterable[Sample]) -> Dataset:
         return samples
     if isinstance(samples, str | bytes) or not isinstance(samples, Iterable):
         raise OptionError(
-            f"got {samples!r:.60} for samples; accepted: a data set such as "
+            f"got {brief(samples)} for samples; accepted: a data set such as "
             "mm.load_dataset('scenes', n=50), or mmattrib.Sample objects"
         )
     return Samples(samples)
@@ -231,14 +295,10 @@ class First(Dataset):
         self.first = inner.first
 
     def __iter__(self) -> Iterator[Sample]:
-        from itertools import islice
-
         yield from islice(iter(self.inner), self.limit)
         self.inner.tell()
 
     def _again(self) -> Iterator[Sample]:
-        from itertools import islice
-
         return islice(self.inner._again(), self.limit)
 
     def size(self) -> int | None:

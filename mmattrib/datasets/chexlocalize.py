@@ -18,6 +18,7 @@ from mmattrib.datasets.reading import (
     as_folder,
     as_path,
     as_template,
+    as_word,
     first_file,
     in_layout,
     inside,
@@ -26,13 +27,13 @@ from mmattrib.datasets.reading import (
 )
 from mmattrib.datasets.regions import (
     Outlines,
+    Polygons,
     check_picture_size,
     check_shape,
-    polygon,
     run_lengths,
 )
 from mmattrib.datasets.tables import read_json
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, brief
 from mmattrib.files import is_file
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Part, Sample, Truth
@@ -75,8 +76,7 @@ class CheXlocalizeDataset(Reader):
         """
         self.folder = as_folder(folder)
         self.template = as_template(template)
-        if not isinstance(split, str):
-            raise OptionError(f"split must be text, got {split!r:.60}")
+        split = as_word(split, "split")
         places = [
             inside(place, f"gt_{kind}_{split}.json")
             for kind in KINDS
@@ -99,13 +99,15 @@ class CheXlocalizeDataset(Reader):
             raise InputError(f"{self.source} holds {type(found).__name__}; accepted: {accepted}")
         for name, findings in found.items():
             if not isinstance(findings, dict):
-                problems.add(f"{self.source}, {name!r:.100}", f"no object; accepted: {accepted}")
+                problems.add(
+                    f"{self.source}, {brief(name, 100)}", f"no object; accepted: {accepted}"
+                )
                 continue
             for finding, given in findings.items():
                 if finding != "img_size":
                     size = findings.get("img_size")
                     yield (
-                        f"{self.source}, {name!r:.100}, {finding!r:.60}",
+                        f"{self.source}, {brief(name, 100)}, {brief(finding)}",
                         (name, finding, given, size),
                     )
 
@@ -145,11 +147,10 @@ def _outlined(given: Any, size: Any) -> Outlines | None:
     if size is None:
         raise InputError("there is no img_size beside the outlines")
     height, width = check_picture_size(int(size[0]), int(size[1]), "the picture")
-    shapes = []
+    shapes, polygons = [], Polygons((height, width))
     for contour in given:
-        points = [float(number) for point in contour for number in point]
-        shape = polygon(points, "the outline")
-        if min(points) < -1 or max(shape[::2]) > width + 1 or max(shape[1::2]) > height + 1:
+        shape = polygons.checked([n for point in contour for n in point], "the outline")
+        if min(shape) < -1 or max(shape[::2]) > width + 1 or max(shape[1::2]) > height + 1:
             raise InputError(
                 f"an outline reaches outside of the picture of {width} x {height} pixels"
             )

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mmattrib.datasets.reading import Problems, Reader, as_folder, first_file, inside
+from mmattrib.datasets.reading import Problems, Reader, as_folder, as_word, first_file, inside
 from mmattrib.datasets.tables import Row, needs_columns, read_csv
-from mmattrib.errors import InputError, OptionError, check_whole
+from mmattrib.errors import InputError, check_whole
 from mmattrib.files import is_file
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Sample
@@ -47,9 +47,7 @@ class ClothoDataset(Reader):
         """
         self.folder = as_folder(folder)
         self.captions = check_whole(captions, "captions", 1, len(CAPTIONS))
-        if not isinstance(split, str):
-            raise OptionError(f"split must be text, got {split!r:.60}")
-        self.split = split
+        self.split = as_word(split, "split")
         index = inside(self.folder, f"clotho_captions_{split}.csv")
         if not is_file(index):
             raise InputError(f"{index} is missing; a folder in Clotho's layout is accepted")

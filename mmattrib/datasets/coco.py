@@ -18,9 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from mmattrib.datasets.base import Dataset
-from mmattrib.datasets.regions import Outlines, check_picture_size, polygon, run_lengths
-from mmattrib.errors import InputError, OptionError
+from mmattrib.datasets.reading import Digest, as_path, as_word, inside, one_of
+from mmattrib.datasets.regions import (
+    Outlines,
+    Polygons,
+    check_picture_size,
+    picture_size,
+    run_lengths,
+)
+from mmattrib.datasets.tables import said
+from mmattrib.errors import InputError, OptionError, brief
 from mmattrib.files import is_file, is_folder
+from mmattrib.io._files import unreadable
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Part, Sample, SpanRegion, Truth
 
@@ -89,18 +98,11 @@ class CocoDataset(Dataset):
             InputError: an index is missing or broken, a photograph is missing, or nothing is left.
             OptionError: no path, other texts, or shares that leave no room.
         """
-        if not isinstance(folder, str | Path):
-            raise OptionError(f"folder must be a path, got {type(folder).__name__}")
-        if texts not in get_args(Texts):
-            raise OptionError(f"texts must be one of {', '.join(get_args(Texts))}, got {texts!r}")
-        if not 0 <= least < most <= 1:
-            raise OptionError(
-                f"least and most are shares of a picture's area, 0 <= least < most <= 1; got "
-                f"{least} and {most}"
-            )
-        self.folder = Path(folder).expanduser()
-        self.texts, self.split, self.least, self.most = texts, split, least, most
-        places = _places(self.folder, split)
+        self.folder = as_path(folder, "folder")
+        self.texts = one_of(texts, "texts", get_args(Texts))
+        self.split = None if split is None else as_word(split, "split")
+        self.least, self.most = _shares(least, most)
+        places = _places(self.folder, self.split)
         self._indices: list[str] = []
         self._instances = _Instances(self._index(places.instances), places.instances.name)
         found = self._index(places.captions) if texts == "captions" else {}
@@ -125,9 +127,13 @@ class CocoDataset(Dataset):
                 )
 
     def describe(self) -> dict[str, JSONValue]:
-        digest = hashlib.sha256("".join(self._indices).encode())
+        digest = Digest("".join(self._indices))
         for picture in self._instances.pictures:
-            digest.update((self._photos / picture.file).read_bytes())
+            path = self._photos / picture.file
+            try:
+                digest.file(path)
+            except OSError as error:
+                raise unreadable(path, "a photograph", error) from error
         return {
             "texts": self.texts,
             "least": self.least,
@@ -155,7 +161,10 @@ class CocoDataset(Dataset):
         ]
 
     def _index(self, path: Path) -> Mapping[str, Any]:
-        found, raw = _read(path)
+        try:
+            found, raw = _read(path)
+        except OSError as error:
+            raise unreadable(path, "an index", error) from error
         self._indices.append(hashlib.sha256(raw).hexdigest())
         return found
 
@@ -167,6 +176,19 @@ class CocoDataset(Dataset):
                     f"{path} is missing, which the index names; put the photographs there, or take "
                     "them out of the index"
                 )
+            found = picture_size(path)
+            if found is None:
+                raise InputError(
+                    f"{path} is no picture whose size can be read; copy it again, or take it out "
+                    "of the index"
+                )
+            if found != (picture.width, picture.height):
+                raise InputError(
+                    f"{path} has {found[0]} x {found[1]} pixels as it is shown, and the index says "
+                    f"{picture.width} x {picture.height} (width x height) of picture "
+                    f"{picture.number}: its outlines would lie elsewhere. Give the photograph that "
+                    "was outlined"
+                )
 
     def _named(
         self, picture: _Picture, objects: Sequence[_Object], wanted: Sequence[_Object]
@@ -174,7 +196,7 @@ class CocoDataset(Dataset):
         for own in wanted:
             parts = tuple(Part(each.region, each is own, each.name) for each in objects)
             yield Sample(
-                f"{picture.number}-{own.name.replace(' ', '-')}",
+                f"{picture.number}-{_in_ids(own.name)}",
                 {"image": self._photos / picture.file, "text": TEMPLATE.format(own.name)},
                 {"image": Truth(parts)},
                 {"category": own.name, "area": round(own.area, 4)},
@@ -262,20 +284,23 @@ class _Instances:
 
     def __init__(self, index: Mapping[str, Any], name: str) -> None:
         with _told(name):
-            self.names = {int(c["id"]): str(c["name"]) for c in index["categories"]}
+            self.names = _names(index["categories"])
             self.pictures = tuple(
                 sorted(map(_picture, index["images"]), key=lambda picture: picture.number)
             )
+            if len({picture.number for picture in self.pictures}) < len(self.pictures):
+                raise InputError("a picture is named twice")
             shapes: dict[int, dict[int, list[Any]]] = {}
-            sizes = {picture.number: (picture.height, picture.width) for picture in self.pictures}
+            polygons = {
+                picture.number: Polygons((picture.height, picture.width))
+                for picture in self.pictures
+            }
             for each in index["annotations"]:
-                number, category = int(each["image_id"]), int(each["category_id"])
+                number, category = _whole(each["image_id"]), _whole(each["category_id"])
                 own = shapes.setdefault(number, {}).setdefault(category, [])
-                own.extend(_shapes(each, sizes[number]))
+                own.extend(_shapes(each, polygons[number]))
                 if category not in self.names:
-                    raise InputError(f"annotation {each.get('id')} is of no category of the index")
-        if len({picture.number for picture in self.pictures}) < len(self.pictures):
-            raise InputError("the index of instances names a picture twice")
+                    raise InputError(f"{_called(each)} is of no category of the index")
         self._shapes = shapes
         self._areas: dict[tuple[int, int], float] = {}
 
@@ -292,30 +317,82 @@ class _Instances:
         return found
 
 
-def _picture(entry: Mapping[str, Any]) -> _Picture:
-    found = _Picture(
-        int(entry["id"]), str(entry["file_name"]), int(entry["height"]), int(entry["width"])
-    )
-    check_picture_size(found.height, found.width, f"picture {found.number}")
-    if Path(found.file).name != found.file:
-        raise InputError(f"picture {found.number} lies outside of its folder: {found.file!r}")
+def _whole(value: Any) -> int:
+    """A number that names something, as a number or in digits.
+
+    Raises:
+        InputError: it is another kind of value, or has digits behind the point.
+    """
+    found = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and value != found):
+        raise InputError(f"{brief(value)} is no whole number")
     return found
 
 
-def _shapes(annotation: Mapping[str, Any], size: tuple[int, int]) -> list[Any]:
-    given, where = annotation["segmentation"], f"annotation {annotation.get('id')}"
+def _names(categories: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Categories by number, each told from the others by its number, its name and its ids."""
+    found: dict[int, str] = {}
+    seen: dict[str, str] = {}
+    for each in categories:
+        number, name = (
+            _whole(each["id"]),
+            said(each["name"], f"the name of category {brief(each['id'])}"),
+        )
+        if number in found:
+            raise InputError(f"two categories have the id {number}")
+        if (before := seen.get(_in_ids(name))) is not None:
+            raise InputError(
+                f"category {number}, {brief(name)}, cannot be told from {brief(before)} above; "
+                "rename one, or give both one id"
+            )
+        found[number] = seen[_in_ids(name)] = name
+    return found
+
+
+def _in_ids(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _picture(entry: Mapping[str, Any]) -> _Picture:
+    number = _whole(entry["id"])
+    found = _Picture(
+        number,
+        said(entry["file_name"], f"file_name of picture {number}"),
+        _whole(entry["height"]),
+        _whole(entry["width"]),
+    )
+    check_picture_size(found.height, found.width, f"picture {found.number}")
+    inside(Path(), found.file)
+    return found
+
+
+def _called(annotation: Mapping[str, Any]) -> str:
+    return f"annotation {brief(annotation.get('id'))}"
+
+
+def _shapes(annotation: Mapping[str, Any], polygons: Polygons) -> list[Any]:
+    given, where = annotation["segmentation"], _called(annotation)
     if isinstance(given, dict):
-        return [run_lengths(given, size, where)]
-    return [polygon(points, where) for points in given]
+        return [run_lengths(given, polygons.size, where)]
+    return [polygons.checked(points, where) for points in given]
+
+
+def _shares(least: Any, most: Any) -> tuple[float, float]:
+    kinds = {type(least), type(most)} <= {int, float}
+    if not kinds or not 0 <= least < most <= 1:
+        raise OptionError(
+            "least and most are shares of a picture's area, 0 <= least < most <= 1; got "
+            f"{brief(least)} and {brief(most)}"
+        )
+    return least, most
 
 
 def _captions(index: Mapping[str, Any], path: Path) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     with _told(path.name):
         for each in index.get("annotations", ()):
-            text = " ".join(str(each["caption"]).split())
-            if text:
-                found.setdefault(int(each["image_id"]), []).append(text)
+            if each["caption"] is not None and (text := " ".join(str(each["caption"]).split())):
+                found.setdefault(_whole(each["image_id"]), []).append(text)
     return found
 
 
@@ -326,7 +403,7 @@ def _told(what: str) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         if isinstance(error, InputError):
-            raise
+            raise InputError(f"{what}: {error}") from error
         raise InputError(
             f"{what} is not in COCO's layout ({type(error).__name__}: {str(error)[:80]}); "
             "accepted: images, categories and annotations as in instances_val2017.json"

@@ -30,7 +30,7 @@ from mmattrib.datasets.reading import (
 from mmattrib.datasets.rows import from_row
 from mmattrib.datasets.tables import Row, needs_columns, read_csv, read_json, read_parquet
 from mmattrib.datasets.webdataset import MAX_TEXT, Group, groups, sample_of
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, brief
 from mmattrib.files import is_file
 from mmattrib.io import load_text_file
 from mmattrib.plugins.hookspecs import Register, hookimpl
@@ -180,7 +180,9 @@ def _count_bad(shard: Path, problems: Problems) -> None:
         for place, row in read_parquet(table, problems, check):
             if row["status"] != "success":
                 why = " ".join(str(row.get("error_message") or "").split())
-                problems.add(place, f"{row['url']!r:.200}: {row['status']!r:.60} {why:.100}", BAD)
+                problems.add(
+                    place, f"{brief(row['url'], 200)}: {brief(row['status'])} {why:.100}", BAD
+                )
     elif is_file(counted := shard.with_name(stats)):
         try:
             with in_layout():

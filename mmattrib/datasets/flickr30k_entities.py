@@ -19,6 +19,7 @@ from mmattrib.datasets.reading import (
     Problems,
     Reader,
     as_folder,
+    as_word,
     first_file,
     in_layout,
     inside,
@@ -26,7 +27,7 @@ from mmattrib.datasets.reading import (
     with_suffixes,
 )
 from mmattrib.datasets.regions import RelativeBox, box_in, check_picture_size, check_shape
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError
 from mmattrib.files import is_file, is_folder
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Part, Sample, SpanRegion, Truth
@@ -99,8 +100,7 @@ class Flickr30kEntitiesDataset(Reader):
         """
         self.folder = as_folder(folder)
         self.texts = one_of(texts, "texts", get_args(Texts))
-        if split is not None and not isinstance(split, str):
-            raise OptionError(f"split must be text, got {split!r:.60}")
+        split = None if split is None else as_word(split, "split")
         self.list = None if split is None else inside(self.folder, f"{split}.txt")
         if self.list is not None and not is_file(self.list):
             raise InputError(f"{self.list} is missing, which names the pictures of the split")

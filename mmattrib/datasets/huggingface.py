@@ -18,11 +18,14 @@ from mmattrib.datasets.reading import (
     Problems,
     Reader,
     as_folder,
+    inside,
     one_of,
+    yes_or_no,
 )
 from mmattrib.datasets.rows import INPUTS, TRUTHS, from_row
+from mmattrib.datasets.tables import shown_columns
 from mmattrib.datasets.webdataset import MAX_MEMBER
-from mmattrib.errors import InputError, MissingExtraError, OptionError
+from mmattrib.errors import InputError, MissingExtraError, OptionError, brief
 from mmattrib.files import is_file
 from mmattrib.io import Encoded
 from mmattrib.plugins.hookspecs import Register, hookimpl
@@ -56,6 +59,7 @@ class HuggingFaceDataset(Reader):
         times: str | None = None,
         spans: str | None = None,
         strict: bool = False,
+        outside: bool = False,
     ) -> None:
         """Open a data set.
 
@@ -73,6 +77,8 @@ class HuggingFaceDataset(Reader):
             times: column of stretches, start and end in seconds: the truth of the sound.
             spans: column of stretches, start and end in characters: the truth of the caption.
             strict: check every row now, and make the first broken one an error.
+            outside: whether a saved data set may name files outside of its folder. Cells of a live
+                one are taken as they are: the program that made it could open any file itself.
 
         Raises:
             MissingExtraError: a folder is given, and the package is not installed.
@@ -85,6 +91,11 @@ class HuggingFaceDataset(Reader):
         self.box_form = one_of(box_form, "box_form", get_args(BoxForm))
         if boxes is None and box_form != "corners":
             raise OptionError("box_form acts with boxes alone; name their column too")
+        if yes_or_no(outside, "outside") and folder is None:
+            raise OptionError(
+                "outside acts with folder alone; cells of a live data set are taken as they are"
+            )
+        self.folder = None if outside or folder is None else as_folder(folder)
         source = Path(f"data set {type(data).__name__}")
         if folder is not None:
             source = as_folder(folder)
@@ -120,7 +131,7 @@ class HuggingFaceDataset(Reader):
         for side in INPUTS:
             column = self.columns.get(side)
             value = None if column is None else entry.get(column)
-            if value is not None and (found := _input(side, value)) is not None:
+            if value is not None and (found := _input(side, value, self.folder)) is not None:
                 inputs[side] = found
         if len(inputs) < 2:
             raise InputError(f"fewer than two of {', '.join(INPUTS)} are given")
@@ -158,7 +169,7 @@ def _split(data: Any, split: str | None) -> Any:
     if isinstance(data, Mapping):
         if split not in data:
             raise InputError(
-                f"there is no split {split!r:.60}; give split= one of {', '.join(map(str, data))}"
+                f"there is no split {brief(split)}; give split= one of {shown_columns(tuple(data))}"
             )
         data = data[split]
     elif split is not None:
@@ -178,13 +189,13 @@ def _columns(data: Any, given: Mapping[str, str | None]) -> dict[str, str]:
     found: dict[str, str] = {}
     for meaning, name in given.items():
         if name is not None and name not in names:
-            raise InputError(f"there is no column {name!r:.60}; there are {', '.join(names)[:300]}")
+            raise InputError(f"there is no column {brief(name)}; there are {shown_columns(names)}")
         usual = [each for each in USUAL.get(meaning, ()) if each in names]
         if name or usual:
             found[meaning] = name or usual[0]
     if sum(side in found for side in INPUTS) < 2:
         raise InputError(
-            f"the columns are {', '.join(names)[:300]}; name two of them with image=, audio= and "
+            f"the columns are {shown_columns(names)}; name two of them with image=, audio= and "
             "text="
         )
     return found
@@ -203,7 +214,7 @@ def _undecoded(data: Any, columns: Sequence[str | None]) -> Any:
     return data
 
 
-def _input(side: str, value: Any) -> Any:
+def _input(side: str, value: Any, folder: Path | None) -> Any:
     """A cell as what :func:`mmattrib.attribute` takes, or None for an empty one."""
     if side == "text":
         if not isinstance(value, str):
@@ -220,9 +231,10 @@ def _input(side: str, value: Any) -> Any:
             raise InputError(f"the {side} has {len(value):,} bytes; accepted: up to {MAX_MEMBER:,}")
         return Encoded(value, Path(name).name)
     if isinstance(value, str):
-        if not is_file(Path(value)):
-            raise MissingFileError(f"{side} {value!r:.300} is missing")
-        return Path(value)
+        path = Path(value) if folder is None else inside(folder, value)
+        if not is_file(path):
+            raise MissingFileError(f"{side} {brief(value, 300)} is missing")
+        return path
     if side == "audio" and hasattr(value, "get_all_samples"):  # torchcodec's decoder
         found = value.get_all_samples()
         return np.asarray(found.data, np.float32).T, int(found.sample_rate)
@@ -237,7 +249,9 @@ def _corners(box: Any) -> list[float]:
     try:
         left, top, width, height = map(float, box)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"box {box!r:.100} is not four numbers: left top width height") from error
+        raise InputError(
+            f"box {brief(box, 100)} is not four numbers: left top width height"
+        ) from error
     return [left, top, left + width, top + height]
 
 

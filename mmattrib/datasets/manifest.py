@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from mmattrib.datasets.reading import MissingFileError, Problems, Reader, as_path
+from mmattrib.datasets.reading import MissingFileError, Problems, Reader, as_path, inside, yes_or_no
 from mmattrib.datasets.rows import INPUTS, TRUTHS, from_row
 from mmattrib.datasets.tables import Row, read_csv, read_jsonl, read_parquet, shown_columns
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, brief
 from mmattrib.files import is_file
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Sample
@@ -34,7 +34,7 @@ class ManifestDataset(Reader):
 
     name = "manifest"
 
-    def __init__(self, path: str | Path, strict: bool = False) -> None:
+    def __init__(self, path: str | Path, strict: bool = False, outside: bool = False) -> None:
         """Open a table.
 
         Args:
@@ -42,6 +42,9 @@ class ManifestDataset(Reader):
                 (with the ``parquet`` extra). CSV and TSV may quote cells with ``"``.
             strict: check every row now, and make the first broken one an error. By default a
                 broken row is left out and told of.
+            outside: whether rows may name files outside of the table's folder, by paths from the
+                root or with ``..``: of a table that you wrote yourself. A stranger's could name
+                any file of yours. Links inside the folder are followed anyway.
 
         Raises:
             InputError: the file is missing or of another kind, its columns will not do, or no row
@@ -50,6 +53,7 @@ class ManifestDataset(Reader):
         """
         self.index = as_path(path, "path")
         self.folder = self.index.parent
+        self.outside = yes_or_no(outside, "outside")
         if not is_file(self.index):
             raise InputError(f"{self.index} is missing; a table is accepted")
         if self.index.suffix.lower() not in FORMATS:
@@ -80,13 +84,21 @@ class ManifestDataset(Reader):
         given = [name for name in INPUTS if row[name]]
         if len(given) < 2:
             raise InputError(f"fewer than two of {', '.join(INPUTS)} are given")
-        files = {column: self.folder / row[column] for column in FILES if row[column]}
+        files = {column: self._file(row[column]) for column in FILES if row[column]}
         for column, path in files.items():
             if not is_file(path):
-                raise MissingFileError(f"{column} {row[column]!r:.300} is missing")
+                raise MissingFileError(f"{column} {brief(row[column], 300)} is missing")
         name = row["id"] or "-".join(place.rsplit(", ", 1)[-1].split())
         inputs = {name: row[name] if name == "text" else files[name] for name in given}
         yield from_row(name, inputs, {**entry, "mask": files.get("mask")})
+
+    def _file(self, name: str) -> Path:
+        if self.outside:
+            return self.folder / name
+        try:
+            return inside(self.folder, name)
+        except InputError as error:
+            raise InputError(f"{error}; outside=true accepts it") from error
 
 
 def _text(column: str, value: object) -> str:

@@ -16,6 +16,7 @@ from mmattrib.datasets.reading import (
     Reader,
     as_folder,
     as_path,
+    as_word,
     first_file,
     in_layout,
     inside,
@@ -23,8 +24,8 @@ from mmattrib.datasets.reading import (
     yes_or_no,
 )
 from mmattrib.datasets.regions import RelativeBox, box_in, check_picture_size, check_shape
-from mmattrib.datasets.tables import Row, needs_columns, number_of, read_csv, read_json
-from mmattrib.errors import InputError, OptionError
+from mmattrib.datasets.tables import Row, by_id, needs_columns, number_of, read_csv, read_json, said
+from mmattrib.errors import InputError
 from mmattrib.files import is_file
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Part, Sample, Truth
@@ -79,9 +80,7 @@ class MSCXRDataset(Reader):
         index = _newest(self.folder) if annotations is None else as_path(annotations, "annotations")
         if not is_file(index):
             raise InputError(f"{index} is missing; annotations must be {PATTERN}.json or .csv")
-        if split is not None and not isinstance(split, str):
-            raise OptionError(f"split must be text, got {split!r:.60}")
-        self.split = split
+        self.split = None if split is None else as_word(split, "split")
         self.stretched = yes_or_no(stretched, "stretched")
         super().__init__(index, strict, split=split, stretched=stretched)
 
@@ -157,9 +156,12 @@ def _json_rows(path: Path, problems: Problems) -> Iterator[tuple[str, Row]]:
     accepted = "images, categories and annotations in COCO's form, with label_text"
     index = read_json(path, accepted)
     try:
-        images = {each["id"]: each for each in index["images"]}
-        names = {each["id"]: each["name"] for each in index["categories"]}
+        images = by_id(index["images"], "images")
+        kinds = by_id(index["categories"], "categories")
+        names = {key: said(each["name"], "the name of a category") for key, each in kinds.items()}
         annotations = list(index["annotations"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} holds no {error}; accepted: {accepted}") from error
     for number, each in enumerate(annotations):

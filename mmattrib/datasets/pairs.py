@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmattrib.datasets.manifest import ManifestDataset
+from mmattrib.datasets.reading import as_path
 from mmattrib.datasets.rows import INPUTS
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError
 from mmattrib.files import is_file, is_folder
 from mmattrib.plugins.hookspecs import Register, hookimpl
 
@@ -21,26 +22,25 @@ class PairsDataset(ManifestDataset):
 
     name = "pairs"
 
-    def __init__(self, folder: str | Path, strict: bool = False) -> None:
+    def __init__(self, folder: str | Path, strict: bool = False, outside: bool = False) -> None:
         """Open a folder.
 
         Args:
             folder: holds ``pairs.csv``; or the path of such a table itself.
             strict: check every row now, and make the first broken one an error. By default a
                 broken row is left out and told of.
+            outside: whether rows may name files outside of the folder, as in a manifest.
 
         Raises:
             InputError: the file is missing or broken, or no row of it can be used. The message
                 names the line.
             OptionError: ``folder`` is no path.
         """
-        if not isinstance(folder, str | Path):
-            raise OptionError(f"folder must be a path, got {type(folder).__name__}")
-        given = Path(folder).expanduser()
+        given = as_path(folder, "folder")
         index = given / INDEX if is_folder(given) else given
         if not is_file(index):
             raise InputError(f"{index} is missing; a folder with a {INDEX} is accepted")
-        super().__init__(index, strict)
+        super().__init__(index, strict, outside)
 
 
 @hookimpl

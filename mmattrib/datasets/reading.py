@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import abstractmethod
-from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from mmattrib.datasets.base import Dataset, input_hash
-from mmattrib.errors import InputError, InputWarning, OptionError
+from mmattrib.datasets.ids import Ids
+from mmattrib.errors import InputError, InputWarning, OptionError, brief
 from mmattrib.files import is_file, is_folder
 from mmattrib.io import Encoded
+from mmattrib.io._files import one_line, unreadable
 from mmattrib.samples import Sample
 
 if TYPE_CHECKING:
@@ -29,6 +26,12 @@ BROKEN, MISSING, DOUBLED = "broken", "of a missing file", "of an id that stands 
 
 MOST_TOLD: Final = 100
 """Reasons that are kept word for word; the others are counted."""
+
+MAX_PATH: Final = 4096
+"""Characters of a path, which are as many as Linux takes."""
+
+MAX_NAME: Final = 200
+"""Characters of an option that is a part of a file's name."""
 
 HASHED: Final = 256 * 1024**2
 """Bytes of samples' files that count into a fingerprint; beyond them, sizes alone."""
@@ -78,45 +81,6 @@ class Problems:
         return f"{self.total:,} left out ({kinds}): {first}{more}"
 
 
-class Ids:
-    """Which ids were seen, in 8 bytes each, so that a stream of any length can be checked.
-
-    Two ids that differ have the same 8 bytes with a probability of n² / 2⁶⁵ among n of them: one
-    in 370,000 for ten million.
-    """
-
-    def __init__(self) -> None:
-        self._first: dict[int, str] = {}
-        self._recent: set[int] = set()
-        self._blocks: list[memoryview] = []
-
-    def add(self, name: str, place: str) -> str | None:
-        """Note an id. Where it stands already in words, or None."""
-        key = hash(name) & (2**64 - 1)
-        if key in self._recent or any(_holds(block, key) for block in self._blocks):
-            return self._first.get(key, "further up")
-        self._recent.add(key)
-        if len(self._first) < _NAMED:
-            self._first[key] = f"in {place}"
-        if len(self._recent) == _BLOCK:
-            block = np.sort(np.fromiter(self._recent, np.uint64, _BLOCK))
-            self._recent = set()
-            while self._blocks and len(self._blocks[-1]) <= len(block):
-                block = np.concatenate([np.asarray(self._blocks.pop()), block])
-                block.sort()
-            self._blocks.append(block.data)
-        return None
-
-
-_NAMED: Final = 2048
-_BLOCK: Final = 4096
-
-
-def _holds(block: memoryview, key: int) -> bool:
-    at = bisect_left(block, key)
-    return at < len(block) and block[at] == key
-
-
 class Digest:
     """SHA-256 of samples: ids, captions, truths, tags, and files.
 
@@ -124,8 +88,9 @@ class Digest:
     all; of those beyond, their sizes count.
     """
 
-    def __init__(self) -> None:
-        self._sha = hashlib.sha256()
+    def __init__(self, told: str = "") -> None:
+        """Start with what else counts."""
+        self._sha = hashlib.sha256(told.encode())
         self._left = HASHED
 
     def sample(self, sample: Sample) -> None:
@@ -158,12 +123,20 @@ class Digest:
 
     def _file(self, path: Path) -> None:
         try:
-            if self._counts(path.stat().st_size):
-                with path.open("rb") as file:
-                    while chunk := file.read(1 << 20):
-                        self._sha.update(chunk)
+            self.file(path)
         except (OSError, ValueError):
             self._sha.update(b"missing")
+
+    def file(self, path: Path) -> None:
+        """Add a file, read a piece at a time.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if self._counts(path.stat().st_size):
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    self._sha.update(chunk)
 
     def _counts(self, size: int) -> bool:
         """Note a size; whether so many bytes count with their content."""
@@ -175,31 +148,6 @@ class Digest:
     def hexdigest(self) -> str:
         """The hash so far."""
         return self._sha.hexdigest()
-
-
-class _Window:
-    """A pass that is under way, and the last samples that it gave."""
-
-    def __init__(self, samples: Iterator[Sample]) -> None:
-        self._samples, self._next = samples, 0
-        self._kept: deque[Sample] = deque(maxlen=_KEPT)
-
-    @property
-    def start(self) -> int:
-        """The first place that can still be asked for."""
-        return self._next - len(self._kept)
-
-    def at(self, place: int) -> Sample | None:
-        """The sample of a place from :attr:`start` on, or None behind the end."""
-        while self._next <= place:
-            if (sample := next(self._samples, None)) is None:
-                return None
-            self._kept.append(sample)
-            self._next += 1
-        return self._kept[place - self.start]
-
-
-_KEPT: Final = 32
 
 
 class Reader(Dataset):
@@ -236,7 +184,6 @@ class Reader(Dataset):
         self._known = 0
         self._size: int | None = None
         self._sha: str | None = None
-        self._window: _Window | None = None
         if strict:
             self._survey()
             return
@@ -258,9 +205,12 @@ class Reader(Dataset):
 
     def _pass(self, problems: Problems) -> Iterator[Sample]:
         seen = Ids()
-        for place, entry in self._entries(problems):
+        for place, entry in self._read(problems):
             try:
                 found = tuple(self._made(place, entry))
+            except OSError as error:
+                problems.add(place, one_line(error))
+                continue
             except MissingFileError as error:
                 problems.add(place, error, MISSING)
                 continue
@@ -271,7 +221,14 @@ class Reader(Dataset):
                 if (before := seen.add(sample.id, place.rpartition(", ")[2])) is None:
                     yield sample
                 else:
-                    problems.add(place, f"id {sample.id!r} stands {before} too", DOUBLED)
+                    problems.add(place, f"id {brief(sample.id, 200)} stands {before} too", DOUBLED)
+
+    def _read(self, problems: Problems) -> Iterator[tuple[str, Any]]:
+        """:meth:`_entries`, of files that may go away, or be closed to us, at any time."""
+        try:
+            yield from self._entries(problems)
+        except OSError as error:
+            raise unreadable(error.filename or self.source, "an index", error) from error
 
     def __iter__(self) -> Iterator[Sample]:
         self.problems = problems = Problems(self.strict)
@@ -285,22 +242,6 @@ class Reader(Dataset):
 
     def _again(self) -> Iterator[Sample]:
         return self._pass(Problems(self.strict))
-
-    def following(self, number: int) -> Iterator[Sample]:
-        place = number + 1
-        while (sample := self._at(place)) is not None:
-            yield sample
-            place += 1
-        yield from islice(self._again(), number)
-
-    def _at(self, place: int) -> Sample | None:
-        """The sample of a place, or None behind the end. Places that rise are read in one pass."""
-        if self._window is None or place < self._window.start:
-            self._window = _Window(self._again())
-        return self._window.at(place)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_window": None}
 
     def tell(self) -> None:
         if self.problems.total > self._known:
@@ -350,7 +291,12 @@ def as_path(given: object, what: str) -> Path:
         OptionError: it is none.
     """
     if not isinstance(given, str | Path) or not str(given).strip():
-        raise OptionError(f"{what} must be a path, got {given!r:.60}")
+        raise OptionError(f"{what} must be a path, got {brief(given)}")
+    if len(str(given)) > MAX_PATH:
+        raise InputError(
+            f"{what} is {brief(str(given))}, of {len(str(given)):,} characters; no path has more "
+            f"than {MAX_PATH:,}"
+        )
     return Path(given).expanduser()
 
 
@@ -367,6 +313,17 @@ def as_folder(given: object, what: str = "folder") -> Path:
     return folder
 
 
+def as_word(given: object, what: str) -> str:
+    """An option that is part of a file's name, such as a split.
+
+    Raises:
+        OptionError: it is no text, or longer than a file's name may be.
+    """
+    if not isinstance(given, str) or len(given) > MAX_NAME:
+        raise OptionError(f"{what} must be text of up to {MAX_NAME} characters, got {brief(given)}")
+    return given
+
+
 def one_of(given: object, what: str, accepted: Iterable[str]) -> str:
     """An option that is one of some words.
 
@@ -374,7 +331,7 @@ def one_of(given: object, what: str, accepted: Iterable[str]) -> str:
         OptionError: it is none of them.
     """
     if given not in tuple(accepted):
-        raise OptionError(f"{what} must be one of {', '.join(accepted)}, got {given!r:.60}")
+        raise OptionError(f"{what} must be one of {', '.join(accepted)}, got {brief(given)}")
     return str(given)
 
 
@@ -385,7 +342,7 @@ def yes_or_no(given: object, what: str) -> bool:
         OptionError: it is neither.
     """
     if not isinstance(given, bool):
-        raise OptionError(f"{what} must be true or false, got {given!r:.60}")
+        raise OptionError(f"{what} must be true or false, got {brief(given)}")
     return given
 
 
@@ -396,21 +353,25 @@ def as_template(given: object) -> str:
         OptionError: it has no place for the name, or more than one.
     """
     if not isinstance(given, str) or given.count("{}") != 1 or given.count("{") != 1:
-        raise OptionError(f"template must be text with one {{}} for the name, got {given!r:.60}")
+        raise OptionError(f"template must be text with one {{}} for the name, got {brief(given)}")
     return given
 
 
 def inside(folder: Path, name: str) -> Path:
     """A path that an index gives, in the folder that it is relative to.
 
+    This is the rule of all readers: a name in an index may not lead out of its folder, neither from
+    the root nor by ``..``. Links that lie in the folder are followed, since whoever put one there
+    could have put the file there; folders of downloads are often made of them.
+
     Raises:
         InputError: it leads out of the folder.
     """
     if not name or "\\" in name or "\0" in name:
-        raise InputError(f"{name!r:.200} is no relative path")
+        raise InputError(f"{brief(name, 200)} is no relative path")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
-        raise InputError(f"{name!r:.200} lies outside of its folder")
+        raise InputError(f"{brief(name, 200)} lies outside of its folder")
     return folder / path
 
 

@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from mmattrib.errors import InputError, InputWarning
+from mmattrib.errors import InputError, InputWarning, brief
 from mmattrib.io import Encoded
+from mmattrib.io.image import MAX_PIXELS
 from mmattrib.samples import BoxRegion, MaskRegion, Region
 
 if TYPE_CHECKING:
     from mmattrib.types import Attribution, Axis, BoolArray
 
-MAX_PIXELS: Final = 2**27
-"""Of a picture: a bound on the mask that is made of its outlines."""
-
 MAX_RUNS: Final = 2**24
-"""Of the characters of compressed run lengths."""
+"""Of run lengths: characters where they are compressed, numbers where they are a list."""
+
+MAX_NUMBERS: Final = 2**18
+"""Of all polygons of a picture."""
+
+MAX_CROSSINGS: Final = 2**20
+"""Rows that the edges of all polygons of a picture cross, which is what filling them costs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,14 +121,15 @@ def _run_lengths(counts: Sequence[int], size: tuple[int, int]) -> BoolArray:
 
 
 def check_picture_size(height: int, width: int, what: str) -> tuple[int, int]:
-    """Height and width that an index states, within :data:`MAX_PIXELS`.
+    """Height and width that an index states, within what pictures may have.
 
     Raises:
         InputError: they are not.
     """
     if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise InputError(
-            f"{what} has {height} x {width} pixels; accepted: 1 to {MAX_PIXELS} in all"
+            f"{what} has {brief(height)} x {brief(width)} pixels; accepted: 1 to {MAX_PIXELS} in "
+            "all"
         )
     return height, width
 
@@ -133,7 +138,7 @@ def run_lengths(given: Mapping[str, Any], size: tuple[int, int], where: str) -> 
     """COCO's run lengths of a mask, as a list or compressed to text, checked and as a list.
 
     Args:
-        given: ``{"counts": list or text, "size": [h, w]}``.
+        given: ``{"counts": list or text, "size": [h, w]}``; the size may be left out.
         size: height and width of the picture.
         where: what messages call them.
 
@@ -143,11 +148,20 @@ def run_lengths(given: Mapping[str, Any], size: tuple[int, int], where: str) -> 
     counts = given["counts"]
     if isinstance(counts, str):
         counts = list(_uncompressed(counts, where))
-    if not isinstance(counts, list) or sum(map(int, counts)) != size[0] * size[1]:
+    if not isinstance(counts, list) or len(counts) > MAX_RUNS:
+        raise InputError(f"{where} has no list of up to {MAX_RUNS:,} run lengths")
+    if any(isinstance(count, bool) or not isinstance(count, int) for count in counts):
+        raise InputError(f"{where} has run lengths that are no whole numbers")
+    if sum(counts) != size[0] * size[1]:
         raise InputError(f"{where} has run lengths that do not fill the picture")
-    if min(map(int, counts)) < 0:
+    if min(counts) < 0:
         raise InputError(f"{where} has a run length below 0")
-    return {"counts": [int(count) for count in counts]}
+    if (stated := given.get("size")) is not None and list(stated) != list(size):
+        raise InputError(
+            f"{where} has run lengths of a picture of {brief(stated)}, height and width; this one "
+            f"has {list(size)}"
+        )
+    return {"counts": counts}
 
 
 def _uncompressed(text: str, where: str) -> Iterator[int]:
@@ -179,16 +193,58 @@ def _uncompressed(text: str, where: str) -> Iterator[int]:
         raise InputError(f"{where} has compressed run lengths that are cut short")
 
 
-def polygon(points: Sequence[Any], where: str) -> tuple[float, ...]:
-    """A polygon as x and y in turn, checked.
+class Polygons:
+    """The polygons of one picture, checked one by one as they come.
 
-    Raises:
-        InputError: fewer than three points, or numbers that are not finite.
+    What lies outside of the picture is cut off when they are filled; one that reaches farther
+    outside than the picture is large belongs to another picture, or is broken.
     """
-    found = tuple(float(number) for number in points)
-    if len(found) < 6 or len(found) % 2 or not np.isfinite(found).all():
-        raise InputError(f"{where} has a polygon that is not three points or more")
-    return found
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        """Start without any.
+
+        Args:
+            size: height and width of the picture.
+        """
+        self.size = size
+        self._numbers = 0
+        self._crossings = 0.0
+
+    def checked(self, points: Sequence[Any], where: str) -> tuple[float, ...]:
+        """A polygon as x and y in turn.
+
+        Args:
+            points: the numbers.
+            where: what messages call it.
+
+        Raises:
+            InputError: fewer than three points, numbers that are not finite or lie far outside of
+                the picture, or, with the polygons before, more than :data:`MAX_NUMBERS` or
+                :data:`MAX_CROSSINGS`.
+        """
+        self._numbers += len(points)
+        if self._numbers > MAX_NUMBERS:
+            raise InputError(
+                f"{where} brings the polygons of its picture to more than {MAX_NUMBERS:,} numbers; "
+                "give them as run lengths"
+            )
+        found = np.asarray([float(number) for number in points])
+        if len(found) < 6 or len(found) % 2 or not np.isfinite(found).all():
+            raise InputError(f"{where} has a polygon that is not three points or more")
+        height, width = self.size
+        x, y = found[::2], found[1::2]
+        if x.min() < -width or x.max() > 2 * width or y.min() < -height or y.max() > 2 * height:
+            raise InputError(
+                f"{where} has a polygon from x {x.min():g} to {x.max():g} and y {y.min():g} to "
+                f"{y.max():g}, far outside of its picture of {width} x {height} pixels"
+            )
+        self._crossings += float(np.abs(np.diff(y)).sum()) + len(y)
+        if self._crossings > MAX_CROSSINGS:
+            raise InputError(
+                f"{where} brings the edges of its picture's polygons to more than "
+                f"{MAX_CROSSINGS:,} rows; give them as run lengths"
+            )
+        return tuple(found.tolist())
 
 
 def box_in(

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import InputError, MissingExtraError
+from mmattrib.errors import InputError, MissingExtraError, brief
 from mmattrib.files import is_file
 
 if TYPE_CHECKING:
@@ -295,6 +295,29 @@ def shown_columns(names: Sequence[str]) -> str:
     return (", ".join(map(str, names)) or "none")[:300]
 
 
+def said(value: object, what: str) -> str:
+    """A text of an index that must say something.
+
+    Raises:
+        InputError: it is none, or empty.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{what} is {brief(value, 80)}; accepted: text")
+    return value
+
+
+def by_id(entries: Sequence[Any], what: str) -> dict[Any, Any]:
+    """Entries of an index in COCO's form by their ``id``.
+
+    Raises:
+        InputError: two have one.
+    """
+    found = {each["id"]: each for each in entries}
+    if len(found) < len(entries):
+        raise InputError(f"two {what} have one id")
+    return found
+
+
 def number_of(text: object, what: str) -> float:
     """A finite number out of a cell.
 
@@ -306,5 +329,5 @@ def number_of(text: object, what: str) -> float:
     except (TypeError, ValueError, OverflowError):
         value = float("nan")
     if not abs(value) < float("inf"):
-        raise InputError(f"{what} is {text!r:.80}; accepted: a number")
+        raise InputError(f"{what} is {brief(text, 80)}; accepted: a number")
     return value

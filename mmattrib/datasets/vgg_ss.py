@@ -26,8 +26,8 @@ from mmattrib.datasets.reading import (
     with_suffixes,
 )
 from mmattrib.datasets.regions import RelativeBox, box_in
-from mmattrib.datasets.tables import number_of, read_json
-from mmattrib.errors import InputError
+from mmattrib.datasets.tables import number_of, read_json, said
+from mmattrib.errors import InputError, brief
 from mmattrib.files import is_file
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Part, Sample, Truth
@@ -77,7 +77,7 @@ class VGGSSDataset(Reader):
 
     def _made(self, place: str, entry: Any) -> Iterator[Sample]:
         with in_layout():
-            name, kind = str(entry["file"]), str(entry["class"])
+            name, kind = said(entry["file"], "file"), said(entry["class"], "class")
             frames = with_suffixes(inside(self.folder / "frames", name), IMAGES)
             sounds = with_suffixes(inside(self.folder / "audio", name), SOUNDS)
             boxes = tuple(map(_box, entry["bbox"]))
@@ -97,7 +97,9 @@ class VGGSSDataset(Reader):
 
 def _box(box: Any) -> RelativeBox:
     if not isinstance(box, list) or len(box) != 4:
-        raise InputError(f"bbox holds {box!r:.80}; accepted: four numbers, left top right bottom")
+        raise InputError(
+            f"bbox holds {brief(box, 80)}; accepted: four numbers, left top right bottom"
+        )
     left, top, right, bottom = (number_of(edge, "an edge of bbox") for edge in box)
     return box_in(left, top, right, bottom, 1, 1, math.inf)  # cut at the edges, as its authors do
 

@@ -25,7 +25,7 @@ from mmattrib.datasets.reading import (
     as_path,
 )
 from mmattrib.datasets.rows import INPUTS, from_row
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, brief
 from mmattrib.files import is_file, is_folder
 from mmattrib.io import Encoded
 from mmattrib.plugins.hookspecs import Register, hookimpl
@@ -144,11 +144,11 @@ def groups(shard: Path, problems: Problems) -> Iterator[tuple[str, Group]]:
                 key, kind = _key(member.name)
                 if group is None or group.key != key:
                     if group is not None:
-                        yield f"{shard}, {group.key!r:.200}", group
+                        yield f"{shard}, {brief(group.key, 200)}", group
                     group = Group(key)
                 _take(tar, member, kind, group)
             if group is not None:
-                yield f"{shard}, {group.key!r:.200}", group
+                yield f"{shard}, {brief(group.key, 200)}", group
     except (tarfile.TarError, OSError, ValueError, OverflowError, MemoryError) as error:
         problems.add(str(shard), f"the rest cannot be read as tar: {error}")
 
@@ -218,7 +218,7 @@ def _text(member: Encoded) -> str:
     try:
         return member.data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"member {member.name!r:.200} is not UTF-8") from error
+        raise InputError(f"member {brief(member.name, 200)} is not UTF-8") from error
 
 
 def _json(member: Encoded | None) -> Mapping[str, Any]:
@@ -227,9 +227,9 @@ def _json(member: Encoded | None) -> Mapping[str, Any]:
     try:
         found = json.loads(member.data)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"member {member.name!r:.200} is no JSON ({error})") from error
+        raise InputError(f"member {brief(member.name, 200)} is no JSON ({error})") from error
     if not isinstance(found, dict):
-        raise InputError(f"member {member.name!r:.200} is no JSON object")
+        raise InputError(f"member {brief(member.name, 200)} is no JSON object")
     return found
 
 

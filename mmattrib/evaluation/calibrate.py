@@ -112,7 +112,7 @@ def pair_cosines(
     """
     found: dict[str, list[float]] = {}
     count = 0
-    for number, sample in enumerate(dataset, dataset.first):
+    for number, sample in dataset.numbered():
         count += 1
         known: dict[str, Tensor] = {}
         for explained, guide in combinations_with_replacement(_sides(backbone, sample), 2):
@@ -158,7 +158,7 @@ def _entries(
     """What the maps of one kind of pair hold, one entry for each side."""
     paired: list[dict[str, Any]] = []
     unrelated: list[dict[str, Any]] = []
-    for number, sample in enumerate(dataset, dataset.first):
+    for number, sample in dataset.numbered():
         sides = next((two for two in _pairs(backbone, sample) if _kind(two) == kind), None)
         if sides is None:
             continue

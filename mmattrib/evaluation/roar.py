@@ -387,7 +387,7 @@ def _read(asked: Question, pair: tuple[str, str]) -> _Data:
     """
     dataset = asked.dataset
     samples, prepared, problems, held = [], [], [], 0
-    for number, sample in enumerate(dataset, dataset.first):
+    for number, sample in dataset.numbered():
         try:
             two = sample.pair(*pair)
             made = prepare(asked.backbone, two, number)

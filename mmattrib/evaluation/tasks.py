@@ -94,7 +94,7 @@ def make_tasks(
         wanted: metric -> on how many samples of a data set, from the first on; None for all.
     """
     for label, dataset in context.datasets.items():
-        numbered = iter(dataset)
+        numbered = (sample for _, sample in dataset.numbered())
         start = dataset.first
         while samples := tuple(islice(numbered, CHUNK)):
             done = start - dataset.first

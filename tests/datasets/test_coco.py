@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ def changed(**changes: Any) -> list[dict[str, Any]]:
     return [{**first, **changes}, *rest]
 
 
+def categories(*more: dict[str, Any]) -> dict[str, Any]:
+    return broken(categories=[*instances()["categories"], *more])
+
+
+def sized(height: int, width: int) -> dict[str, Any]:
+    first, second = instances()["images"]
+    return broken(images=[first, {**second, "height": height, "width": width}])
+
+
 @pytest.mark.parametrize(
     ("index", "named"),
     [
@@ -129,6 +139,25 @@ def changed(**changes: Any) -> list[dict[str, Any]]:
             "pixels",
         ),
         (broken(annotations=[]), "no photograph"),
+        (categories({"id": 50, "name": "dog"}), "'dog'"),
+        (categories({"id": 50, "name": "cell-phone"}, {"id": 51, "name": "cell phone"}), "told"),
+        (categories({"id": 50, "name": "a"}, {"id": 51, "name": "a"}), "'a'"),
+        (categories({"id": 18, "name": "cat"}), "the id 18"),
+        (categories({"id": 18.5, "name": "cat"}), "no whole number"),
+        (categories({"id": 50, "name": ""}), "name of category 50"),
+        (categories({"id": 50, "name": None}), "name of category 50"),
+        (broken(annotations=changed(segmentation=[[0, 0, 2**31, 0, 20, 30]])), "annotation 1.*far"),
+        (broken(annotations=changed(segmentation=[[0, 0, 1e15, 0, 20, 30]])), "json: annotation 1"),
+        (broken(annotations=changed(segmentation=[[0, 0, 20, 30, 5, -50]])), "annotation 1.*far"),
+        (broken(annotations=changed(segmentation=[[1] * 300_000])), "annotation 1.*262,144"),
+        (broken(annotations=changed(segmentation=[[0, 0, 1, 39] * 20_000])), "annotation 1.*rows"),
+        (
+            broken(annotations=changed(segmentation={"counts": [0, 2400], "size": [60, 40]})),
+            "annotation 1 has run lengths of a picture of",
+        ),
+        (broken(annotations=changed(segmentation={"counts": [0.0, 2400.0]})), "no whole numbers"),
+        (sized(60, 40), r"a\.png has 60 x 40 pixels as it is shown, and the index says 40 x 60"),
+        (sized(4000, 6000), r"a\.png has 60 x 40 pixels"),
     ],
 )
 def test_a_broken_index_is_named(tmp_path: Path, index: Any, named: str) -> None:
@@ -150,3 +179,46 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         mm.load_dataset("coco", folder=folder, texts="words")
     with pytest.raises(OptionError, match="least < most"):
         mm.load_dataset("coco", folder=folder, least=0.5, most=0.2)
+
+
+def test_an_outline_is_cut_at_the_edge_of_its_picture(tmp_path: Path) -> None:
+    index = broken(annotations=changed(segmentation=[[-30, -20, 20, -20, 20, 20, -30, 20]]))
+    (own, *_) = (s for s in mm.load_dataset("coco", folder=write_coco(tmp_path, index)))
+    parts = {part.name: part.region for part in own.truth["image"].parts}
+    region = parts["dog"]
+    assert isinstance(region, Outlines)
+    inside = mm.load_dataset("coco", folder=write_coco(tmp_path / "inside"))
+    (plain, *_) = inside
+    other = {part.name: part.region for part in plain.truth["image"].parts}["dog"]
+    assert isinstance(other, Outlines)
+    assert (region.mask() == other.mask()).all()
+
+
+def test_a_photograph_that_is_turned_has_the_size_that_is_shown(tmp_path: Path) -> None:
+    folder = write_coco(tmp_path, sized(60, 40))
+    with Image.open(folder / "photos" / "a.png") as photo:
+        exif = photo.getexif()
+        exif[0x0112] = 6
+        photo.save(folder / "photos" / "a.png", exif=exif)
+    assert len(list(mm.load_dataset("coco", folder=folder))) > 1
+
+
+def test_a_photograph_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    folder = write_coco(tmp_path)
+    (folder / "photos" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"a\.png is no picture"):
+        mm.load_dataset("coco", folder=folder)
+
+
+def test_files_are_hashed_in_pieces_and_missed_by_name(tmp_path: Path) -> None:
+    folder = write_coco(tmp_path)
+    with (folder / "photos" / "a.png").open("ab") as file:
+        file.truncate(2**26)
+    data = mm.load_dataset("coco", folder=folder)
+    tracemalloc.start()
+    data.describe()
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
+    (folder / "photos" / "b.png").unlink()
+    with pytest.raises(InputError, match=r"b\.png cannot be read"):
+        data.describe()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from coco_folder import write_coco
 
 import mmattrib as mm
+from mmattrib.errors import MmattribError
 from mmattrib.plugins import default_plugins
 from mmattrib.testing import check_dataset
 
@@ -64,6 +67,40 @@ def test_every_data_set_keeps_its_contract(name: str, tmp_path: Path) -> None:
     dataset = mm.load_dataset(name, **options_of(name, tmp_path))
     check_dataset(dataset)
     assert dataset.name == name
+
+
+@pytest.mark.filterwarnings("ignore::mmattrib.errors.InputWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_files_may_go_away_after_opening(name: str, tmp_path: Path) -> None:
+    """Whatever is asked then has an answer, or an error that can be caught."""
+    dataset = mm.load_dataset(name, **options_of(name, folder := tmp_path / "data"))
+    made = sorted(path for path in folder.rglob("*") if path.is_file())
+    for asked in (dataset.describe, lambda: list(dataset)):
+        for path in made:  # the first file alone, then more and more of them
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(MmattribError):
+                asked()
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(MmattribError):
+            asked()
+
+
+HOSTILE = (10**6000, "9" * 6000, b"1" * 6000, float("nan"), [5] * 99_999, None, "\0", "1e400")
+
+
+@pytest.mark.filterwarnings("ignore::mmattrib.errors.InputWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_echoed_of_an_option_is_short(name: str, tmp_path: Path) -> None:
+    given = options_of(name, tmp_path)
+    factory = default_plugins().registry.get("dataset", name).factory
+    for option in inspect.signature(factory).parameters:
+        for value in HOSTILE:
+            said = ""
+            try:
+                mm.load_dataset(name, **{**given, option: value})
+            except MmattribError as error:
+                said = str(error)
+            assert len(said) < 1000, option
 
 
 def test_no_options_are_kept_for_a_data_set_that_is_gone() -> None:

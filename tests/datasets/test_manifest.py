@@ -14,6 +14,7 @@ from PIL import Image
 
 import mmattrib as mm
 from mmattrib.datasets import reading, tables
+from mmattrib.datasets.ids import Ids
 from mmattrib.datasets.regions import MaskFile
 from mmattrib.errors import InputError, InputWarning, OptionError
 from mmattrib.samples import BoxRegion, SpanRegion, TimeRegion
@@ -223,7 +224,7 @@ def test_the_fingerprint_is_that_of_the_samples(folder: Path, monkeypatch: Any) 
 
 
 def test_every_id_that_was_seen_is_seen_again_and_no_other() -> None:
-    ids = reading.Ids()
+    ids = Ids()
     assert not any(ids.add(f"id {n}", f"line {n}") for n in range(20_000))
     assert ids.add("id 5", "line 0") == "in line 5"
     assert all(ids.add(f"id {n}", "line 0") == "further up" for n in range(3000, 20_000, 500))
@@ -236,13 +237,13 @@ def test_unrelated_inputs_are_found_in_one_pass(
     """Asking for each sample's in turn would read the table from its start for each."""
     lines = [f"row-{n},one.png,caption {n}" for n in range(200)]
     data = mm.load_dataset("manifest", path=text(folder / "rows.csv", "id,image,text", *lines))
-    samples, made, real = list(data), [0], reading.Ids.add
+    samples, made, real = list(data), [0], Ids.add
 
-    def counted(self: reading.Ids, *given: str) -> str | None:
+    def counted(self: Ids, *given: str) -> str | None:
         made[0] += 1
         return real(self, *given)
 
-    monkeypatch.setattr(reading.Ids, "add", counted)
+    monkeypatch.setattr(Ids, "add", counted)
     for number, sample in enumerate(samples):
         for side, guide in (("image", "text"), ("text", "image"), ("image", "text")):
             found = data.unrelated(number, sample, side, guide)

@@ -30,6 +30,7 @@ from typing import (
 
 from mmattrib.errors import InputError, OptionError
 from mmattrib.files import is_file
+from mmattrib.io._files import unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -256,7 +257,8 @@ class Bank:
         """Return the SHA-256 of the catalogue and of every file that it lists, in hex.
 
         Raises:
-            FileNotFoundError: a file is missing.
+            FileNotFoundError: the installation lacks a file.
+            InputError: a bank of one's own does.
         """
         return _fingerprint(self)
 
@@ -264,10 +266,16 @@ class Bank:
         """Read a file of the bank by its path in the catalogue, such as ``"NOTICE"``.
 
         Raises:
-            FileNotFoundError: the bank lacks it.
-            InputError: the path leads out of the bank.
+            FileNotFoundError: the installation lacks it.
+            InputError: a bank of one's own lacks it, or the path leads out of the bank.
         """
-        return self.locate(file).read_bytes()
+        place = self.locate(file)
+        try:
+            return place.read_bytes()
+        except OSError as error:
+            if self.folder is None:
+                raise
+            raise unreadable(place, "a file of the bank", error) from error
 
     def locate(self, file: str) -> Traversable:
         """Where a file of the bank lies.

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mmattrib.datasets.base import Dataset
-from mmattrib.datasets.scenes.bank import Bank, Split
+from mmattrib.datasets.reading import as_path, one_of
+from mmattrib.datasets.scenes.bank import SPLITS, Bank, Split
 from mmattrib.datasets.scenes.generator import Scene, generate
 from mmattrib.datasets.scenes.specs import MODALITIES, SceneOptions
-from mmattrib.errors import OptionError, check_whole
+from mmattrib.errors import OptionError, brief, check_whole
 from mmattrib.samples import Sample, Truth
 from mmattrib.types import JSONValue, RawInput
 
@@ -57,11 +58,15 @@ class ScenesDataset(Dataset):
         """
         for label, value, least in (("n", n, 1), ("first", first, 0)):
             check_whole(value, label, least)
+        check_whole(seed, "seed", -(2**63), 2**64 - 1)
         if options is not None and shared != 1:
             raise OptionError("give either options or shared; options say how many are shared")
         self.n, self.seed, self.first, self.split = n, seed, first, split
+        one_of(split, "split", SPLITS)
+        if not isinstance(options, SceneOptions | None):
+            raise OptionError(f"options must be SceneOptions, got {brief(options)}")
         self.options = options or SceneOptions(shared=shared)
-        self.bank = Bank.load(bank) if isinstance(bank, str | Path) else bank
+        self.bank = bank if isinstance(bank, Bank | None) else Bank.load(as_path(bank, "bank"))
         self._kept: OrderedDict[int, Scene] = OrderedDict()
 
     def scene(self, number: int) -> Scene:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmattrib.datasets.scenes.bank import Bank, Split
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, check_whole
 
 MODALITIES: Final = ("image", "audio", "text")
 #: At most so many objects, events or mentions in one scene.
@@ -33,8 +33,8 @@ class SceneOptions:
     check: bool = True
 
     def __post_init__(self) -> None:
-        if self.shared is not None and not 0 <= self.shared <= MAX_OBJECTS:
-            raise OptionError(f"shared={self.shared}: accepted are 0 to {MAX_OBJECTS}, or None.")
+        if self.shared is not None:
+            check_whole(self.shared, "shared", 0, MAX_OBJECTS)
         for name in ("image_distractors", "audio_distractors", "text_distractors"):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= MAX_OBJECTS:
