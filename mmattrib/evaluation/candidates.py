@@ -13,6 +13,7 @@ from mmattrib.errors import OptionError
 from mmattrib.explain import Layers
 from mmattrib.loading import load_method
 from mmattrib.methods import Method
+from mmattrib.methods.base import check_attributes
 from mmattrib.methods.sided import Sided
 from mmattrib.plugins import default_plugins
 from mmattrib.types import SECOND
@@ -187,6 +188,7 @@ def _one(method: Any, layer: Layers, label: str | None = None) -> Candidate:
     if isinstance(method, str):
         return Variant(label or method, method, {}, layer)
     if isinstance(method, Method):
+        check_attributes(method)
         return Variant(label or method.name, method, {}, layer)
     raise OptionError(
         f"a method is a name, a mmattrib.methods.Method or a mmattrib.evaluation.Variant, got "

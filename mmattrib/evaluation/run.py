@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from tqdm.auto import tqdm
 
@@ -23,7 +23,7 @@ from mmattrib.evaluation.results import Results
 from mmattrib.evaluation.store import Store
 from mmattrib.evaluation.tasks import Task, count_tasks, make_tasks
 from mmattrib.explain import Layers
-from mmattrib.metrics.base import TRUTH, Metric
+from mmattrib.metrics.base import TRUTH, Metric, check_metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.plugins import default_plugins
 from mmattrib.samples import Sample
@@ -281,14 +281,14 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
     if isinstance(given, str) and given != "all":
         raise OptionError(f"metrics must be 'all' or a sequence of names, got {given!r}")
     if given is None or isinstance(given, str):
-        made = [_metric(registry.create("metric", e.name)) for e in registry.usable("metric")]
+        made = [check_metric(registry.create("metric", e.name)) for e in registry.usable("metric")]
         chosen = [m for m in made if given == "all" or m.needs <= {TRUTH}]
         chosen = [m for m in chosen if given == "all" or (m.needs and m.by_default)]
         limits: Mapping[str, int | None] = {}
     else:
         limits = given if isinstance(given, Mapping) else {}
         chosen = [
-            _metric(registry.create("metric", m) if isinstance(m, str) else m)
+            check_metric(registry.create("metric", m) if isinstance(m, str) else m)
             for m in listed(given, "metrics")
         ]
     if not chosen:
@@ -302,12 +302,6 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
         if most is not None:
             check_whole(most, f"the number of samples for metric {name!r}")
     return {m.name: m for m in chosen}, {m.name: limits.get(m.name) for m in chosen}
-
-
-def _metric(made: Any) -> Metric:
-    if not isinstance(made, Metric):
-        raise OptionError(f"a metric is a mmattrib.metrics.Metric, got {type(made).__name__}")
-    return made
 
 
 def run(
