@@ -269,7 +269,7 @@ class Calibration:
             OptionError: it cannot be written there.
         """
         text = json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n"
-        return write_atomic(Path(path).expanduser(), text.encode("utf-8"))
+        return write_atomic(as_path(path, "save").expanduser(), text.encode("utf-8"))
 
 
 @dataclass(frozen=True)

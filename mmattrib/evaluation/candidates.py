@@ -82,6 +82,21 @@ class Variant(Candidate):
     layer: Layers = None
     sides: Mapping[str, Mapping[str, JSONValue]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse options that are none of a method.
+
+        Raises:
+            OptionError: ``seed`` or ``method`` is among them.
+        """
+        for given in (self.options, *self.sides.values()):
+            if "seed" in given:
+                raise OptionError(
+                    f"variant {self.label!r} sets the seed, which the evaluation chooses: give it "
+                    "there (seed=, on the command line --seed)"
+                )
+            if "method" in given:
+                raise OptionError(f"variant {self.label!r}: method is no option of a method")
+
     def make(self, seed: int | None = 0) -> Method:
         """The method itself, under a seed if it draws noise.
 

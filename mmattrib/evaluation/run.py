@@ -13,7 +13,14 @@ from tqdm.auto import tqdm
 
 from mmattrib import __version__
 from mmattrib.datasets.base import Dataset, as_dataset
-from mmattrib.errors import InputError, OptionError, WorkerError, check_whole
+from mmattrib.errors import (
+    InputError,
+    OptionError,
+    WorkerError,
+    check_seed,
+    check_switch,
+    check_whole,
+)
 from mmattrib.evaluation.candidates import Methods, candidates, listed
 from mmattrib.evaluation.executors import Engine, Executor, executor_for
 from mmattrib.evaluation.measure import SECONDS, Context
@@ -93,6 +100,7 @@ def evaluate(
         backbones, data, methods=methods, metrics=metrics, pairs=pairs, layer=layer, seed=seed,
         limit=limit,
     )  # fmt: skip
+    check_switch(progress, "progress")
     going = methods == "all" if keep_going is None else keep_going
     return _measured(plan, _store(resume, plan), executor_for(jobs, engine), going, progress)
 
@@ -191,7 +199,9 @@ def make_plan(
     datasets = _datasets(data, limit)
     seeds = (seed,) if isinstance(seed, int) else tuple(listed(seed, "seed"))
     if not seeds or any(isinstance(s, bool) or not isinstance(s, int) for s in seeds):
-        raise OptionError(f"seed must be a whole number or several, got {seed!r}")
+        raise OptionError(f"seed must be a whole number or several, got {seed!r:.60}")
+    for each in seeds:
+        check_seed(each)
     compared = candidates(methods, layer)
     known, wanted = _metrics(metrics)
     first = _first_sample(datasets)

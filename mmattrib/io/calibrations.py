@@ -23,7 +23,7 @@ def load_calibration(path: str | Path) -> Calibration:
     Raises:
         InputError: the file is missing, damaged, too large or no calibration.
     """
-    source = existing_file(Path(path).expanduser(), "a calibration", _ACCEPTED)
+    source = existing_file(as_path(path, "load_calibration").expanduser(), "a calibration", _ACCEPTED)
     try:
         with source.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -62,7 +62,7 @@ def load(path: str | Path) -> Explanation:
         OptionError: another suffix.
         InputError: the file is missing, no regular file, damaged, too large, or no explanation.
     """
-    source = Path(path).expanduser()
+    source = as_path(path, "load").expanduser()
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
         raise OptionError(
