@@ -86,9 +86,15 @@ class Variant(Candidate):
         """Refuse options that are none of a method.
 
         Raises:
-            OptionError: ``seed`` or ``method`` is among them.
+            OptionError: they are no mapping, or ``seed`` or ``method`` is among them.
         """
-        for given in (self.options, *self.sides.values()):
+        sides = self.sides.values() if isinstance(self.sides, Mapping) else [self.sides]
+        for given in (self.options, *sides):
+            if not isinstance(given, Mapping):
+                raise OptionError(
+                    f"variant {self.label!r}: options are a mapping such as {{'beta': 0.1}}, got "
+                    f"{type(given).__name__}"
+                )
             if "seed" in given:
                 raise OptionError(
                     f"variant {self.label!r} sets the seed, which the evaluation chooses: give it "

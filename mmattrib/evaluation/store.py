@@ -336,8 +336,7 @@ def _check_rows(entry: Mapping[str, Any], where: str) -> None:
     todo = "delete the line, and its samples are measured again"
     if _is_whole(size) and len(rows) != size:
         raise OptionError(
-            f"{where}: {len(rows)} rows for a task of {size} samples, each of which has one; "
-            f"{todo}"
+            f"{where}: {len(rows)} rows for a task of {size} samples, each of which has one; {todo}"
         )
     for row in rows:
         for direction, numbers in row["values"].items():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmattrib.errors import InputError, OptionError
+from mmattrib.files import as_path
 from mmattrib.io._archive import (
     Array,
     Leaf,

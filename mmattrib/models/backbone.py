@@ -110,6 +110,10 @@ class Backbone(Mapping[str, Encoder]):
 
     @calibration.setter
     def calibration(self, made: Calibration | None) -> None:
+        if made is not None and not isinstance(made, Calibration):
+            raise OptionError(
+                f"a calibration is what mm.load_calibration(path) reads, got {type(made).__name__}"
+            )
         if made is not None and made.weights_sha256 != self.weights_hash():
             raise OptionError(
                 f"the calibration is of {made.backbone!r} with weights "

@@ -458,6 +458,8 @@ _TYPES: Mapping[str, tuple[str, tuple[type, ...]]] = {
     "str": ("text", (str,)),
     "Path": ("a path", (PurePath,)),
     "None": ("None", (type(None),)),
+    "Sequence": ("a sequence", (Sequence,)),
+    "Mapping": ("a mapping", (Mapping,)),
 }
 """Annotations that say all of a type -> what messages call it, and what is accepted."""
 
@@ -465,8 +467,8 @@ _TYPES: Mapping[str, tuple[str, tuple[type, ...]]] = {
 def _check_types(entry: Entry, options: Mapping[str, Any]) -> None:
     """Refuse options of another type than the factory's signature says.
 
-    Only where every part of the annotation is in :data:`_TYPES`; the factory checks all others, and
-    ranges. A truth value is no number.
+    Only where every part of the annotation is in :data:`_TYPES`; the factory checks all others,
+    members of sequences, and ranges. A truth value is no number.
     """
     try:
         parameters = inspect.signature(entry.factory).parameters
@@ -475,7 +477,7 @@ def _check_types(entry: Entry, options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         note = parameters[name].annotation if name in parameters else None
         text = note if isinstance(note, str) else getattr(note, "__name__", "")
-        parts = [part.strip() for part in text.split("|")]
+        parts = [part.strip().partition("[")[0] for part in text.split("|")]
         if not all(part in _TYPES for part in parts):
             continue
         accepted = tuple(kind for part in parts for kind in _TYPES[part][1])
