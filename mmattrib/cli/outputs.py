@@ -126,6 +126,8 @@ def _check_folder_of(path: Path, option: str, parent: Path) -> None:
         raise InputError(
             f"{option} {path}: there is no folder {parent}; make it first or name another"
         )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {path}: the folder {parent} cannot be written; name another")
     try:
         check_folder_of(parent / "file")
     except OSError as error:
