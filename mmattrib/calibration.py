@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 
 from mmattrib.errors import InputError, OptionError
-from mmattrib.files import write_atomic
+from mmattrib.files import as_path, write_atomic
 
 if TYPE_CHECKING:
     from mmattrib.types import Explanation
@@ -269,7 +269,7 @@ class Calibration:
             OptionError: it cannot be written there.
         """
         text = json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n"
-        return write_atomic(Path(path).expanduser(), text.encode("utf-8"))
+        return write_atomic(as_path(path, "save").expanduser(), text.encode("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -307,6 +307,16 @@ def verdict(explanation: Explanation, calibration: Calibration | None = None) ->
     Raises:
         OptionError: the calibration is of another backbone or of other weights.
     """
+    if not hasattr(explanation, "similarity"):
+        raise OptionError(
+            f"verdict takes an explanation, as mm.attribute gives it, got a "
+            f"{type(explanation).__name__}"
+        )
+    if calibration is not None and not isinstance(calibration, Calibration):
+        raise OptionError(
+            f"a calibration is what mm.load_calibration(path) reads, got a "
+            f"{type(calibration).__name__}"
+        )
     names = _names(explanation)
     entry = _entry(explanation, calibration)
     cosine = explanation.similarity

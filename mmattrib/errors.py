@@ -87,6 +87,26 @@ def brief(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+SEEDS = (-(2**63), 2**63 - 1)
+"""Smallest and largest seed of noise."""
+
+
+def check_seed(value: object, what: str = "seed", least: int = SEEDS[0]) -> int:
+    """A seed; see :func:`check_whole`."""
+    return check_whole(value, what, least, SEEDS[1])
+
+
+def check_switch(value: object, what: str) -> bool:
+    """True or False, or 1 or 0.
+
+    Raises:
+        OptionError: something else.
+    """
+    if not isinstance(value, int) and type(value).__name__ not in ("bool", "bool_"):  # numpy's
+        raise OptionError(f"{what} must be True or False, got a {type(value).__name__}")
+    return bool(value)
+
+
 def check_whole(value: object, what: str, least: int = 0, most: int = MOST) -> int:
     """A whole number within bounds, so that a mistyped one is refused before anything is done.
 

@@ -24,11 +24,12 @@ from mmattrib.errors import (
     MmattribError,
     OptionError,
     TrustWarning,
+    check_switch,
     check_whole,
 )
 from mmattrib.loading import load_method
 from mmattrib.methods import Method, Side, SideScores, guide_of
-from mmattrib.models.backbone import Backbone
+from mmattrib.models.backbone import Backbone, check_backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.placement import with_unseen_warning
 from mmattrib.preparing import Prepared, pair_key, prepare, side_encoder, side_key
@@ -84,6 +85,7 @@ def attribute(
     Warns:
         TrustWarning: the map was computed, but its diagnostics say not to trust it.
     """
+    check_backbone(backbone)
     named = {"image": image, "audio": audio, "text": text}
     pair = {side: value for side, value in named.items() if value is not None}
     if inputs is not None and not isinstance(inputs, Mapping):
@@ -138,7 +140,14 @@ def attribute_many(
         InputError: with the number of the pair that cannot be read.
         OptionError: an unknown option, or one out of range.
     """
+    check_backbone(backbone)
+    check_switch(progress, "progress")
     check_whole(batch_size, "batch_size", 1)
+    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+        raise InputError(
+            f"pairs is a sequence of mappings such as {{'image': path, 'text': caption}}, or a "
+            f"data set; got {type(pairs).__name__}"
+        )
     if not isinstance(on_error, str) or on_error not in get_args(OnError):
         raise OptionError(
             f"on_error must be one of {', '.join(map(repr, get_args(OnError)))}, got {on_error!r}"

@@ -26,6 +26,21 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def as_path(given: object, what: str) -> Path:
+    """A path of a file.
+
+    Args:
+        given: text or a path.
+        what: what it is for, as the message begins.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if isinstance(given, str | os.PathLike):
+        return Path(given)
+    raise OptionError(f"{what} takes the path of a file, got {given!r:.60}")
+
+
 def regular_target(path: str | Path) -> Path:
     """The file that a path names, links followed, whether or not it exists yet.
 
@@ -64,6 +79,24 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
     return target
 
 
+def check_folder_of(place: Path) -> None:
+    """Make and remove a file beside a target, as :func:`write_atomic` will.
+
+    Whether it can is not to be read off permissions: file systems of the kernel, full quotas and
+    read-only mounts say so only then.
+
+    Raises:
+        OSError: it cannot.
+    """
+    temporary = _beside(place)
+    temporary.open("xb").close()
+    temporary.unlink()
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(f".mmattrib-{secrets.token_hex(8)}.tmp")
+
+
 def _unwritable(target: Path, error: Exception) -> OptionError:
     reason = getattr(error, "strerror", None) or str(error)
     return OptionError(
@@ -73,7 +106,7 @@ def _unwritable(target: Path, error: Exception) -> OptionError:
 
 
 def _write(place: Path, data: bytes) -> None:
-    temporary = place.with_name(f".mmattrib-{secrets.token_hex(8)}.tmp")
+    temporary = _beside(place)
     try:
         with temporary.open("xb") as handle:
             handle.write(data)

@@ -8,6 +8,7 @@ import torch
 
 from mmattrib.errors import OptionError
 from mmattrib.methods import Method
+from mmattrib.methods.base import check_attributes
 from mmattrib.models.backbone import Backbone
 from mmattrib.plugins import default_plugins
 
@@ -48,6 +49,7 @@ def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
     Raises:
         UnknownNameError: no such name.
         OptionError: an unknown option, or options beside a live method.
+        MethodError: it lacks an attribute of the contract, such as its name.
     """
     if isinstance(method, Method):
         if options:
@@ -55,8 +57,10 @@ def load_method(method: str | Method, seed: int = 0, **options: Any) -> Method:
                 f"method {method.name!r} was given as an object together with options "
                 f"{sorted(options)}; set them where it is made"
             )
+        check_attributes(method)
         return method
     made = default_plugins().registry.create("method", method, **options)
     if not isinstance(made, Method):
         raise OptionError(f"method {method!r} gave {type(made).__name__}, not mmattrib.Method")
+    check_attributes(made)
     return made.seeded(seed)

@@ -215,6 +215,20 @@ class Sample:
     truth: Mapping[str, Truth] = field(default_factory=dict)
     tags: Mapping[str, JSONValue] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse what is no sample.
+
+        Raises:
+            InputError: ``id`` is no text, or ``inputs`` or ``truth`` no mapping.
+        """
+        for name, kind, accepted in (
+            ("id", str, "text"),
+            ("inputs", Mapping, "a mapping from side to input"),
+            ("truth", Mapping, "a mapping from side to Truth"),
+        ):
+            if not isinstance(value := getattr(self, name), kind):
+                raise InputError(f"a sample's {name} is {accepted}, got {type(value).__name__}")
+
     def pair(self, first: str, second: str) -> Sample:
         """The sample with two of its inputs alone.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import click
 
 from mmattrib.cli.outputs import SUFFIXES
-from mmattrib.errors import OptionError
+from mmattrib.errors import SEEDS, OptionError, check_seed
+from mmattrib.plugins.registry import did_you_mean
 
 with_backbone = click.option(
     "--backbone", default="tiny", show_default=True, help="One of `mmattrib backbones`."
@@ -43,8 +45,28 @@ with_method_options = click.option(
     metavar="KEY=VALUE",
     help="An option of the method, e.g. beta=0.1. May be repeated.",
 )
+
+
+class Seed(click.types.IntParamType):
+    """A whole number that a generator of noise takes, so that another is refused before any work.
+
+    No ``click.IntRange``: help would show bounds of nineteen digits.
+    """
+
+    def __init__(self, least: int = SEEDS[0]) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """The number.
+
+        Raises:
+            OptionError: out of range.
+        """
+        return check_seed(super().convert(value, param, ctx), "--seed", self.least)
+
+
 with_seed = click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of the method's noise."
+    "--seed", type=Seed(), default=0, show_default=True, help="Of the method's noise."
 )
 with_layer = click.option(
     "--layer",
@@ -153,3 +175,16 @@ def named_method(text: str) -> tuple[str, dict[str, Any]]:
     if colon and not rest:
         raise OptionError(f"--method {text} ends in a colon; write it like {name}:beta=1")
     return name, parse_options(rest.split(",") if rest else (), f"--method {name}:")
+
+
+def refuse_own_keywords(options: dict[str, Any], function: Any) -> None:
+    """Options of a method share one call with what has flags of its own, which is no option.
+
+    Raises:
+        OptionError: one of them is such a name, e.g. ``seed``.
+    """
+    own = [name for name in inspect.signature(function).parameters if name != "options"]
+    for key in options:
+        if key in own:
+            flag = did_you_mean(key, ["--seed", "--layer", "--method", "--backbone"])
+            raise OptionError(f"--option {key}=... is not an option of a method.{flag}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from mmattrib.cli.arguments import (
     checked_device,
     parse_layers,
     parse_options,
+    refuse_own_keywords,
     with_backbone,
     with_backbone_options,
     with_config,
@@ -31,7 +31,6 @@ from mmattrib.cli.summary import describe, summarise
 from mmattrib.errors import InputError, OptionError
 from mmattrib.plugins import Entry, default_plugins
 from mmattrib.plugins.contained import contained
-from mmattrib.plugins.registry import did_you_mean
 from mmattrib.types import SECOND, RawInput
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def attribute(
 
     import mmattrib
 
-    _refuse_own_keywords(options, mmattrib.attribute)
+    refuse_own_keywords(options, mmattrib.attribute)
     known = None if calibration is None else mmattrib.load_calibration(calibration)
     if device is not None:
         backbone_options["device"] = checked_device(device)
@@ -230,12 +229,3 @@ def decode(given: Mapping[str, str | Path], modalities: Mapping[str, str]) -> di
     from mmattrib.io import load
 
     return {side: load(modalities[side], source) for side, source in given.items()}
-
-
-def _refuse_own_keywords(options: dict[str, Any], function: Any) -> None:
-    """Options share one call with the inputs, so names of the call's own are not options."""
-    own = [name for name in inspect.signature(function).parameters if name != "options"]
-    for key in options:
-        if key in own:
-            flag = did_you_mean(key, ["--seed", "--layer", "--method", "--backbone"])
-            raise OptionError(f"--option {key}=... is not an option of a method.{flag}")

@@ -12,6 +12,7 @@ from mmattrib.cli.arguments import (
     checked_device,
     parse_layers,
     parse_options,
+    refuse_own_keywords,
     with_backbone,
     with_backbone_options,
     with_data,
@@ -96,6 +97,7 @@ def calibrate(
 
     import mmattrib
 
+    refuse_own_keywords(method_options, mmattrib.load_method)
     with contained():  # models, methods and data sets of others may print
         dataset = mmattrib.load_dataset(data, **data_options)
         made_by = mmattrib.load_method(method, seed, **method_options)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mmattrib.cli.arguments import Seed
 from mmattrib.cli.outputs import check_folder
 from mmattrib.cli.speech import say
 
@@ -18,7 +19,9 @@ from mmattrib.cli.speech import say
     show_default=True,
     help="Folder to write; it may exist.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Which scenes, which noise.")
+@click.option(
+    "--seed", type=Seed(), default=0, show_default=True, help="Which scenes, which noise."
+)
 def demo(out: Path, seed: int) -> None:
     """Explain three generated scenes and write a page.
 

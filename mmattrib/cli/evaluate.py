@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from mmattrib.cli.arguments import (
+    Seed,
     parse_layers,
     with_backbone_options,
     with_config,
@@ -83,7 +84,7 @@ def _with_what(function: _F) -> _F:
                 "first sample.",
             ),
             click.option(
-                "--seed", type=int, multiple=True,
+                "--seed", type=Seed(), multiple=True,
                 help="Of the methods' noise; repeated to average. Default: 0.",
             ),
             with_layer,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mmattrib.errors import InputError, OptionError
-from mmattrib.files import regular_target
+from mmattrib.files import check_folder_of, regular_target
 
 SUFFIXES: tuple[str, ...] = (".png", ".html", ".npz", ".json")
 """What an explanation can be written as."""
@@ -105,8 +105,12 @@ def check_folder(path: Path, option: str, *, empty: bool = False) -> None:
     if exists:
         if not path.is_dir():
             raise InputError(f"{option} {path} is a file; name a folder")
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise InputError(f"{option} {path} cannot be written; name another folder")
+        try:
+            check_folder_of(path / "file")
+        except OSError as error:
+            raise InputError(
+                f"{option} {path} cannot be written ({error.strerror}); name another folder"
+            ) from error
         if empty and any(path.iterdir()):
             raise InputError(f"{option} {path} is not empty; name a new folder")
     else:
@@ -124,3 +128,10 @@ def _check_folder_of(path: Path, option: str, parent: Path) -> None:
         )
     if not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"{option} {path}: the folder {parent} cannot be written; name another")
+    try:
+        check_folder_of(parent / "file")
+    except OSError as error:
+        raise InputError(
+            f"{option} {path}: the folder {parent} cannot be written ({error.strerror}); name "
+            "another"
+        ) from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmattrib.cli.arguments import (
+    Seed,
     checked_device,
     named_method,
     parse_layers,
@@ -66,7 +67,7 @@ SUFFIXES = (".md", ".json")
 @with_layer
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=Seed(0),
     multiple=True,
     help="Of the split and the order of batches; repeated. Default: 0 to 4.",
 )

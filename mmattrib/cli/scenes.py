@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mmattrib.cli.arguments import Seed
 from mmattrib.cli.outputs import check_folder
 from mmattrib.cli.speech import say
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     help="Folder to make; if it exists it must be empty.",
 )
 @click.option("--n", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which ones.")
+@click.option("--seed", type=Seed(), default=0, show_default=True, help="Which ones.")
 @click.option(
     "--split",
     type=click.Choice(["train", "heldout"]),

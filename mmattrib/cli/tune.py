@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmattrib.cli.arguments import (
+    Seed,
     parse_options,
+    refuse_own_keywords,
     with_backbone,
     with_backbone_options,
     with_data,
@@ -69,7 +71,7 @@ _FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of a price's default, where nothing say
     "known truth.",
 )
 @click.option("--pair", multiple=True, metavar="A,B", help="As for `mmattrib evaluate`.")
-@click.option("--seed", type=int, multiple=True, help="As for `mmattrib evaluate`.")
+@click.option("--seed", type=Seed(), multiple=True, help="As for `mmattrib evaluate`.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -128,8 +130,10 @@ def tune(out: Path, surface: tuple[Path, ...], resume: Path | None, **given: Any
     from mmattrib.evaluation.plans import read_plan, write_plan
     from mmattrib.evaluation.tuning import CONFIDENCE, grid
     from mmattrib.evaluation.tuning import tune as search
+    from mmattrib.loading import load_method
     from mmattrib.render.surface import surface_bytes
 
+    refuse_own_keywords(options, load_method)
     metrics = [n for name in given["metric"] or ("auc",) for n in _named(name, CONFIDENCE)]
     for name in metrics:
         default_plugins().registry.require("metric", name)

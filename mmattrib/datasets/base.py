@@ -6,12 +6,14 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from mmattrib.datasets.ids import Ids
 from mmattrib.errors import DatasetError, InputError, OptionError, brief, check_whole
+from mmattrib.plugins.strangers import blamed, described, hold_to, is_own, is_unheld, refuse, shown
 from mmattrib.samples import Part, Region, Sample
 from mmattrib.types import SECOND, Axis, RawImage
 
@@ -32,6 +34,13 @@ class Dataset(ABC):
 
     name: ClassVar[str] = "custom"
     first: int = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Hold a class of others to the contract."""
+        super().__init_subclass__(**kwargs)
+        hold_to(cls, DatasetError, "data set", _CONTRACT)
+        if not is_own(cls) and "__iter__" in vars(cls):
+            cls.__iter__ = _held_stream(cls.__iter__)  # type: ignore[method-assign]
 
     @abstractmethod
     def __iter__(self) -> Iterator[Sample]:
@@ -185,6 +194,52 @@ _KEPT: Final = 32
 _WINDOW: Final = "_window"
 
 
+_END: Any = object()
+
+
+def _no_size(found: object) -> str | None:
+    if found is None or (isinstance(found, int) and not isinstance(found, bool) and found >= 0):
+        return None
+    return f"{shown(found)}; accepted: a whole number, 0 or more, or None"
+
+
+def _no_dataset(found: object) -> str | None:
+    return None if isinstance(found, Dataset) else f"{shown(found)}; accepted: a data set"
+
+
+_CONTRACT = {
+    "describe": described,
+    "size": _no_size,
+    "head": _no_dataset,
+    "unrelated": None,
+    "without": None,
+    "tell": None,
+}
+
+
+def _held_stream(own: Callable[[Any], Iterator[Sample]]) -> Callable[[Any], Iterator[Sample]]:
+    """The ``__iter__`` of a class of others; each sample is looked at as it comes."""
+
+    @wraps(own)
+    def stream(self: Any) -> Iterator[Sample]:
+        if is_unheld():
+            yield from own(self)
+            return
+        what = f"data set {type(self).__name__}: __iter__"
+        with blamed(DatasetError, what):
+            samples = iter(own(self))
+        for number in count():
+            with blamed(DatasetError, f"{what}, at sample {number},"):
+                sample = next(samples, _END)
+            if sample is _END:
+                return
+            if not isinstance(sample, Sample):
+                refuse(DatasetError, what, f"{shown(sample)}; accepted: mmattrib.Sample")
+            yield sample
+
+    return stream
+
+
 def _faded(raw: RawInput, region: Region | tuple[Region, ...]) -> RawInput | None:
     if not isinstance(raw, RawImage):
         return None  # where a part of another input lies follows from a model's own axes
@@ -270,8 +325,14 @@ def as_dataset(samples: Dataset | Iterable[Sample]) -> Dataset:
 
     Raises:
         OptionError: neither, or none at all.
+        DatasetError: an attribute of a data set is of a wrong type.
     """
     if isinstance(samples, Dataset):
+        what, name, first = f"data set {type(samples).__name__}", samples.name, samples.first
+        if not isinstance(name, str) or not name:
+            raise DatasetError(f"{what} has name = {shown(name)}; accepted: text")
+        if _no_size(first) or first is None:
+            raise DatasetError(f"{what} has first = {shown(first)}; accepted: a whole number")
         return samples
     if isinstance(samples, str | bytes) or not isinstance(samples, Iterable):
         raise OptionError(

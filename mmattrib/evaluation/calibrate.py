@@ -69,6 +69,9 @@ def calibrate(
     Raises:
         OptionError: fewer than 20 unrelated pairs of every kind, or a number out of range.
     """
+    from mmattrib.models.backbone import check_backbone
+
+    check_backbone(backbone)
     if check_whole(maps, "maps") and maps < LEAST_PAIRS:
         raise OptionError(f"maps must be 0 or at least {LEAST_PAIRS}, got {maps}")
     dataset = as_dataset(data)

@@ -13,6 +13,7 @@ from mmattrib.errors import OptionError
 from mmattrib.explain import Layers
 from mmattrib.loading import load_method
 from mmattrib.methods import Method
+from mmattrib.methods.base import check_attributes
 from mmattrib.methods.sided import Sided
 from mmattrib.plugins import default_plugins
 from mmattrib.types import SECOND
@@ -80,6 +81,27 @@ class Variant(Candidate):
     options: Mapping[str, JSONValue] = field(default_factory=dict)
     layer: Layers = None
     sides: Mapping[str, Mapping[str, JSONValue]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse options that are none of a method.
+
+        Raises:
+            OptionError: they are no mapping, or ``seed`` or ``method`` is among them.
+        """
+        sides = self.sides.values() if isinstance(self.sides, Mapping) else [self.sides]
+        for given in (self.options, *sides):
+            if not isinstance(given, Mapping):
+                raise OptionError(
+                    f"variant {self.label!r}: options are a mapping such as {{'beta': 0.1}}, got "
+                    f"{type(given).__name__}"
+                )
+            if "seed" in given:
+                raise OptionError(
+                    f"variant {self.label!r} sets the seed, which the evaluation chooses: give it "
+                    "there (seed=, on the command line --seed)"
+                )
+            if "method" in given:
+                raise OptionError(f"variant {self.label!r}: method is no option of a method")
 
     def make(self, seed: int | None = 0) -> Method:
         """The method itself, under a seed if it draws noise.
@@ -187,6 +209,7 @@ def _one(method: Any, layer: Layers, label: str | None = None) -> Candidate:
     if isinstance(method, str):
         return Variant(label or method, method, {}, layer)
     if isinstance(method, Method):
+        check_attributes(method)
         return Variant(label or method.name, method, {}, layer)
     raise OptionError(
         f"a method is a name, a mmattrib.methods.Method or a mmattrib.evaluation.Variant, got "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -116,7 +117,10 @@ def _scored(context: Context, task: Task, seen: _Seen, wanted: list[str]) -> Sam
         numbers: dict[str, float] = {}
         for name in wanted:
             try:
-                numbers[name] = context.metrics[name](case)
+                number = context.metrics[name](case)
+                if math.isinf(number):
+                    raise InputError(f"it gave {number}, which no mean can hold")
+                numbers[name] = number
             except InputError as error:
                 problems.append(f"{side}|{guide}, {name}: {error}")
         values[f"{side}|{guide}"] = {**numbers, SECONDS: seconds}

@@ -265,7 +265,7 @@ class Results:
     def to_json(self) -> str:
         """Everything, numbers per sample included."""
         columns = [
-            {**column._asdict(), "values": [None if np.isnan(v) else float(v) for v in values]}
+            {**column._asdict(), "values": [float(v) if np.isfinite(v) else None for v in values]}
             for column, values in self.columns.items()
         ]
         found = {

@@ -31,7 +31,7 @@ import torch
 from tqdm.auto import tqdm
 
 from mmattrib import __version__
-from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError
+from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError, check_switch
 from mmattrib.evaluation.candidates import Methods, Variant, digest
 from mmattrib.evaluation.degrading import (
     MapCache,
@@ -108,6 +108,7 @@ def remove_and_retrain(
         InputError: too few pairs that can be read.
         EncoderError: the model cannot be copied or trained.
     """
+    check_switch(progress, "progress")
     asked = question(
         backbone, data, methods, directions, controls, layer, seeds, limit,
         percentiles or {}, fills or {}, Recipe.of(**recipe), strict,

@@ -7,13 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from tqdm.auto import tqdm
 
 from mmattrib import __version__
 from mmattrib.datasets.base import Dataset, as_dataset
-from mmattrib.errors import InputError, OptionError, WorkerError, check_whole
+from mmattrib.errors import (
+    InputError,
+    OptionError,
+    WorkerError,
+    check_seed,
+    check_switch,
+    check_whole,
+)
 from mmattrib.evaluation.candidates import Methods, candidates, listed
 from mmattrib.evaluation.executors import Engine, Executor, executor_for
 from mmattrib.evaluation.measure import SECONDS, Context
@@ -23,7 +30,7 @@ from mmattrib.evaluation.results import Results
 from mmattrib.evaluation.store import Store
 from mmattrib.evaluation.tasks import Task, count_tasks, make_tasks
 from mmattrib.explain import Layers
-from mmattrib.metrics.base import TRUTH, Metric
+from mmattrib.metrics.base import TRUTH, Metric, check_metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.plugins import default_plugins
 from mmattrib.samples import Sample
@@ -93,6 +100,7 @@ def evaluate(
         backbones, data, methods=methods, metrics=metrics, pairs=pairs, layer=layer, seed=seed,
         limit=limit,
     )  # fmt: skip
+    check_switch(progress, "progress")
     going = methods == "all" if keep_going is None else keep_going
     return _measured(plan, _store(resume, plan), executor_for(jobs, engine), going, progress)
 
@@ -191,7 +199,9 @@ def make_plan(
     datasets = _datasets(data, limit)
     seeds = (seed,) if isinstance(seed, int) else tuple(listed(seed, "seed"))
     if not seeds or any(isinstance(s, bool) or not isinstance(s, int) for s in seeds):
-        raise OptionError(f"seed must be a whole number or several, got {seed!r}")
+        raise OptionError(f"seed must be a whole number or several, got {seed!r:.60}")
+    for each in seeds:
+        check_seed(each)
     compared = candidates(methods, layer)
     known, wanted = _metrics(metrics)
     first = _first_sample(datasets)
@@ -281,14 +291,14 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
     if isinstance(given, str) and given != "all":
         raise OptionError(f"metrics must be 'all' or a sequence of names, got {given!r}")
     if given is None or isinstance(given, str):
-        made = [_metric(registry.create("metric", e.name)) for e in registry.usable("metric")]
+        made = [check_metric(registry.create("metric", e.name)) for e in registry.usable("metric")]
         chosen = [m for m in made if given == "all" or m.needs <= {TRUTH}]
         chosen = [m for m in chosen if given == "all" or (m.needs and m.by_default)]
         limits: Mapping[str, int | None] = {}
     else:
         limits = given if isinstance(given, Mapping) else {}
         chosen = [
-            _metric(registry.create("metric", m) if isinstance(m, str) else m)
+            check_metric(registry.create("metric", m) if isinstance(m, str) else m)
             for m in listed(given, "metrics")
         ]
     if not chosen:
@@ -302,12 +312,6 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
         if most is not None:
             check_whole(most, f"the number of samples for metric {name!r}")
     return {m.name: m for m in chosen}, {m.name: limits.get(m.name) for m in chosen}
-
-
-def _metric(made: Any) -> Metric:
-    if not isinstance(made, Metric):
-        raise OptionError(f"a metric is a mmattrib.metrics.Metric, got {type(made).__name__}")
-    return made
 
 
 def run(

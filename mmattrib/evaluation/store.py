@@ -184,10 +184,10 @@ class Store:
 
 
 def plain_row(row: SampleRow) -> dict[str, Any]:
-    """A row as JSON values; NaN becomes null, and numbers have six decimals."""
+    """A row as JSON values; what is not finite becomes null, and numbers have six decimals."""
     values = {
         direction: {
-            name: None if math.isnan(number) else round(number, 6)
+            name: round(number, 6) if math.isfinite(number) else None
             for name, number in numbers.items()
         }
         for direction, numbers in row.values.items()
@@ -233,10 +233,11 @@ def _entries(
                     f"{path} is no store of an evaluation and is left as it is; name another file"
                 )
             _check_head(path, head, plan)
-            place = len(first)
+            place, number = len(first), 1
             while line := file.readline(_MOST):
-                entry = _parsed(line)
+                entry, number = _parsed(line), number + 1
                 if _is_entry(entry):
+                    _check_rows(entry, f"{path}, line {number}")
                     yield place, entry
                 place += len(line)
     except OSError as error:
@@ -322,6 +323,29 @@ def _is_entry(entry: Any) -> bool:
         and isinstance(rows, list)
         and all(map(_is_row, rows))
     )
+
+
+def _check_rows(entry: Mapping[str, Any], where: str) -> None:
+    """Refuse what no evaluation writes, and what would stand in its tables.
+
+    Raises:
+        OptionError: a number that is not finite, or other rows than one for each sample.
+    """
+    rows = entry.get("rows", ())
+    size = entry.get("task", {}).get("size")
+    todo = "delete the line, and its samples are measured again"
+    if _is_whole(size) and len(rows) != size:
+        raise OptionError(
+            f"{where}: {len(rows)} rows for a task of {size} samples, each of which has one; {todo}"
+        )
+    for row in rows:
+        for direction, numbers in row["values"].items():
+            for name, value in numbers.items():
+                if value is not None and not math.isfinite(value):
+                    raise OptionError(
+                        f"{where}: {name} of {row['sample']!r:.60}, {direction:.60} is {value}; "
+                        f"accepted: a finite number, or null. Mend it, or {todo}"
+                    )
 
 
 def _is_row(row: Any) -> bool:

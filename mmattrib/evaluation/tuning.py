@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from mmattrib.datasets import Dataset
-from mmattrib.errors import OptionError, check_whole
+from mmattrib.errors import OptionError, check_switch, check_whole
 from mmattrib.evaluation.candidates import Variant
 from mmattrib.evaluation.executors import executor_for
 from mmattrib.evaluation.plans import parse_plan
@@ -158,6 +158,7 @@ def tune(
         OptionError: no variant, a metric that does not say which is better, or no variant that
             could be measured.
     """
+    check_switch(progress, "progress")
     if not variants:
         raise OptionError("tuning needs at least one variant, got none")
     for name in metrics:

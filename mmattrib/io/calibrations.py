@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmattrib.calibration import Calibration
 from mmattrib.errors import InputError
+from mmattrib.files import as_path
 from mmattrib.io._archive import parsed_json
 from mmattrib.io._files import existing_file, one_line
 
@@ -23,7 +24,8 @@ def load_calibration(path: str | Path) -> Calibration:
     Raises:
         InputError: the file is missing, damaged, too large or no calibration.
     """
-    source = existing_file(Path(path).expanduser(), "a calibration", _ACCEPTED)
+    given = as_path(path, "load_calibration").expanduser()
+    source = existing_file(given, "a calibration", _ACCEPTED)
     try:
         with source.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmattrib.errors import InputError, OptionError
+from mmattrib.files import as_path
 from mmattrib.io._archive import (
     Array,
     Leaf,
@@ -62,7 +63,7 @@ def load(path: str | Path) -> Explanation:
         OptionError: another suffix.
         InputError: the file is missing, no regular file, damaged, too large, or no explanation.
     """
-    source = Path(path).expanduser()
+    source = as_path(path, "load").expanduser()
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
         raise OptionError(

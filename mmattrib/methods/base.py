@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from mmattrib.errors import EncoderError, MethodError, MmattribError, OptionError
+from mmattrib.errors import EncoderError, MethodError, OptionError
 from mmattrib.methods.options import (
     MethodOptions,
     SeededOptions,
@@ -25,6 +25,8 @@ from mmattrib.methods.options import (
     parse_options,
 )
 from mmattrib.models.capabilities import INPUT_GRADIENT, INPUT_LAYER
+from mmattrib.plugins.registry import one_line
+from mmattrib.plugins.strangers import described, hold_to, is_own, passes, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -210,6 +212,11 @@ class Method(ABC):
     Options: ClassVar[type[Any]] = MethodOptions
     options: Any
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Hold a class of others to the contract."""
+        super().__init_subclass__(**kwargs)
+        hold_to(cls, MethodError, "method", {"describe": described, "default_layer": None})
+
     def __init__(self, options: Any = None) -> None:
         """Take an instance of ``Options``, or its defaults."""
         self.options = self.Options() if options is None else options
@@ -247,10 +254,11 @@ class Method(ABC):
         Raises:
             OptionError: the encoder lacks a capability that the method needs; no such layer, or
                 one at which no content token reaches the embedding.
-            MethodError: the scores do not fit the tokens.
+            MethodError: it raises something else, or its scores do not fit the tokens.
         """
         import torch
 
+        check_attributes(self)
         require(side.encoder, self.requires, f"method {self.name!r}")
         side.encoder.check_layer(side.layer)
         if side.layer == side.encoder.num_layers - 1:
@@ -277,24 +285,18 @@ class Method(ABC):
         """What :meth:`explain` gives; what a method of others does wrong is a MethodError."""
         try:
             found = self.explain(side)
-        except (MmattribError, Warning, MemoryError):
-            raise
-        except Exception as error:
-            own = type(self).__module__.startswith("mmattrib.")
-            if own and type(side.encoder).__module__.startswith("mmattrib."):
+        except BaseException as error:  # a method of others may even exit
+            own = is_own(self)
+            if passes(error) or (own and is_own(side.encoder)):
                 raise  # a fault of our own is best seen as it is
             kind = MethodError if not own else EncoderError
             raise kind(
                 f"method {self.name!r} failed on the {side.encoder.modality} encoder "
-                f"({type(side.encoder).__name__}) with {type(error).__name__}: "
-                f"{' '.join(str(error).split())[:300]}"
+                f"({type(side.encoder).__name__}) with {one_line(error)}"
             ) from error
-        scores = getattr(found, "scores", None)
-        if not isinstance(found, SideScores) or not hasattr(scores, "detach"):
-            raise MethodError(
-                f"method {self.name!r} gave {type(found).__name__} with scores of type "
-                f"{type(scores).__name__}; accepted: SideScores of a tensor, as self.scored makes"
-            )
+        wrong = _wrong_scores(found)
+        if wrong is not None:
+            raise MethodError(f"method {self.name!r} gave {wrong}, as self.scored makes")
         return found
 
     @abstractmethod
@@ -312,6 +314,56 @@ class Method(ABC):
     def describe(self) -> dict[str, Any]:
         """Every option that acts, and its value, for provenance."""
         return acting_options(self.options)
+
+
+def check_attributes(method: Method) -> None:
+    """What is read of a method before it explains anything.
+
+    Raises:
+        MethodError: an attribute is missing, or of a wrong type.
+    """
+    kind = type(method)
+    name, requires = getattr(method, "name", None), method.requires
+    if not isinstance(name, str) or not name:
+        raise MethodError(
+            f"method {kind.__name__} has name = {shown(name)}; accepted: text, as in "
+            f"`name = {kind.__name__.lower()!r}` in the class"
+        )
+    if not isinstance(requires, set | frozenset) or not all(isinstance(r, str) for r in requires):
+        raise MethodError(
+            f"method {name!r} has requires = {shown(requires)}; accepted: a frozenset of names of "
+            "capabilities, such as frozenset({'attention'})"
+        )
+    if not hasattr(method, "options"):
+        raise MethodError(
+            f"method {name!r} has no options: its __init__ must call super().__init__(options)"
+        )
+
+
+def _wrong_scores(found: object) -> str | None:
+    """What is wrong with the kind of a result; its shape is looked at later."""
+    import torch
+
+    scores = getattr(found, "scores", None)
+    accepted = "; accepted: SideScores of a dense tensor of real numbers"
+    if not isinstance(found, SideScores) or not isinstance(scores, torch.Tensor):
+        return f"{shown(found)} with scores of type {type(scores).__name__}{accepted}"
+    if scores.layout != torch.strided or scores.is_meta or scores.is_complex():
+        kind = "meta" if scores.is_meta else f"{scores.layout} {scores.dtype}"
+        return f"scores in a tensor of kind {kind.replace('torch.', '')}{accepted}"
+    if not isinstance(found.unit, str) or not found.unit:
+        return f"the unit {shown(found.unit)}; accepted: text, such as 'cosine'"
+    entries: object = found.diagnostics
+    if not isinstance(entries, tuple | list) or not all(isinstance(e, Mapping) for e in entries):
+        given = next((e for e in entries if not isinstance(e, Mapping)), None) if isinstance(
+            entries, tuple | list
+        ) else entries  # fmt: skip
+        return f"{shown(given)} for diagnostics; accepted: one mapping of JSON values per pair"
+    for entry in entries:
+        notes = entry.get("warnings", ())
+        if not isinstance(notes, list | tuple) or not all(isinstance(n, str) for n in notes):
+            return f"diagnostics whose warnings are {shown(notes)}; accepted: a list of sentences"
+    return None
 
 
 def input_or_default(encoder: Encoder) -> int:

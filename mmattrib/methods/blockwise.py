@@ -72,11 +72,28 @@ class Reading:
         return [self.found.weights[block].detach() for block in self.blocks]
 
     def slopes(self, value: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        """Gradients of a number with respect to the weights of some blocks."""
+        """Gradients of a number with respect to the weights of some blocks.
+
+        Raises:
+            EncoderError: it does not depend on them: the model cuts the graph behind a block.
+        """
         import torch
 
         wanted = [self.found.weights[block] for block in blocks]
-        return list(torch.autograd.grad(value, wanted, retain_graph=True))
+        found: Sequence[Tensor | None] = [None] * len(wanted)
+        if value.requires_grad:
+            found = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+        slopes = [slope for slope in found if slope is not None]
+        if len(slopes) < len(wanted):
+            from mmattrib.models.attention import not_followed
+
+            cut = max(b for b, slope in zip(blocks, found, strict=True) if slope is None)
+            raise not_followed(
+                f"the {self.encoder.modality} encoder ({type(self.encoder).__name__})",
+                f"no gradient reaches the attention of block {cut}, so a part at it or behind it "
+                "is detached",
+            )
+        return slopes
 
     @cached_property
     def rows(self) -> Tensor:

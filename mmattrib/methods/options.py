@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import SEEDS, OptionError
 
 Value = TypeVar("Value", bool, int, float, str)
 
@@ -155,7 +155,7 @@ class SeededOptions(MethodOptions):
         seed: of the noise; the same seed gives the same map.
     """
 
-    seed: int = option(0, least=-(2**63), most=2**63 - 1)
+    seed: int = option(0, least=SEEDS[0], most=SEEDS[1])
 
 
 def _without_effect(options: Any, name: str) -> OptionError:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import InputError, OptionError, check_whole
+from mmattrib.errors import InputError, MetricError, OptionError, check_whole
 from mmattrib.perturb import keep_many
+from mmattrib.plugins.strangers import described, hold_to, shown
 from mmattrib.samples import Sample, TruthMasks
 from mmattrib.types import Attribution, BoolArray, Explanation, FloatArray, RawInput
 
@@ -305,11 +306,17 @@ class Metric(ABC):
     percent: ClassVar[bool] = True
     by_default: ClassVar[bool] = True
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Hold a class of others to the contract."""
+        super().__init_subclass__(**kwargs)
+        hold_to(cls, MetricError, "metric", {"score": _no_number, "describe": described})
+
     def __call__(self, case: Case) -> float:
         """Score one case; NaN where the metric does not apply, as without a truth that it needs.
 
         Raises:
             InputError: a score of the map is not finite.
+            MetricError: a metric of others raises something else, or gives no number.
         """
         if not np.isfinite(case.content_scores()).all():
             raise InputError(f"metric {self.name!r} was given a map that is not finite")
@@ -324,6 +331,36 @@ class Metric(ABC):
     def describe(self) -> dict[str, Any]:
         """Options and their values, for provenance; JSON values."""
         return {}
+
+
+def _no_number(found: object) -> str | None:
+    """What is wrong with what ``score`` gave."""
+    try:
+        if not isinstance(found, str | bytes):
+            float(found)  # type: ignore[arg-type]
+            return None
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        pass
+    return f"{shown(found)}; accepted: a number, NaN where the metric does not apply"
+
+
+def check_metric(made: object) -> Metric:
+    """A metric whose attributes are what an evaluation reads.
+
+    Raises:
+        OptionError: it is no metric.
+        MetricError: an attribute is missing, or of a wrong type.
+    """
+    if not isinstance(made, Metric):
+        kind = f"the class {made.__name__}" if isinstance(made, type) else type(made).__name__
+        raise OptionError(f"a metric is an instance of mmattrib.metrics.Metric, got {kind}")
+    what, name, needs = f"metric {type(made).__name__}", getattr(made, "name", None), made.needs
+    if not isinstance(name, str) or not name:
+        raise MetricError(f"{what} has name = {shown(name)}; accepted: text")
+    if not isinstance(needs, set | frozenset) or not needs <= set(NEEDS):
+        accepted = f"a frozenset of {', '.join(map(repr, NEEDS))}"
+        raise MetricError(f"{what} has needs = {shown(needs)}; accepted: {accepted}")
+    return made
 
 
 class CostlyMetric(Metric):

@@ -21,6 +21,7 @@ from torch.nn import functional as nnf
 from torch.overrides import TorchFunctionMode
 
 from mmattrib.errors import EncoderError
+from mmattrib.models.turns import in_this_thread
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,8 @@ def recording(
 ) -> Iterator[list[BlockRun]]:
     """Record the weights of these blocks while a tower runs inside the ``with`` block.
 
+    What the tower does in other threads meanwhile is not recorded.
+
     Args:
         blocks: the tower's blocks.
         given: (what a block is given first) -> ``(rows, n, C)``.
@@ -236,9 +239,11 @@ def recording(
     """
     mode = Recorder()
 
+    @in_this_thread
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         mode.enter(given(args[0] if args else kwargs))
 
+    @in_this_thread
     def after(_module: nn.Module, _args: Any, output: Any) -> None:
         mode.leave()
         mode.found[-1].tokens = gave(output)
@@ -274,6 +279,21 @@ def one_each(found: Sequence[BlockRun], blocks: int, who: str) -> tuple[Shown, .
     return tuple(run.shown[0] for run in found)
 
 
+def not_followed(who: str, why: str) -> EncoderError:
+    """The error for attention that does not lead from the blocks' tokens to the embedding.
+
+    Args:
+        who: the encoder, as messages name it.
+        why: what was found, a clause.
+    """
+    return EncoderError(
+        f"the attention of {who} cannot be followed from block to block: {why}. The model was "
+        "changed, by a hook or a part in another's place, or is not made for it. Take that away, "
+        "or take a method that reads no attention: ca-m2ib; rise or leave-one-out, which need no "
+        "gradient either"
+    )
+
+
 def pass_of(embedding: Tensor, found: Sequence[BlockRun], blocks: int, who: str) -> AttentionPass:
     """What a tower's blocks have shown, as one pass.
 
@@ -284,11 +304,19 @@ def pass_of(embedding: Tensor, found: Sequence[BlockRun], blocks: int, who: str)
         who: the encoder, for messages.
 
     Raises:
-        EncoderError: as :func:`one_each`.
+        EncoderError: as :func:`one_each`; or blocks have other numbers of tokens.
     """
     shown = one_each(found, blocks, who)
     batch = len(embedding)
     rows, _, count, keys = shown[0].weights.shape
+    for number, (one, run) in enumerate(zip(shown, found, strict=True)):
+        width = count if run.tokens is None else run.tokens.shape[1]
+        if (one.weights.shape[0], *one.weights.shape[2:], width) != (rows, count, keys, count):
+            raise not_followed(
+                who,
+                f"block 0 attends between {count} tokens, and block {number} between "
+                f"{one.weights.shape[2]} and gives {width}",
+            )
     return AttentionPass(
         embedding,
         tuple(one.weights for one in shown),

@@ -13,6 +13,20 @@ from mmattrib.models.encoder import Encoder
 from mmattrib.types import JSONValue, Modality
 
 
+def check_backbone(given: object) -> Backbone:
+    """A backbone as it is.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if isinstance(given, Backbone):
+        return given
+    raise OptionError(
+        f"a backbone is what mm.load_backbone('tiny') gives, or mm.Backbone({{'image': encoder, "
+        f"'text': encoder}}) around encoders of your own; got {given!r:.60}"
+    )
+
+
 class Backbone(Mapping[str, Encoder]):
     """A mapping from modality to :class:`Encoder`; all of them embed into one joint space.
 
@@ -36,13 +50,19 @@ class Backbone(Mapping[str, Encoder]):
         Raises:
             OptionError: there is no encoder, or one stands under another's modality.
         """
+        if not isinstance(encoders, Mapping):
+            raise OptionError(
+                "a backbone takes a mapping from modality to encoder, got "
+                f"{type(encoders).__name__}"
+            )
         if not encoders:
             raise OptionError("a backbone needs at least one encoder, got none")
         for modality, encoder in encoders.items():
-            if encoder.modality != modality:
+            embedded = getattr(encoder, "modality", None)
+            if embedded != modality:
                 raise OptionError(
-                    f"the encoder given for {modality!r} says that it embeds "
-                    f"{encoder.modality!r}; put it under that name"
+                    f"the encoder given for {modality!r} ({type(encoder).__name__}) says that it "
+                    f"embeds {embedded!r}; put it under that name"
                 )
         self.name = name
         self.encoders = dict(encoders)
@@ -90,6 +110,10 @@ class Backbone(Mapping[str, Encoder]):
 
     @calibration.setter
     def calibration(self, made: Calibration | None) -> None:
+        if made is not None and not isinstance(made, Calibration):
+            raise OptionError(
+                f"a calibration is what mm.load_calibration(path) reads, got {type(made).__name__}"
+            )
         if made is not None and made.weights_sha256 != self.weights_hash():
             raise OptionError(
                 f"the calibration is of {made.backbone!r} with weights "

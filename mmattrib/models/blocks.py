@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from mmattrib.errors import EncoderError
 from mmattrib.models.attention import AttentionPass, pass_of, recording
 from mmattrib.models.capabilities import ATTENTION, INPUT_LAYER, require
 from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings, agrees
-from mmattrib.models.turns import turn, uncompiled
+from mmattrib.models.turns import in_this_thread, turn, uncompiled
 
 
 class _ReachedError(Exception):
@@ -144,22 +143,19 @@ class BlockEncoder(Encoder):
         Raises:
             EncoderError: the block did not run.
         """
-        me = threading.get_ident()
         ran = False
 
+        @in_this_thread
         def after(_module: nn.Module, _args: Any, output: Any) -> Any:
             nonlocal ran
-            if threading.get_ident() != me:
-                return None
             ran = True
             return with_first(output, change(first_of(output)))
 
+        @in_this_thread
         def before(
             _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             nonlocal ran
-            if threading.get_ident() != me:
-                return None
             ran = True
             if args:
                 return (change(args[0]), *args[1:]), kwargs

@@ -20,7 +20,6 @@ An image tower needs this much::
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from mmattrib.models.captions import CaptionTokenizer
 from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings, expect
 from mmattrib.models.grids import TextGrid, TokenGrid
 from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
-from mmattrib.models.turns import turn, uncompiled
+from mmattrib.models.turns import in_this_thread, turn, uncompiled
 from mmattrib.types import RawImage, RawInput, RawText
 
 PUBLISHED_LAYER = 9
@@ -196,12 +195,10 @@ class TowerEncoder(BlockEncoder):
             return self._call
         caught: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
-        me = threading.get_ident()
-
+        @in_this_thread
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if threading.get_ident() == me:
-                caught.append((args, kwargs))
-                raise _CaughtError
+            caught.append((args, kwargs))
+            raise _CaughtError
 
         with turn(), uncompiled(self.module):
             handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)

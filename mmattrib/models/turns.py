@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,6 +37,21 @@ def turn() -> Iterator[None]:
     """
     with _lock:
         yield
+
+
+def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook, acting in the thread that made it alone.
+
+    A hook belongs to the module, and so to every thread: a service may run the same model in
+    another one, which never asked for a turn.
+    """
+    me = threading.get_ident()
+
+    @wraps(hook)
+    def act(*args: Any, **kwargs: Any) -> Any:
+        return hook(*args, **kwargs) if threading.get_ident() == me else None
+
+    return act
 
 
 @contextmanager

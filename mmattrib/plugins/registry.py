@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from numbers import Integral, Real
+from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, get_args
 
 from mmattrib.errors import (
@@ -311,11 +313,13 @@ class Registry:
 
         Raises:
             UnknownNameError, PluginError, MissingExtraError: as for :meth:`require`.
-            OptionError: the factory takes no such option, or needs one that is not given.
+            OptionError: the factory takes no such option, needs one that is not given, or says
+                that it is of another type.
             PluginError: another distribution's factory failed with an error of its own; it is
                 chained.
         """
         entry = self.check_options(kind, name, options)
+        _check_types(entry, options)
         try:
             with nullcontext() if entry.distribution == OWN_DISTRIBUTION else contained():
                 return entry.factory(**options)
@@ -444,6 +448,45 @@ def _check_options(entry: Entry, options: Iterable[str], flag: str = "") -> None
             todo = f"add {spelled}" if flag else spelled
             raise OptionError(
                 f"{what} needs the option {parameter.name!r}, which is not given; {todo}"
+            )
+
+
+_TYPES: Mapping[str, tuple[str, tuple[type, ...]]] = {
+    "bool": ("true or false", (bool,)),
+    "int": ("a whole number", (Integral,)),
+    "float": ("a number", (Real,)),
+    "str": ("text", (str,)),
+    "Path": ("a path", (PurePath,)),
+    "None": ("None", (type(None),)),
+    "Sequence": ("a sequence", (Sequence,)),
+    "Mapping": ("a mapping", (Mapping,)),
+}
+"""Annotations that say all of a type -> what messages call it, and what is accepted."""
+
+
+def _check_types(entry: Entry, options: Mapping[str, Any]) -> None:
+    """Refuse options of another type than the factory's signature says.
+
+    Only where every part of the annotation is in :data:`_TYPES`; the factory checks all others,
+    members of sequences, and ranges. A truth value is no number.
+    """
+    try:
+        parameters = inspect.signature(entry.factory).parameters
+    except (TypeError, ValueError):  # some builtins have no signature
+        return
+    for name, value in options.items():
+        note = parameters[name].annotation if name in parameters else None
+        text = note if isinstance(note, str) else getattr(note, "__name__", "")
+        parts = [part.strip().partition("[")[0] for part in text.split("|")]
+        if not all(part in _TYPES for part in parts):
+            continue
+        accepted = tuple(kind for part in parts for kind in _TYPES[part][1])
+        if not isinstance(value, accepted) or (isinstance(value, bool) and "bool" not in parts):
+            told = " or ".join(_TYPES[part][0] for part in parts)
+            quoted = f"; as text, write {name}='\"{value}\"'" if "str" in parts else ""
+            hint = quoted if isinstance(value, Real) else ""
+            raise OptionError(
+                f"{entry.kind} {entry.name!r}: {name} must be {told}, got {_short(value)}{hint}"
             )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmattrib.errors import OptionError
-from mmattrib.files import regular_target, write_atomic
+from mmattrib.files import as_path, regular_target, write_atomic
 from mmattrib.plugins.loading import default_plugins
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def save(explanation: Explanation, path: str | Path, **options: Any) -> Path:
         OptionError: no writer has this suffix, the file cannot be written, or an unknown option.
         InputError: the explanation holds what cannot be written, or is too large.
     """
-    target = Path(path).expanduser()
+    target = as_path(path, "save").expanduser()
     registry = default_plugins().registry
     name, known = target.suffix.lower().removeprefix("."), registry.names("writer")
     if name not in known:

@@ -16,6 +16,7 @@ from mmattrib.io import content_hash, load
 from mmattrib.models.melspec import MelSpec
 from mmattrib.models.words import words_of_tokens
 from mmattrib.placement import from_map
+from mmattrib.plugins.strangers import unheld
 from mmattrib.samples import Sample, Truth
 from mmattrib.types import (
     SECOND,
@@ -31,6 +32,7 @@ _DECODED = 4
 """Samples whose inputs are decoded, from the first on."""
 
 
+@unheld()
 def check_dataset(dataset: Dataset, *, limit: int = 100) -> None:
     """Check that a data set keeps its contract.
 

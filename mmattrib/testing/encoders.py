@@ -18,6 +18,7 @@ from mmattrib.errors import EncoderError, InputError, MmattribError, OptionError
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.grids import TokenGrid
+from mmattrib.models.turns import in_this_thread
 from mmattrib.testing.capabilities import check_attention, check_input_gradient, check_names
 from mmattrib.types import RawInput, RawText
 
@@ -123,6 +124,7 @@ def _failing(module: nn.Module, at: int | None) -> Iterator[list[int]]:
     """Let the ``at``-th call of a leaf module raise; yields the number of calls so far."""
     calls = [0]
 
+    @in_this_thread
     def count(_module: nn.Module, _args: object) -> None:
         calls[0] += 1
         if calls[0] == at:

@@ -16,6 +16,7 @@ from mmattrib.errors import InputError, MethodError, MmattribError
 from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.turns import ordinary_tensors
+from mmattrib.plugins.strangers import unheld
 from mmattrib.testing.encoders import _State
 from mmattrib.types import RawInput
 
@@ -23,6 +24,7 @@ _PADDING = 1e4
 """What stands at padding when a method must not look there; half precision holds it."""
 
 
+@unheld()
 def check_method(
     method: Method,
     encoder: Encoder,

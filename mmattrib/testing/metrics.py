@@ -20,6 +20,7 @@ from mmattrib.io import content_hash
 from mmattrib.methods import Method
 from mmattrib.metrics.base import MODEL, NEEDS, REEXPLAIN, TRUTH, Case, CaseModel, Metric
 from mmattrib.models.backbone import Backbone
+from mmattrib.plugins.strangers import unheld
 from mmattrib.samples import Sample
 from mmattrib.testing.encoders import _State
 
@@ -81,6 +82,7 @@ def example_cases() -> list[Case]:
     return cases_of(load_backbone("tiny"), load_dataset("scenes", n=2, seed=11), method)
 
 
+@unheld()
 def check_metric(metric: Metric, cases: Sequence[Case] | None = None) -> None:
     """Check that a metric keeps its contract.
 

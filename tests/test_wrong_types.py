@@ -1,0 +1,133 @@
+"""What is of a wrong type is refused by name before any work, by every public function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mmattrib as mm
+from mmattrib.errors import MmattribError, OptionError
+from mmattrib.evaluation.store import Store, read_entries
+from mmattrib.plugins.registry import Registry
+
+PAIR = {"image": np.zeros((8, 8, 3), np.uint8), "text": "a dog"}
+WRONG = [None, 5, [], {}, "tiny", object()]
+
+
+@pytest.mark.parametrize("given", WRONG, ids=repr)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda b: mm.attribute(b, **PAIR, method="random"),
+        lambda b: list(mm.attribute_many(b, [PAIR], method="random")),
+        lambda b: mm.evaluate(b, [mm.Sample("a", PAIR)]),
+        lambda b: mm.calibrate(b, [mm.Sample("a", PAIR)]),
+    ],
+)
+def test_what_is_no_backbone_is_refused(use: Callable[[Any], Any], given: Any) -> None:
+    with pytest.raises(OptionError, match="backbone"):
+        use(given)
+
+
+@pytest.mark.parametrize("given", [None, 5, [], b"x", np.zeros(3)], ids=repr)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda _b, x: mm.load(x),
+        lambda _b, x: mm.load_calibration(x),
+        lambda _b, x: mm.load_backbone(x),
+        lambda _b, x: mm.load_method(x),
+        lambda _b, x: mm.load_dataset(x),
+        lambda _b, x: mm.verdict(x),
+        lambda _b, x: mm.Backbone(x),
+        lambda _b, x: mm.Backbone({"image": x}),
+        lambda _b, x: mm.Sample(x, x),
+        lambda _b, x: mm.Variant("a", "random", x),
+        lambda b, x: setattr(b, "calibration", 5 if x is None else x),
+        lambda b, x: list(mm.attribute_many(b, 5 if isinstance(x, list) else x, method="random")),
+        lambda b, _x: list(mm.attribute_many(b, [PAIR], progress=np.zeros(3))),  # type: ignore[arg-type]
+        lambda b, _x: mm.evaluate(b, [mm.Sample("a", PAIR)], progress=np.zeros(3)),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_of_a_wrong_type_is_refused(
+    untrained: mm.Backbone, use: Callable[[Any, Any], Any], given: Any
+) -> None:
+    with pytest.raises(MmattribError):
+        use(untrained, given)
+
+
+@pytest.mark.parametrize("path", [None, 5])
+def test_a_path_is_text_or_a_path(explanation: mm.Explanation, path: Any) -> None:
+    with pytest.raises(OptionError, match="save takes the path of a file, got"):
+        explanation.save(path)
+
+
+def factory(
+    folder: str | Path = ".",
+    least: float = 0.0,
+    count: int | None = None,
+    strict: bool = False,
+    several: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    return locals()
+
+
+@pytest.mark.parametrize(
+    ("option", "accepted", "refused"),
+    [
+        ("folder", ["a", Path("a")], [5, None, [], b"a"]),
+        ("least", [1, 0.5, np.float32(1)], ["abc", None, [], np.zeros(2), True]),
+        ("count", [3, None, np.int64(3)], [1.5, "3", False]),
+        ("strict", [True, False], ["yes", 1, None]),
+        ("several", [(), [], 5], []),  # says too much to be checked here
+    ],
+)
+def test_options_have_the_types_that_a_factory_says(
+    option: str, accepted: list[Any], refused: list[Any]
+) -> None:
+    registry = Registry()
+    registry.register("dataset", "mine", factory)
+    for value in accepted:
+        assert registry.create("dataset", "mine", **{option: value})[option] is value
+    for value in refused:
+        with pytest.raises(OptionError, match=f"dataset 'mine': {option} must be .*, got"):
+            registry.create("dataset", "mine", **{option: value})
+
+
+def entry(**changed: Any) -> dict[str, Any]:
+    task = {"candidate": "c", "weights": "w", "version": "1", "start": 0, "seed": None, "size": 1}
+    row = {"sample": "a", "values": {"image|text": {"auc": changed.get("value", 0.5)}}}
+    stamp = {"backbone": "b", "dataset": "d"}
+    return {"id": "i", "task": task, "stamp": stamp, "rows": [row] * changed.get("rows", 1)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"value": float("inf")}, "auc of 'a', image|text is inf"),
+        ({"value": float("nan")}, "is nan"),
+        ({"rows": 2}, "2 rows for a task of 1 samples"),
+        ({"rows": 0}, "0 rows for a task of 1 samples"),
+    ],
+)
+def test_a_store_names_the_line_that_no_evaluation_writes(
+    tmp_path: Path, changed: Any, says: str
+) -> None:
+    path = tmp_path / "store.jsonl"
+    with Store(path, {}) as store:
+        store._append(entry())
+        store._append(entry(**changed))
+    with pytest.raises(OptionError) as caught:
+        list(read_entries(path))
+    assert f"{path}, line 3: " in str(caught.value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [10**26, -(10**26), [0, 2**63]])
+def test_a_seed_that_no_generator_takes_is_refused(untrained: mm.Backbone, seed: Any) -> None:
+    with pytest.raises(OptionError, match="seed must be a whole number from"):
+        mm.evaluate(untrained, [mm.Sample("a", PAIR)], methods=["random"], seed=seed)
