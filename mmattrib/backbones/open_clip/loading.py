@@ -72,8 +72,13 @@ def load(
     return backbone(made.to(place, kind).eval(), tokenizer, "open_clip", provenance)
 
 
-def wrap(model: Any, tokenizer: Any, name: str = "custom") -> Backbone:
+def wrap(model: Any, tokenizer: Any = None, name: str = "custom") -> Backbone:
     """Wrap a live model; see :func:`mmattrib.backbones.open_clip.wrap`."""
+    if tokenizer is None:
+        raise OptionError(
+            f"wrap(model, tokenizer) needs the tokenizer of {type(model).__name__} too: "
+            "open_clip.get_tokenizer(...) of the same architecture"
+        )
     kind = "open_clip's VisionTransformer" if hasattr(model, "visual") else type(model).__name__
     return backbone(model, tokenizer, name, {"model": kind})
 
@@ -194,7 +199,7 @@ def _of_scheme(model: str, pretrained: str | None, forced: dict[str, Any]) -> nn
                 "open_clip's push_to_hf_hub or save wrote"
             )
         try:
-            described = dict(json.loads(config.read_text("utf-8"))["model_cfg"])
+            described: Mapping[str, Any] = dict(json.loads(config.read_text("utf-8"))["model_cfg"])
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{config} does not describe a model ({error})") from error
         _refuse_other_configurations(described)
