@@ -120,8 +120,9 @@ def attribute_many(
     Args:
         backbone: as for :func:`attribute`.
         pairs: mappings of two inputs each, e.g. ``{"image": path, "text": caption}`` or
-            ``{"image": path, "image_2": path}``, or :class:`mmattrib.Sample` of two inputs, e.g. a
-            data set. Read as needed, a batch at a time.
+            ``{"image": path, "image_2": path}``, with an ``"id"`` or without, or
+            :class:`mmattrib.Sample` of two inputs, e.g. a data set. Read as needed, a batch at a
+            time.
         method: as for :func:`attribute`.
         layer: as for :func:`attribute`.
         seed: as for :func:`attribute`.
@@ -233,11 +234,17 @@ def explain_some(
                     yield Failure(int(pair.index or 0), pair.sample, alone)
 
 
+def _name_of(pair: Any) -> str | None:
+    """What names a pair that could not be prepared."""
+    name = pair.get("id") if isinstance(pair, Mapping) else getattr(pair, "id", None)
+    return name if isinstance(name, str) else None
+
+
 def _try(backbone: Backbone, index: int, pair: Any) -> Prepared | Failure:
     try:
         return prepare(backbone, pair, index)
     except MmattribError as error:
-        return Failure(index, pair.id if isinstance(pair, Sample) else None, error)
+        return Failure(index, _name_of(pair), error)
 
 
 def explain(

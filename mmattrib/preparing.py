@@ -43,6 +43,20 @@ class Prepared:
         return tuple((side, inputs.shapes) for side, inputs in self.inputs.items())
 
 
+def as_pair(pair: Any) -> Any:
+    """A mapping of inputs with an ``id`` beside them, as data sets write samples, as a sample.
+
+    Raises:
+        InputError: the ``id`` is no text.
+    """
+    if not isinstance(pair, Mapping) or "id" not in pair:
+        return pair
+    name = pair["id"]
+    if not isinstance(name, str) or not name:
+        raise InputError(f"the id of a pair is a text, got {str(name)[:80]!r}")
+    return Sample(name, {side: value for side, value in pair.items() if side != "id"})
+
+
 def prepare(
     backbone: Backbone, pair: Mapping[str, Any] | Sample, index: int | None = None
 ) -> Prepared:
@@ -50,12 +64,13 @@ def prepare(
 
     Args:
         backbone: embeds both sides.
-        pair: two inputs by side, or a sample of two.
+        pair: two inputs by side, with an ``id`` or without, or a sample of two.
         index: its place among those asked for.
 
     Raises:
         InputError: not exactly two inputs, or one that cannot be read or embedded.
     """
+    pair = as_pair(pair)
     sample = pair.id if isinstance(pair, Sample) else None
     given = pair.inputs if isinstance(pair, Sample) else pair
     if not isinstance(given, Mapping):

@@ -212,6 +212,13 @@ def test_results_carry_the_id_of_their_sample(
     ]
     found = list(mm.attribute_many(untrained, samples, method="random", progress=False))
     assert [(ex.sample, ex.index) for ex in found] == [("s0", 0), ("s1", 1), ("s2", 2)]
+    named: list[Any] = [{"id": "a", **samples[0].inputs}, {"id": 3, **samples[1].inputs}]
+    first, failed = mm.attribute_many(
+        untrained, named, method="random", progress=False, on_error="return"
+    )
+    assert isinstance(failed, mm.Failure)
+    assert first.sample == "a"
+    assert "the id of a pair is a text, got '3'" in str(failed)
     data = mm.load_dataset("scenes", n=1)
     with pytest.raises(InputError, match=r"take two with sample\.pair"):
         list(mm.attribute_many(untrained, data, method="random", progress=False))

@@ -30,6 +30,22 @@ def test_every_python_example_is_a_file() -> None:
         assert code == (ROOT / path).read_text(encoding="utf-8"), path
 
 
+def test_no_page_installs_from_an_index_what_is_in_this_repository_alone() -> None:
+    pages = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    seen = 0
+    for page in pages:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for command in re.findall(r"pip install ([^`\n#&]+)", text):
+            words = shlex.split(command)
+            assert not [w for w in words if w.startswith("mmattrib")], (page, command)
+            if any("plugins/" in word for word in words):  # whose requirement is mmattrib itself
+                assert words[words.index("-e") + 1][0] == ".", (page, command)
+                seen += 1
+    assert seen >= 5
+
+
 def test_first_steps_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

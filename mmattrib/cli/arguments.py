@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mmattrib.cli.outputs import SUFFIXES
+from mmattrib.cli.outputs import SUFFIXES, HomePath
 from mmattrib.errors import SEEDS, OptionError, check_seed
 from mmattrib.plugins.registry import did_you_mean
 
@@ -77,14 +77,14 @@ with_layer = click.option(
 )
 with_config = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     metavar="FILE",
     help="A TOML file of methods with options and layers, such as `mmattrib tune` writes.",
 )
 with_out = click.option(
     "--out",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     metavar="FILE",
     help=f"A file to write; its suffix says what: {', '.join(SUFFIXES)}. May be repeated; a file "
     "that exists is replaced.",

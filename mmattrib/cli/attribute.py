@@ -25,7 +25,7 @@ from mmattrib.cli.arguments import (
     with_seed,
 )
 from mmattrib.cli.listing import json_option
-from mmattrib.cli.outputs import check_outputs
+from mmattrib.cli.outputs import HomePath, check_outputs
 from mmattrib.cli.speech import say, tell
 from mmattrib.cli.summary import describe, summarise
 from mmattrib.errors import InputError, OptionError
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @with_backbone
-@click.option("--image", type=click.Path(), help="A picture, in any format that pillow reads.")
-@click.option("--audio", type=click.Path(), help="A recording, in any format libsndfile reads.")
+@click.option("--image", type=HomePath(), help="A picture, in any format that pillow reads.")
+@click.option("--audio", type=HomePath(), help="A recording, in any format libsndfile reads.")
 @click.option("--text", help="A caption.")
-@click.option("--text-file", type=click.Path(), help="A UTF-8 file that holds a caption.")
+@click.option("--text-file", type=HomePath(), help="A UTF-8 file that holds a caption.")
 @click.option(
     "--input",
     "more",
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 @with_device
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     metavar="FILE",
     help="What `mmattrib calibrate` wrote for this backbone; it says whether the two inputs match "
     "at all. Default: the backbone's own, if it ships one.",

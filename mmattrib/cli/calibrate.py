@@ -23,7 +23,7 @@ from mmattrib.cli.arguments import (
     with_method_options,
     with_seed,
 )
-from mmattrib.cli.outputs import check_outputs
+from mmattrib.cli.outputs import HomePath, check_outputs
 from mmattrib.cli.speech import say
 from mmattrib.errors import OptionError
 from mmattrib.plugins import default_plugins
@@ -58,7 +58,7 @@ from mmattrib.plugins.contained import contained
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     metavar="FILE",
     help="A .json file, for `mmattrib attribute --calibration`.",
 )

@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from mmattrib.cli.arguments import Seed
-from mmattrib.cli.outputs import check_folder
+from mmattrib.cli.outputs import HomePath, check_folder
 from mmattrib.cli.speech import say
 
 
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     default=Path("mmattrib-demo"),
     show_default=True,
     help="Folder to write; it may exist.",

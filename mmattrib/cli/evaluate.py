@@ -28,7 +28,7 @@ from mmattrib.cli.naming import (
     refuse_twice,
     sides_of,
 )
-from mmattrib.cli.outputs import check_file, check_outputs
+from mmattrib.cli.outputs import HomePath, check_file, check_outputs
 from mmattrib.cli.speech import say
 from mmattrib.errors import OptionError
 from mmattrib.plugins.contained import contained
@@ -115,7 +115,7 @@ def _with_how(function: _F) -> _F:
                 "are over samples.",
             ),
             click.option(
-                "--resume", type=click.Path(path_type=Path),
+                "--resume", type=HomePath(path_type=Path),
                 help="A file that keeps finished work: stop at any time, and call again to go on, "
                 "with more methods if you like.",
             ),
@@ -130,12 +130,12 @@ def _with_how(function: _F) -> _F:
                 "the device. Default: processes where --jobs is above 1.",
             ),
             click.option(
-                "--out", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+                "--out", multiple=True, type=HomePath(path_type=Path), metavar="FILE",
                 help="A table (.txt, .md, .csv or .tex), or every number: .json, .parquet, "
                 ".numbers.csv. May be repeated.",
             ),
             click.option(
-                "--grid", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+                "--grid", multiple=True, type=HomePath(path_type=Path), metavar="FILE",
                 help="A .png or .pdf of the first samples' maps, a column for each method. May be "
                 "repeated.",
             ),

@@ -135,7 +135,8 @@ def parse_methods(
     """Methods from the command line and those of a plan; none for every registered one.
 
     Raises:
-        OptionError: ``all`` beside others, a plan that is wrong, or an option that is no option.
+        OptionError: ``all`` beside others, a plan that is wrong, an option that is no option, or
+            one label twice.
         UnknownNameError: no such method.
     """
     wanted = [parse_named(text, "--method") for text in texts]
@@ -150,7 +151,15 @@ def parse_methods(
     from mmattrib.evaluation.plans import read_plan
 
     found = [Variant(each.shown, each.name, each.options, layers) for each in wanted]
-    return found + ([] if config is None else read_plan(config))
+    found += [] if config is None else read_plan(config)
+    labels = [each.label for each in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise OptionError(
+                f"--method {label} is given twice; give it once, or name variants apart: --method "
+                "LABEL=NAME:KEY=VALUE, or another name in the plan"
+            )
+    return found
 
 
 def sides_of(pairs: Sequence[tuple[str, str]], backbones: Sequence[Named]) -> tuple[str, ...]:

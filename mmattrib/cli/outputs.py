@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import click
 
 from mmattrib.errors import InputError, OptionError
 from mmattrib.files import check_folder_of, regular_target
@@ -15,6 +17,14 @@ SUFFIXES: tuple[str, ...] = (".png", ".html", ".npz", ".json")
 
 FileKey: TypeAlias = tuple[int, int] | str
 """What makes two paths one file: its place on the disk, or its name where it is still to be."""
+
+
+class HomePath(click.Path):
+    """A path on the command line; a leading ``~`` that the shell left alone is the home folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, as :class:`click.Path` gives it, under the home folder where ``~`` says so."""
+        return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111 - keeps "-"
 
 
 def check_outputs(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mmattrib.cli.outputs import HomePath
 from mmattrib.cli.program import COMMANDS, main
 
 _WIDTH = 88
@@ -39,7 +40,7 @@ def reference() -> str:
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=HomePath(dir_okay=False, path_type=Path))
 def write(file: Path) -> None:
     """Write the reference of the command line to FILE."""
     file.write_text(reference(), encoding="utf-8")

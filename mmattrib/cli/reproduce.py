@@ -12,7 +12,7 @@ import click
 from mmattrib.cli.arguments import with_config, with_device
 from mmattrib.cli.evaluate import NUMBERS, TABLES, write_results
 from mmattrib.cli.naming import Named, load_models, open_datasets, parse_named
-from mmattrib.cli.outputs import check_folder
+from mmattrib.cli.outputs import HomePath, check_folder
 from mmattrib.cli.speech import say
 from mmattrib.errors import OptionError
 from mmattrib.plugins import default_plugins
@@ -72,7 +72,7 @@ class _Job:
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     default="reproduced",
     show_default=True,
     metavar="DIR",

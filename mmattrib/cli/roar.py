@@ -21,7 +21,7 @@ from mmattrib.cli.arguments import (
     with_device,
     with_layer,
 )
-from mmattrib.cli.outputs import check_folder, check_outputs
+from mmattrib.cli.outputs import HomePath, check_folder, check_outputs
 from mmattrib.cli.speech import say
 from mmattrib.plugins import default_plugins
 from mmattrib.plugins.contained import contained
@@ -94,14 +94,14 @@ SUFFIXES = (".md", ".json")
 @click.option(
     "--folder",
     required=True,
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     help="Keeps maps, states of trainings and numbers: stop at any time, and call again to go on, "
     "with more methods, directions or seeds if you like.",
 )
 @click.option(
     "--out",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     metavar="FILE",
     help="A .md table or a .json file with every number. May be repeated.",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmattrib.cli.arguments import Seed
-from mmattrib.cli.outputs import check_folder
+from mmattrib.cli.outputs import HomePath, check_folder
 from mmattrib.cli.speech import say
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     required=True,
     help="Folder to make; if it exists it must be empty.",
 )
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--bank",
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     help="Folder of other drawings and sounds than the package's; its catalog.json lists them.",
 )
 def scenes(out: Path, n: int, seed: int, split: Split, bank: Path | None) -> None:

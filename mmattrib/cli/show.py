@@ -8,13 +8,13 @@ import click
 
 from mmattrib.cli.arguments import with_out
 from mmattrib.cli.listing import json_option
-from mmattrib.cli.outputs import check_outputs
+from mmattrib.cli.outputs import HomePath, check_outputs
 from mmattrib.cli.speech import say, tell
 from mmattrib.cli.summary import describe, summarise
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=HomePath(path_type=Path))
 @with_out
 @json_option
 def show(file: Path, out: tuple[Path, ...], as_json: bool) -> None:

@@ -22,7 +22,7 @@ from mmattrib.cli.arguments import (
 )
 from mmattrib.cli.evaluate import FIGURES
 from mmattrib.cli.naming import load_models, open_datasets, parse_pair, parse_several, refuse_twice
-from mmattrib.cli.outputs import check_file, check_outputs
+from mmattrib.cli.outputs import HomePath, check_file, check_outputs
 from mmattrib.cli.speech import say
 from mmattrib.errors import OptionError
 from mmattrib.plugins import default_plugins
@@ -59,7 +59,7 @@ _FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of a price's default, where nothing say
 )
 @click.option(
     "--plan",
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     metavar="FILE",
     help="A TOML file that names the variants to try, in place of --layer and --vary.",
 )
@@ -87,19 +87,19 @@ _FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of a price's default, where nothing say
     help="Measure on few samples, keep the better half, and go on with twice as many; or measure "
     "everything on all of them.",
 )
-@click.option("--resume", type=click.Path(path_type=Path), help="A file that keeps finished work.")
+@click.option("--resume", type=HomePath(path_type=Path), help="A file that keeps finished work.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option(
     "--surface",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     metavar="FILE",
     help="A .png or .pdf of the metric over two settings. May be repeated.",
 )
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=HomePath(path_type=Path),
     metavar="FILE",
     help="A .toml file with what was chosen, for --config of `mmattrib attribute`, `evaluate` and "
     "`reproduce`.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +26,17 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Per channel, for pixels in [0, 1]; Radford et al. 2021, in OpenAI's released preprocessing."""
 
+LEAST_STD = 1e-3
+"""Least spread of a channel, for pixels in [0, 1]: a quarter of one of 256 levels."""
+
+MOST = 1e3
+"""Largest mean or spread of a channel, for pixels in [0, 1]: many times the whole range."""
+
+_CORRECT = (
+    "Correct image_mean and image_std in the checkpoint's preprocessor_config.json or "
+    "processor_config.json (open_clip: mean and std of preprocess_cfg in open_clip_config.json)"
+)
+
 _PILLOW: dict[int, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
@@ -44,7 +56,7 @@ class PixelRecipe:
             antialiasing, as tensors were resized before torchvision 0.17.
 
     Raises:
-        WeightsError: mean or spread are not three numbers each, or a spread is not above 0.
+        WeightsError: mean or spread are not three numbers each, or none that pixels have.
     """
 
     size: tuple[int, int]
@@ -56,12 +68,12 @@ class PixelRecipe:
     via: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        usable = all(map(math.isfinite, (*self.mean, *self.std))) and all(v > 0 for v in self.std)
-        if not usable or len(self.mean) != 3 or len(self.std) != 3:
+        shift, spread = three(self.mean, "image_mean"), three(self.std, "image_std")
+        if any(abs(v) > MOST for v in (*shift, *spread)) or any(v < LEAST_STD for v in spread):
             raise WeightsError(
                 f"pictures would be normalised by mean {self.mean} and spread {self.std}; "
-                "accepted: three numbers each, the spread above 0. Correct image_mean and "
-                "image_std in the checkpoint's preprocessor_config.json"
+                f"accepted: three numbers each, of pixels in [0, 1], up to {MOST:g}, the spread "
+                f"above 0 and at least {LEAST_STD:g}. {_CORRECT}"
             )
 
     def __call__(self, raw: RawImage) -> tuple[Tensor, Box]:
@@ -117,8 +129,32 @@ class PixelRecipe:
         return recipe
 
 
+def three(values: Any, name: str) -> tuple[float, ...]:
+    """A mean or spread per channel, as a checkpoint's file gives it.
+
+    Args:
+        values: three numbers, or something else.
+        name: the file's field, for the message.
+
+    Raises:
+        WeightsError: something else.
+    """
+    found = values if isinstance(values, list | tuple) else [values]
+    numbers = [v for v in found if isinstance(v, Real) and not isinstance(v, bool)]
+    if len(numbers) != len(found) or len(found) != 3 or not all(map(math.isfinite, numbers)):
+        raise WeightsError(
+            f"the checkpoint says {name} {str(values)[:80]!r}; accepted: three numbers each for "
+            f"mean and spread. {_CORRECT}"
+        )
+    return tuple(map(float, numbers))
+
+
 def _sides(size: Any) -> dict[str, int]:
-    """The entries of a transformers size, whichever type it has; a bare number is a square."""
+    """The entries of a transformers size, whichever type it has; a bare number is a square.
+
+    Raises:
+        WeightsError: a side is no whole number of pixels.
+    """
     if size is None:
         return {}
     if isinstance(size, int):
@@ -127,7 +163,15 @@ def _sides(size: Any) -> dict[str, int]:
     found = {name: size.get(name) for name in names} if hasattr(size, "get") else {}
     if not found and isinstance(size, Mapping):
         found = dict(size)
-    return {name: int(value) for name, value in found.items() if value is not None}
+    sides = {name: value for name, value in found.items() if value is not None}
+    for name, value in sides.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 2**16:
+            raise WeightsError(
+                f"the checkpoint's image processor says {name} {str(value)[:80]!r}; accepted: "
+                f"pixels, from 1 to {2**16}. Correct size and crop_size in its "
+                "preprocessor_config.json"
+            )
+    return sides
 
 
 def _statistics(processor: Any, name: str, neutral: float) -> tuple[float, ...]:
@@ -137,13 +181,14 @@ def _statistics(processor: Any, name: str, neutral: float) -> tuple[float, ...]:
     values = [neutral] * 3 if values is None else values
     values = [values] * 3 if isinstance(values, int | float) else values
     rescales = getattr(processor, "do_rescale", True)
-    factor = float(getattr(processor, "rescale_factor", 1 / 255)) if rescales else 1.0
-    if not (math.isfinite(factor) and factor > 0):
+    factor = getattr(processor, "rescale_factor", 1 / 255) if rescales else 1.0
+    number = isinstance(factor, int | float) and not isinstance(factor, bool)
+    if not (number and math.isfinite(factor) and factor > 0):
         raise WeightsError(
             f"the checkpoint's image processor rescales pixels by {factor!r}; accepted: a number "
             "above 0. Correct rescale_factor in its preprocessor_config.json"
         )
-    return tuple(float(value) / (255.0 * factor) for value in values)
+    return tuple(value / (255.0 * factor) for value in three(values, name))
 
 
 def _resample(value: Any) -> Resample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from mmattrib.errors import OptionError, WeightsError
 from mmattrib.files import is_file, is_folder
+from mmattrib.models.bounds import UNSEEN, bounded, check_sizes, held_in
 from mmattrib.models.weights import (
     check_finite,
     check_keys,
@@ -86,9 +88,11 @@ class Pretrained:
             hint: what to do about another one.
 
         Raises:
-            WeightsError: not to be had, or of another family.
+            WeightsError: not to be had, of another family, or with sizes that no model has.
         """
+        self._check_described()  # before it is opened: reading alone makes a label per class
         config = self.part("AutoConfig")
+        check_sizes(self.checkpoint, config.to_dict())
         kind = getattr(config, "model_type", None)
         if families is not None and kind not in families:
             raise WeightsError(
@@ -117,17 +121,20 @@ class Pretrained:
 
         Raises:
             OptionError: no such device or dtype.
-            WeightsError: not to be had, damaged, with code in it, with weights missing, left over,
-                of another shape, or not finite.
+            WeightsError: not to be had, damaged, with code in it, with a configuration of more
+                weights than it holds, with weights missing, left over, of another shape, or not
+                finite.
         """
         place, precision = parse_device(device), parse_dtype(dtype)
-        made, info = self.part(
-            kind,
-            dtype=precision,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
-        )
+        self._check_described()
+        with bounded(self.checkpoint, held_in(self.source) if self.local else UNSEEN):
+            made, info = self.part(
+                kind,
+                dtype=precision,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
         check_keys(
             self.checkpoint,
             f"a {type(made).__name__} of its own configuration",
@@ -168,6 +175,17 @@ class Pretrained:
 
         found = try_to_load_from_cache(self.source, "config.json", revision=self.revision)
         return Path(found).parent.name if isinstance(found, str) else None
+
+    def _check_described(self) -> None:
+        """Refuse a folder whose config.json holds sizes that no model has."""
+        path = Path(self.source) / "config.json"
+        if not (self.local and is_file(path)):
+            return
+        try:
+            described = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            return  # transformers says what is wrong with it
+        check_sizes(path, described)
 
     def _explained(self, error: Exception, what: str) -> WeightsError:
         """One of the many errors of ``from_pretrained``, as ours."""

@@ -46,7 +46,7 @@ _UNEXPECTED_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 PUBLISHED = {"clap": "mmattrib-clap", "flava": "mmattrib-flava"}
-"""Backbones of plugins that are published with this package, and their distributions."""
+"""Backbones of plugins in this repository's folder ``plugins/``, and their distributions."""
 
 
 @dataclass(frozen=True)
@@ -340,8 +340,8 @@ class Registry:
         known = self.names(kind)
         if kind == "backbone" and name in PUBLISHED:
             parts = [
-                f"no backbone is named {name!r} here; it comes with a plugin: pip install "
-                f"{PUBLISHED[name]}."
+                f"no backbone is named {name!r} here; it comes with a plugin: in a clone of "
+                f"mmattrib, pip install ./plugins/{PUBLISHED[name]}."
             ]
         else:
             parts = [f"no {kind} is named {name!r}.{did_you_mean(str(name), known)}"]

@@ -76,6 +76,28 @@ def test_weights_that_do_not_fit(
         load(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("vision_config", {"num_hidden_layers": 10**6}, "larger model than it has weights for"),
+        ("text_config", {"vocab_size": 10**9}, r"describes a model with text_config.vocab_size 1"),
+        ("text_config", {"vocab_size": 4 * 10**6}, "larger model than it has weights for"),
+        ("vision_config", {"hidden_size": 2**20}, "larger model than it has weights for"),
+        ("text_config", {"num_labels": 10**9}, r"text_config.num_labels 1000000000"),
+        ("text_config", {"num_hidden_layers": 6}, "lacks .*left random"),
+    ],
+)
+def test_a_configuration_of_more_than_the_weights_is_refused_before_it_is_built(
+    part: str, change: dict[str, int], message: str, written: Written, tmp_path: Path
+) -> None:
+    folder = copy_of(written, tmp_path)
+    config = checkpoints.read_json(folder / "config.json")
+    config[part].update(change)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=message):
+        load(str(folder))
+
+
 def _not_a_number(state: dict[str, torch.Tensor]) -> None:
     state[NORM][0] = torch.nan
 
@@ -94,6 +116,12 @@ def test_weights_that_are_no_numbers(written: Written, tmp_path: Path) -> None:
         ({"image_std": [-1.0] * 3}, "the spread above 0"),
         ({"image_mean": [float("nan")] * 3}, "mean .*nan"),
         ({"image_mean": [0.5]}, "three numbers each"),
+        ({"image_std": "x"}, "image_std 'x'"),
+        ({"image_std": ["x", 1, 1]}, "image_std .*accepted: three numbers"),
+        ({"image_std": [1e-30] * 3}, "at least 0.001"),
+        ({"image_mean": [1e30] * 3}, "up to 1000"),
+        ({"rescale_factor": "x"}, "rescales pixels by 'x'"),
+        ({"size": {"shortest_edge": 10**9}}, "shortest_edge '1000000000'"),
         ({"rescale_factor": 0.0}, "rescales pixels by 0.0"),
     ],
 )

@@ -109,21 +109,25 @@ def test_a_model_that_gives_tuples_says_why(written: Written, tmp_path: Path) ->
         backbone["image"].embed(backbone["image"].preprocess(checkpoints.pictures()[:1]))
 
 
-def test_models_of_others_are_shown_their_way(written: Written) -> None:
+def test_models_of_others_are_shown_their_way() -> None:
     from transformers import ClapModel, FlavaModel
 
-    _, _, processor = written("clip")
     for kind, way in ((ClapModel, "mmattrib_clap.wrap"), (FlavaModel, "mmattrib-flava")):
         with torch.device("meta"):
             model = kind(kind.config_class())
         with pytest.raises(OptionError, match=f"cannot wrap {kind.__name__}.*{way}"):
-            wrap(model, processor)
+            wrap(model)
+
+
+def test_a_model_without_its_processor_is_told_what_it_needs(written: Written) -> None:
+    with pytest.raises(OptionError, match=r"needs the processor .*AutoProcessor"):
+        wrap(written("clip")[1])
 
 
 def test_a_plugin_that_is_not_installed_is_named() -> None:
     with (
         using_plugins(load_plugins(entry_points=())),
-        pytest.raises(UnknownNameError, match="pip install mmattrib-clap"),
+        pytest.raises(UnknownNameError, match=r"a clone .* pip install \./plugins/mmattrib-clap"),
     ):
         mm.load_backbone("clap")
 

@@ -101,6 +101,13 @@ def test_the_published_sizes_are_the_default() -> None:
         load(str(checkpoint()))
 
 
+def test_an_architecture_without_end_is_refused_before_it_is_built() -> None:
+    from mmattrib.backbones.imagebind.loading import build
+
+    with pytest.raises(OptionError, match="describes a model with vision_num_blocks 1000000000"):
+        build(library_module.library(), {"vision_num_blocks": 10**9})
+
+
 def test_a_live_model_is_wrapped_and_left_as_it_is() -> None:
     live = copy.deepcopy(model()).train()
     live.modality_trunks["text"].requires_grad_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,27 @@ def test_a_folder_without_weights(tmp_path: Path, written_models: Written) -> No
     (tmp_path / source.name).unlink()
     with pytest.raises(WeightsError, match=r"no open_clip_config\.json"):
         _load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("vision_cfg", {"layers": 10**5}, "larger model than it has weights for"),
+        ("vision_cfg", {"image_size": 2**21}, "larger model than it has weights for"),
+        ("text_cfg", {"vocab_size": 10**9}, "text_cfg.vocab_size 1000000000"),
+        ("text_cfg", {"context_length": 2**21}, "larger model than it has weights for"),
+    ],
+)
+def test_a_configuration_of_more_than_the_weights_is_refused_before_it_is_built(
+    part: str, change: dict[str, int], message: str, tmp_path: Path, written_models: Written
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(written_models("plain")[0], folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"][part].update(change)
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=message):
+        _load(folder)
 
 
 @pytest.mark.parametrize("name", ["RN50", "ViT-B-16-SigLIP", "roberta-ViT-B-32"])

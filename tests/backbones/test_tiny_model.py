@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import mmattrib as mm
@@ -168,6 +171,56 @@ def test_a_vocabulary_that_cannot_be_read_is_refused(
     save_tiny(tmp_path / "m.safetensors", model, TinyInfo(model.config, words, (), {}))
     with pytest.raises(WeightsError, match=message):
         load_tiny(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("dog", ""), "'' in its vocabulary; accepted: words"),
+        (("dog", 3), "3 in its vocabulary; accepted: words"),
+        (("dog", "Piano"), "'Piano' in its vocabulary, which no caption can hold"),
+        (("two words",), "'two words' in its vocabulary, which no caption can hold"),
+    ],
+)
+def test_a_word_that_no_caption_can_hold_is_refused(
+    model: TinyModel, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    path, marked = tmp_path / "m.safetensors", ("<pad>", "<cls>", "<unk>", *words)
+    save_tiny(path, model, TinyInfo(model.config, marked, (), {}))
+    with pytest.raises(WeightsError, match=f"m.safetensors has {message}"):
+        load_tiny(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depth": 10**9}, "describes a model with depth 1000000000"),
+        ({"depth": 10**5}, "larger model than it has weights for"),
+        ({"vocabulary": 4 * 10**6}, "larger model than it has weights for"),
+        ({"frames": 10**9}, "describes a model with frames"),
+        ({"width": 4 * 10**6}, "larger model than it has weights for"),
+        ({"depth": 7}, r"lacks 36 weights \(towers.audio.blocks.6"),
+        ({"vocabulary": 300}, r"stem.weight \(107, 128\) instead of \(300, 128\)"),
+        ({"heads": 3}, "width 128 must be a multiple of heads 3"),
+        ({"heads": True}, "heads must be a whole number from 1, got True"),
+        ({"depth": 2.0}, "depth must be a whole number from 1, got 2.0"),
+        ({"image_size": 100}, "image_size 100 must be 12 times image_grid 8"),
+        ({"patch_mel": 0}, "patch_mel must be a whole number from 1"),
+    ],
+)
+def test_sizes_that_the_weights_do_not_have_are_refused_before_they_are_built(
+    model: TinyModel, tmp_path: Path, change: dict[str, float], message: str
+) -> None:
+    path, state = tmp_path / "m.safetensors", model.state_dict()
+    metadata = {
+        "config": json.dumps({**asdict(model.config), **change}),
+        "vocabulary": json.dumps(vocabulary()),
+        "class_names": "[]",
+        "training": "{}",
+    }
+    save_file(state, path, metadata)
+    with pytest.raises(WeightsError, match=rf"m\.safetensors .*{message}"):
+        load_tiny(path)
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

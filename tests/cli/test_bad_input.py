@@ -265,6 +265,7 @@ def test_an_output_that_is_a_folder_is_refused(run: Run, files: Path, tmp_path: 
         (("demo", "--out", "{o}/nowhere/d"), ("there is no folder",)),
         (("demo", "--seed", "x"), ("--seed", "x")),
         (("evaluate", "--method", "m3ib"), ("no method is named 'm3ib'", "'m2ib'")),
+        (("evaluate", *("--method", "nib") * 2), ("--method nib is given twice", "LABEL=NAME")),
         (("evaluate", "--metric", "aoc"), ("no metric is named 'aoc'", "'auc'")),
         (("evaluate", "--backbone", "tinny"), ("no backbone is named 'tinny'", "'tiny'")),
         (("evaluate", "--pair", "image"), ("--pair image", "image,text")),

@@ -166,6 +166,18 @@ def test_every_registered_name_can_be_shown(run: Run) -> None:
                 assert option["summary"], (kind, entry["name"], option["name"])
 
 
+def test_a_home_folder_that_the_shell_left_alone_is_found(
+    run: Run, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = run(
+        *("attribute", "--image", files / "good.png", "--text", "a dog"),
+        *("--out", "~/x.json", "--method", "random"),
+    )
+    assert (result.code, (tmp_path / "x.json").is_file()) == (0, True), result.err
+    assert run("show", "~/x.json").code == 0
+
+
 def test_names_of_files_command_no_terminal(run: Run, tmp_path: Path) -> None:
     evil = tmp_path / "a\x1b[31m\u202e.png"
     result = run("attribute", "--image", evil, "--text", "a", *QUICK)

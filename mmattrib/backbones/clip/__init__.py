@@ -40,14 +40,15 @@ def load(
     return load_checkpoint(checkpoint, device, dtype, revision)
 
 
-def wrap(model: Any, processor: Any, name: str = "custom") -> Backbone:
+def wrap(model: Any, processor: Any = None, name: str = "custom") -> Backbone:
     """A backbone around a CLIP-like transformers model that is already in memory.
 
     The model stays where and as it is: device, dtype, training mode and gradients included.
 
     Args:
         model: a ``CLIPModel`` or one of the families that :func:`load` names.
-        processor: its processor: anything with ``tokenizer`` and ``image_processor``.
+        processor: its processor, always needed: anything with ``tokenizer`` and
+            ``image_processor``.
         name: what provenance calls it.
 
     Raises:

@@ -81,7 +81,7 @@ def load(
     return _backbone(model, processor, "clip", provenance)
 
 
-def wrap(model: Any, processor: Any, name: str = "custom") -> Backbone:
+def wrap(model: Any, processor: Any = None, name: str = "custom") -> Backbone:
     """Wrap a live model; see :func:`mmattrib.backbones.clip.wrap`."""
     parts = ("get_image_features", "get_text_features", "vision_model", "text_model")
     lacking = [part for part in parts if not hasattr(model, part)]
@@ -89,6 +89,12 @@ def wrap(model: Any, processor: Any, name: str = "custom") -> Backbone:
         raise OptionError(
             f"cannot wrap {type(model).__name__}: it has no {', '.join(lacking) or 'parameters'}; "
             f"accepted: transformers models of the families {', '.join(FAMILIES)}. {_way(model)}"
+        )
+    if processor is None:
+        raise OptionError(
+            f"wrap(model, processor) needs the processor of {type(model).__name__} too, which "
+            "prepares pictures and captions: transformers.AutoProcessor.from_pretrained(...) of "
+            "the same checkpoint"
         )
     return _backbone(model, processor, name, {"checkpoint": _name_of(model)})
 

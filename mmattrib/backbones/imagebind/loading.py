@@ -20,6 +20,7 @@ from mmattrib.backbones.imagebind.signals import MOST_CLIPS
 from mmattrib.errors import OptionError, WeightsError
 from mmattrib.files import is_file
 from mmattrib.models.backbone import Backbone
+from mmattrib.models.bounds import bounded, check_sizes
 from mmattrib.models.encoder import Encoder
 from mmattrib.models.weights import check_finite, check_keys, explain, parse_device, parse_dtype
 
@@ -173,9 +174,13 @@ def build(source: Library, architecture: Mapping[str, int] | None) -> nn.Module:
             f"architecture has no {', '.join(map(repr, unknown))}; accepted: {', '.join(accepted)}"
         )
     try:
-        with torch.device("meta"), _NumbersOnCpu():
+        check_sizes("architecture", sizes)
+        with bounded("architecture"), torch.device("meta"), _NumbersOnCpu():
             model: nn.Module = source.model.ImageBindModel(**sizes)
-    except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except (
+        *(AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError),
+        WeightsError,
+    ) as error:
         raise OptionError(
             f"no ImageBind of the architecture {sizes} can be built: {error}. Widths must be "
             "multiples of the number of heads, and sizes positive whole numbers"

@@ -43,7 +43,7 @@ def load(
     return load_model(model, pretrained, device, dtype, preprocess)
 
 
-def wrap(model: Any, tokenizer: Any, name: str = "custom") -> Backbone:
+def wrap(model: Any, tokenizer: Any = None, name: str = "custom") -> Backbone:
     """A backbone around an open_clip model that is already in memory.
 
     The model stays where and as it is.
@@ -54,6 +54,7 @@ def wrap(model: Any, tokenizer: Any, name: str = "custom") -> Backbone:
         name: what provenance calls it.
 
     Raises:
+        OptionError: no tokenizer.
         WeightsError: its towers are no transformers of open_clip's, or another tokenizer.
     """
     from mmattrib.backbones.open_clip.loading import wrap as wrap_model

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from mmattrib.backbones.open_clip.encoders import OpenClipImageEncoder, OpenClipTextEncoder
@@ -17,7 +18,8 @@ from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
 from mmattrib.errors import OptionError, WeightsError
 from mmattrib.files import is_file
 from mmattrib.models.backbone import Backbone
-from mmattrib.models.pixels import Fit, PixelRecipe
+from mmattrib.models.bounds import UNSEEN, bounded, check_sizes, held_in
+from mmattrib.models.pixels import Fit, PixelRecipe, three
 from mmattrib.models.weights import (
     check_finite,
     check_state,
@@ -70,8 +72,13 @@ def load(
     return backbone(made.to(place, kind).eval(), tokenizer, "open_clip", provenance)
 
 
-def wrap(model: Any, tokenizer: Any, name: str = "custom") -> Backbone:
+def wrap(model: Any, tokenizer: Any = None, name: str = "custom") -> Backbone:
     """Wrap a live model; see :func:`mmattrib.backbones.open_clip.wrap`."""
+    if tokenizer is None:
+        raise OptionError(
+            f"wrap(model, tokenizer) needs the tokenizer of {type(model).__name__} too: "
+            "open_clip.get_tokenizer(...) of the same architecture"
+        )
     kind = "open_clip's VisionTransformer" if hasattr(model, "visual") else type(model).__name__
     return backbone(model, tokenizer, name, {"model": kind})
 
@@ -192,7 +199,7 @@ def _of_scheme(model: str, pretrained: str | None, forced: dict[str, Any]) -> nn
                 "open_clip's push_to_hf_hub or save wrote"
             )
         try:
-            described = json.loads(config.read_text("utf-8"))["model_cfg"]
+            described: Mapping[str, Any] = dict(json.loads(config.read_text("utf-8"))["model_cfg"])
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{config} does not describe a model ({error})") from error
         _refuse_other_configurations(described)
@@ -205,7 +212,11 @@ def _of_scheme(model: str, pretrained: str | None, forced: dict[str, Any]) -> nn
     else:
         if not _cached(rest) and not hub_reachable():
             raise unreachable(model)
-        _refuse_other_configurations(_described(model))
+        described = _described(model)
+        _refuse_other_configurations(described)
+    check_sizes(model, described)
+    with bounded(model, held_in(rest) if scheme == "local-dir" else UNSEEN), torch.device("meta"):
+        _created(model, None, forced, load_weights=False, require_pretrained=False, device="meta")
     return _created(model, None, forced)
 
 
@@ -280,7 +291,9 @@ def _from_file(
     return made
 
 
-def _created(model: str, pretrained: str | None, forced: dict[str, Any]) -> nn.Module:
+def _created(
+    model: str, pretrained: str | None, forced: dict[str, Any], **options: Any
+) -> nn.Module:
     """``open_clip.create_model``, with an error where the weights were not loaded."""
     import open_clip
 
@@ -288,10 +301,10 @@ def _created(model: str, pretrained: str | None, forced: dict[str, Any]) -> nn.M
         made: nn.Module = open_clip.create_model(
             model,
             pretrained=pretrained,
-            require_pretrained=True,
             pretrained_text=False,
             weights_only=True,
             force_preprocess_cfg=forced,
+            **{"require_pretrained": True, **options},
         )
     except Exception as error:  # the library's, the hub's and the readers' own kinds
         text = " ".join(str(error).split())
@@ -366,8 +379,8 @@ def _recipe(model: Any) -> PixelRecipe:
     interpolation = described.get("interpolation")
     return PixelRecipe(
         (int(height), int(width)),
-        mean=tuple(float(value) for value in described["mean"]),
-        std=tuple(float(value) for value in described["std"]),
+        mean=three(described["mean"], "mean"),
+        std=three(described["std"], "std"),
         fit=_FITS[mode],
         resample="bilinear" if interpolation == "bilinear" else "bicubic",
     )

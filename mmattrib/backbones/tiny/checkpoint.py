@@ -12,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
-from mmattrib.backbones.tiny.tokenizer import UNK_ID
+from mmattrib.backbones.tiny.tokenizer import UNK_ID, tokenise
 from mmattrib.errors import WeightsError
 from mmattrib.files import is_file
-from mmattrib.models.weights import check_finite
+from mmattrib.models.bounds import bounded, check_sizes, held_by
+from mmattrib.models.weights import check_finite, check_state
 
 WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny.safetensors"
 CALIBRATION: Final = WEIGHTS.with_name("calibration.json")
@@ -61,17 +62,25 @@ def load_tiny(path: str | Path = WEIGHTS) -> tuple[TinyModel, TinyInfo]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        described = json.loads(metadata["config"])
+        check_sizes(path, described)
         info = TinyInfo(
-            TinyConfig(**json.loads(metadata["config"])),
+            TinyConfig(**described),
             tuple(json.loads(metadata["vocabulary"])),
             tuple(json.loads(metadata["class_names"])),
             json.loads(metadata["training"]),
         )
-        with torch.inference_mode(False):
-            model = TinyModel(info.config).float()
-            model.load_state_dict(state)
+        with torch.inference_mode(False), torch.device("meta"), bounded(path, held_by(state)):
+            model = TinyModel(info.config)
+    except WeightsError:
+        raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path} is not a checkpoint of tiny: {error}") from error
+    check_state(path, "tiny of its own configuration", model.state_dict(), state)
+    # Copies: weights that stay mapped to the file would change, or end, with it.
+    with torch.inference_mode(False):
+        own = {name: value.to("cpu", torch.float32, copy=True) for name, value in state.items()}
+        model.load_state_dict(own, assign=True)
     _check_words(path, info)
     check_finite(path, dict(model.named_parameters()))
     return model.eval(), info
@@ -79,6 +88,17 @@ def load_tiny(path: str | Path = WEIGHTS) -> tuple[TinyModel, TinyInfo]:
 
 def _check_words(path: Path, info: TinyInfo) -> None:
     words = info.vocabulary
+    if strange := [word for word in words if not isinstance(word, str) or not word]:
+        raise WeightsError(
+            f"{path} has {strange[0]!r} in its vocabulary; accepted: words, as texts"
+        )
+    if unheard := [
+        word for word in words[UNK_ID + 1 :] if [t for t, _ in tokenise(word)] != [word]
+    ]:
+        raise WeightsError(
+            f"{path} has {unheard[0]!r} in its vocabulary, which no caption can hold: captions "
+            "are split into words and lower-cased. Accepted: words as they are then"
+        )
     doubled = sorted({word for word in words if words.count(word) > 1})
     if len(words) > info.config.vocabulary or len(words) <= UNK_ID or doubled:
         twice = f", of them twice: {', '.join(doubled[:3])}" if doubled else ""

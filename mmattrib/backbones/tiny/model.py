@@ -28,6 +28,11 @@ LOG_MEL_STD: Final = 3.0
 _MASKED: Final = -1e4  # a finite "minus infinity": exact zeros after softmax in bf16 and fp32
 
 
+#: Pixels across one image token: the strides of ConvStem multiplied.
+STRIDE: Final = 12
+_DIVIDES: Final = (("width", "heads"), ("mel_bins", "patch_mel"), ("frames", "patch_frames"))
+
+
 @dataclass(frozen=True)
 class TinyConfig:
     """Sizes of the three towers; what a checkpoint needs to be rebuilt.
@@ -48,6 +53,22 @@ class TinyConfig:
     patch_frames: int = 8
     max_tokens: int = 24
     vocabulary: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that build a model which then fails in use; ValueError."""
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
+        for whole, part in _DIVIDES:
+            if getattr(self, whole) % getattr(self, part):
+                raise ValueError(
+                    f"{whole} {getattr(self, whole)} must be a multiple of {part} "
+                    f"{getattr(self, part)}"
+                )
+        if self.image_size != STRIDE * self.image_grid:
+            raise ValueError(
+                f"image_size {self.image_size} must be {STRIDE} times image_grid {self.image_grid}"
+            )
 
     @property
     def audio_grid(self) -> tuple[int, int]:

@@ -239,6 +239,10 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:
     (copied / "config.json").write_text(json.dumps({**config, "model_type": "clip"}))
     with pytest.raises(WeightsError, match="is a 'clip' model; accepted"):
         load(str(copied))
+    config["text_config"]["num_hidden_layers"] = 10**5
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="larger model than it has weights for"):
+        load(str(copied))
 
 
 def test_a_processor_of_another_size_is_refused() -> None:
