@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from mmattrib.calibration import setting_of
+from mmattrib.calibration import Calibration, setting_of
 from mmattrib.engine import Guide
 from mmattrib.errors import (
     EncoderError,
@@ -419,10 +419,14 @@ def _provenance(
     backbone: Backbone, method: Method, encoders: Mapping[str, Encoder], layers: Mapping[str, int]
 ) -> dict[str, JSONValue]:
     modalities = {side: encoder.modality for side, encoder in encoders.items()}
+    weights = backbone.weights_hash()
+    known = backbone.calibration
+    if known is not None and known.weights_sha256 != weights:
+        known = None
     return {
         "backbone": backbone.name,
         "backbone_details": backbone.provenance,
-        "weights_sha256": backbone.weights_hash(),
+        "weights_sha256": weights,
         "method": method.name,
         "options": method.describe(),
         "layers": dict(layers),
@@ -432,16 +436,18 @@ def _provenance(
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
-        "calibration": _calibration(backbone, method, modalities, layers),
+        "calibration": _calibration(known, method, modalities, layers),
     }
 
 
 def _calibration(
-    backbone: Backbone, method: Method, modalities: Mapping[str, str], layers: Mapping[str, int]
+    known: Calibration | None,
+    method: Method,
+    modalities: Mapping[str, str],
+    layers: Mapping[str, int],
 ) -> JSONValue:
-    """What is known of unrelated pairs of this kind; None where nothing, or of other weights."""
-    known = backbone.calibration
-    if known is None or known.weights_sha256 != backbone.weights_hash():
+    """What is known of unrelated pairs of this kind; None where nothing."""
+    if known is None:
         return None
     options = method.describe()
     settings = {side: setting_of(method.name, options, layers[side]) for side in layers}

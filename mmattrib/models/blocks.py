@@ -53,6 +53,24 @@ class BlockEncoder(Encoder):
     def num_layers(self) -> int:
         return len(self.blocks)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self._check_blocks()
+        with super().frozen():
+            yield
+
+    def _check_blocks(self) -> None:
+        """Refuse blocks that the tower no longer has; its owner may have put others in place."""
+        there = {id(part) for part in self.module.modules()}
+        gone = [number for number, block in enumerate(self.blocks) if id(block) not in there]
+        if gone:
+            raise EncoderError(
+                f"block {gone[0]} of the {self.modality} encoder ({type(self).__name__}) is no "
+                f"part of its module any more ({len(gone)} of {len(self.blocks)} are not): blocks "
+                "have been replaced or taken out since it was wrapped; wrap the model again, "
+                "and let `module` hold every module of `blocks`"
+            )
+
     def embed(self, inputs: EncoderInputs) -> Tensor:
         return nnf.normalize(self.forward(inputs).float(), dim=-1)
 
@@ -178,7 +196,8 @@ class BlockEncoder(Encoder):
         if not ran:
             raise EncoderError(
                 f"block {max(layer, 0)} of the {self.modality} encoder did not run during "
-                "forward(); blocks must be the modules that the tower really calls, in order"
+                "forward(); blocks must be the modules that the tower really calls, in order: if "
+                "they have been replaced since it was wrapped, wrap the model again"
             )
 
 

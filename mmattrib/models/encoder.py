@@ -26,7 +26,7 @@ from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
 from mmattrib.models.attention import AttentionPass
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER, require
 from mmattrib.models.grids import TokenGrid
-from mmattrib.models.turns import normal_mode, turn
+from mmattrib.models.turns import normal_mode, set_evaluating, turn
 from mmattrib.types import Modality, RawArray, RawAudio, RawImage, RawInput, RawText
 
 _Raw = TypeVar("_Raw", RawImage, RawAudio, RawText, RawArray)
@@ -373,8 +373,11 @@ class Encoder(ABC):
     def frozen(self) -> Iterator[None]:
         """Evaluation mode without parameter gradients; everything is put back on leaving.
 
-        The module is left exactly as it was, after an exception too. Threads take turns: another
-        thread that enters waits, whichever model it has. Inside, gradients can be taken even where
+        The module is left exactly as it was, after an exception too. Each part's ``training`` is
+        set, and no ``train()`` or ``eval()`` of its own is called, since such a one may change
+        weights (LoRA layers merge theirs) and rounding would not give them back; where a model's
+        evaluation mode is more than the flag, put it in that mode before. Threads take turns:
+        another thread that enters waits, whichever model it has. Inside, gradients can be taken even where
         the caller is in ``torch.inference_mode``, and compiled parts run uncompiled.
 
         Raises:
@@ -384,7 +387,7 @@ class Encoder(ABC):
             training = [(module, module.training) for module in self.module.modules()]
             required = [(p, p.requires_grad) for p in self.module.parameters()]
             try:
-                self.module.eval()
+                set_evaluating(self.module)
                 for parameter, _ in required:
                     parameter.requires_grad_(False)
                 yield

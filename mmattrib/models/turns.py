@@ -37,6 +37,12 @@ def turn() -> Iterator[None]:
         yield
 
 
+def set_evaluating(module: nn.Module) -> None:
+    """Evaluation mode by the flag of every part, without their own ``train()`` or ``eval()``."""
+    for part in module.modules():
+        part.training = False
+
+
 @contextmanager
 def normal_mode(module: nn.Module) -> Iterator[None]:
     """Leave ``torch.inference_mode``, ``torch.autocast`` and ``torch.compile`` for a while.

@@ -319,3 +319,66 @@ def test_a_tower_compiled_in_place_is_explained_uncompiled(untrained: mm.Backbon
     found = mm.attribute(untrained, image=PICTURE, text="a dog", **QUICK)
     assert tower._compiled_call_impl is compiled
     np.testing.assert_array_equal(found["image"].scores, expected["image"].scores)
+
+
+# ------------------------------------------------------------------- parts that change with modes
+
+
+class Merging(nn.Linear):
+    """As LoRA layers do: ``eval()`` adds a product to the weight, ``train()`` takes it away."""
+
+    merged = False
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features)
+        self.weight, self.bias = linear.weight, linear.bias
+        draw = torch.Generator().manual_seed(0)
+        self.down = nn.Parameter(0.2 * torch.randn(4, linear.in_features, generator=draw))
+        self.up = nn.Parameter(0.2 * torch.randn(linear.out_features, 4, generator=draw))
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        if mode == self.merged:
+            self.weight.data += (-1 if mode else 1) * (self.up @ self.down)
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        plain = super().forward(x)
+        return plain if self.merged else plain + x @ self.down.T @ self.up.T
+
+
+def test_parts_that_merge_weights_in_evaluation_mode_are_left_as_they_are(
+    untrained: mm.Backbone,
+) -> None:
+    """In either mode the map is that of the same function, and no weight has moved by a bit."""
+    block: Any = untrained["image"].blocks[0]
+    name, old = next((n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear))
+    parent, _, last = name.rpartition(".")
+    layer = Merging(old)
+    setattr(block.get_submodule(parent), last, layer)
+    call = {"image": PICTURE, "text": "a dog", "method": "saliency"}
+    found = []
+    for mode in (True, False):
+        untrained["image"].module.train(mode)
+        before, weight = state(untrained), layer.weight.detach().clone()
+        found.append(mm.attribute(untrained, **call)["image"].token_scores)
+        assert (layer.merged, layer.training) == (not mode, mode)
+        assert state(untrained) == before
+        assert torch.equal(layer.weight, weight)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["chefer", "ca-m2ib", "leave-one-out"])
+@pytest.mark.parametrize("change", ["replaced", "pruned"])
+def test_blocks_that_the_tower_no_longer_has_are_named(
+    untrained: mm.Backbone, change: str, method: str
+) -> None:
+    tower: Any = untrained["image"].module
+    kept = list(tower.blocks)[:-1]
+    last = type(kept[-1]).__new__(type(kept[-1]))
+    last.__dict__.update(tower.blocks[-1].__dict__)
+    tower.blocks = nn.ModuleList([*kept, *([last] if change == "replaced" else [])])
+    number = len(kept)
+    with pytest.raises(EncoderError, match=f"block {number} of the image .*wrap the model again"):
+        mm.attribute(untrained, image=PICTURE, text="a dog", method=method)
