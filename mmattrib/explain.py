@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby, islice
 from typing import Any, Literal, TypeAlias, get_args
@@ -261,13 +262,20 @@ def explain(
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
-        guides = {side: guide_of(encoders[side], inputs[side]) for side in both}
+        guides = {side: guide_of(encoders[side], inputs[side], layers[side]) for side in both}
         _check_joint(encoders, guides)
-        for side in both:
-            encoders[side], guides[side] = _checked(
-                encoders[side], inputs[side], layers[side], guides[side]
-            )
         given = _sides(encoders, pairs, layers, guides, keys)
+        changed = {side: _changed(given[side], guides[side]) for side in both}
+        kinds = [tuple(bool(changed[side][row]) for side in both) for row in range(len(pairs))]
+        if len(set(kinds)) > 1:  # each row as it is explained alone
+            again = partial(explain, backbone, method=method, layer=layer, sides=sides)
+            return _by_kind(kinds, again, pairs)
+        for number, side in enumerate(both):
+            if kinds[0][number]:
+                encoders[side] = encoders[side].replaying(max(changed[side]), layers[side])
+                guides[side] = guide_of(encoders[side], inputs[side], layers[side])
+        if any(kinds[0]):
+            given = _sides(encoders, pairs, layers, guides, keys)
         for side in wanted:
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
@@ -301,14 +309,22 @@ def _cosines(first: torch.Tensor, second: torch.Tensor) -> list[float]:
     return found
 
 
-def _checked(
-    encoder: Encoder, inputs: Sequence[EncoderInputs], layer: int, own: Guide
-) -> tuple[Encoder, Guide]:
-    """An encoder whose suffix is the model's, on these very inputs, and its inputs as guides."""
-    checked = encoder.checked(EncoderInputs.cat(inputs), layer, embedding=own.embedding)
-    if checked is encoder:
-        return encoder, own
-    return checked, guide_of(checked, inputs)  # a guide's tokens are the model's too
+def _changed(side: Side, own: Guide) -> tuple[float, ...]:
+    """How far the suffix is from the model on each input, which is embedded in ``own``."""
+    return side.encoder.changed(side.inputs, side.layer, side.tokens(), own.embedding)
+
+
+def _by_kind(
+    kinds: Sequence[object],
+    call: Callable[[Sequence[Prepared]], list[Explained]],
+    pairs: Sequence[Prepared],
+) -> list[Explained]:
+    """Call with the pairs of each kind; what it gives, in the order of the pairs."""
+    found: dict[int, Explained] = {}
+    for kind in dict.fromkeys(kinds):
+        rows = [row for row, own in enumerate(kinds) if own == kind]
+        found.update(zip(rows, call([pairs[row] for row in rows]), strict=True))
+    return [found[row] for row in range(len(pairs))]
 
 
 def _check_tokens(side: Side) -> None:

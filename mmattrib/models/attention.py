@@ -263,8 +263,8 @@ def one_each(found: Sequence[BlockRun], blocks: int, who: str) -> tuple[Shown, .
     """
     if len(found) != blocks:
         raise EncoderError(
-            f"{len(found)} of {blocks} blocks of {who} ran while attention was kept; if blocks have "
-            "been replaced or skipped since it was wrapped, wrap the model again"
+            f"{len(found)} of {blocks} blocks of {who} ran while attention was kept; if blocks "
+            "have been replaced or skipped since it was wrapped, wrap the model again"
         )
     for number, run in enumerate(found):
         if len(run.shown) != 1:

@@ -102,6 +102,19 @@ class BlockEncoder(Encoder):
     def replayed_token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
         return BlockEncoder.token_embeddings(self, inputs)
 
+    def sure_token_embeddings(self, one: EncoderInputs, layer: int) -> TokenEmbeddings:
+        """A quick way leads through the parts of the last block: its suffix is tried as well.
+
+        Behind layers before the last block, that has been seen.
+        """
+        last = self.num_layers - 1
+        quick = type(self).token_embeddings is not BlockEncoder.token_embeddings
+        if quick and not -1 <= layer < last:
+            (difference,) = self.changed(one, last - 1)
+            if difference:
+                return self.replaying(difference, last - 1).token_embeddings(one)
+        return self.token_embeddings(one)
+
     def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
         last = self.num_layers - 1
         values = self.project(self.prefix(inputs, last), inputs)
