@@ -16,6 +16,7 @@ from mmattrib.errors import EncoderError
 from mmattrib.models.attention import AttentionPass, pass_of, recording
 from mmattrib.models.capabilities import ATTENTION, INPUT_LAYER, require
 from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings, agrees
+from mmattrib.models.gradients import watching
 from mmattrib.models.turns import turn, uncompiled
 
 
@@ -97,6 +98,8 @@ class BlockEncoder(Encoder):
             return self.embed(inputs)
 
     def replayed_suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        if layer == INPUT_LAYER and self.input_name is None:
+            layer = -1  # where embed_input() puts the tokens, by way of suffix()
         return BlockEncoder.suffix(self, tokens, layer, inputs)
 
     def replayed_token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
@@ -132,8 +135,12 @@ class BlockEncoder(Encoder):
 
         with turn(), uncompiled(self.module):
             with torch.inference_mode(False), torch.enable_grad():
-                with recording(self.blocks, tokens_of, self.tokens_from) as runs:
+                with (
+                    recording(self.blocks, tokens_of, self.tokens_from) as runs,
+                    watching(self.module, who) as ends,
+                ):
                     embedding = self.embed(inputs)
+                    ends.append(embedding)
                 found = pass_of(embedding, runs, len(self.blocks), who)
             with torch.no_grad():
                 whole = self.embed(inputs)

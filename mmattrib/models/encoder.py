@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
 from mmattrib.models.attention import AttentionPass
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER, require
+from mmattrib.models.gradients import watched
 from mmattrib.models.grids import TokenGrid
 from mmattrib.models.turns import normal_mode, set_evaluating, turn
 from mmattrib.types import Modality, RawArray, RawAudio, RawImage, RawInput, RawText
@@ -381,7 +382,7 @@ class Encoder(ABC):
             stacklevel=2,
         )
         general = copy.copy(self)
-        general.__dict__["suffix"] = self.replayed_suffix
+        general.__dict__["suffix"] = watched(self.replayed_suffix, self.module, self._who())
         general.__dict__["token_embeddings"] = self.replayed_token_embeddings
         return general
 
