@@ -113,6 +113,18 @@ def test_the_guides_tokens_are_those_of_the_changed_model(
     assert torch.equal(seen[other], expected)
 
 
+def test_layer_minus_2_of_a_changed_caption_tower_is_its_embedding_output(
+    untrained: mm.Backbone,
+) -> None:
+    encoder: Any = untrained["text"]
+    with encoder.frozen(), hooked_for_a_while(encoder.blocks[-1]):
+        inputs = encoder.preprocess([mm.io.load("text", "a dog")])
+        with pytest.warns(TrustWarning, match="has been changed"):
+            changed = encoder.checked(inputs, -2)
+        tokens = encoder.prefix(inputs, -2)
+        torch.testing.assert_close(changed.suffix(tokens, -2, inputs), encoder.embed(inputs))
+
+
 def hooked_where(block: Any, acts: Callable[[Tensor], Tensor]) -> Any:
     """A hook on the last attention that acts on some rows only."""
 
