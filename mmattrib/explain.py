@@ -270,11 +270,8 @@ def explain(
         if len(set(kinds)) > 1:  # each row as it is explained alone
             again = partial(explain, backbone, method=method, layer=layer, sides=sides)
             return _by_kind(kinds, again, pairs)
-        for number, side in enumerate(both):
-            if kinds[0][number]:
-                encoders[side] = encoders[side].replaying(max(changed[side]), layers[side])
-                guides[side] = guide_of(encoders[side], inputs[side], layers[side])
         if any(kinds[0]):
+            _replay(encoders, guides, given, changed, inputs)
             given = _sides(encoders, pairs, layers, guides, keys)
         for side in wanted:
             if side not in both:
@@ -286,20 +283,26 @@ def explain(
     cosines = _cosines(*embeddings.values())
     seconds = (time.perf_counter() - start) / len(pairs)
     provenance = _provenance(backbone, method, encoders, layers)
-    return [
-        Explained(
-            Explanation(
-                {side: columns[side][row] for side in wanted},
-                pair.raw,
-                cosines[row],
-                {**provenance, "pair_key": keys[row], "seconds": round(seconds, 4)},
-                pair.sample,
-                pair.index,
-            ),
-            pair.inputs,
-            {side: embeddings[side][row] for side in both},
+    explanations = [
+        Explanation(
+            {side: columns[side][row] for side in wanted},
+            pair.raw,
+            cosines[row],
+            {**provenance, "pair_key": keys[row], "seconds": round(seconds, 4)},
+            pair.sample,
+            pair.index,
         )
         for row, pair in enumerate(pairs)
+    ]
+    return _with_embeddings(explanations, pairs, embeddings)
+
+
+def _with_embeddings(
+    made: Sequence[Explanation], pairs: Sequence[Prepared], embeddings: Mapping[str, torch.Tensor]
+) -> list[Explained]:
+    return [
+        Explained(one, pair.inputs, {side: found[row] for side, found in embeddings.items()})
+        for row, (one, pair) in enumerate(zip(made, pairs, strict=True))
     ]
 
 
@@ -312,6 +315,20 @@ def _cosines(first: torch.Tensor, second: torch.Tensor) -> list[float]:
 def _changed(side: Side, own: Guide) -> tuple[float, ...]:
     """How far the suffix is from the model on each input, which is embedded in ``own``."""
     return side.encoder.changed(side.inputs, side.layer, side.tokens(), own.embedding)
+
+
+def _replay(
+    encoders: dict[str, Encoder],
+    guides: dict[str, Guide],
+    given: Mapping[str, Side],
+    changed: Mapping[str, Sequence[float]],
+    inputs: Mapping[str, Sequence[EncoderInputs]],
+) -> None:
+    """Put in the place of encoders that were changed those that run the whole model."""
+    for name, side in given.items():
+        if max(changed[name]):
+            encoders[name] = side.encoder.replaying(max(changed[name]), side.layer)
+            guides[name] = guide_of(encoders[name], inputs[name], side.layer)
 
 
 def _by_kind(
