@@ -251,8 +251,7 @@ def explain(
     Raises:
         OptionError: a layer or a side that is not there.
     """
-    start = time.perf_counter()
-    both = tuple(pairs[0].raw)
+    start, both = time.perf_counter(), tuple(pairs[0].raw)
     wanted = both if sides is None else tuple(sides)
     encoders = {side: side_encoder(backbone, side) for side in both}
     layers = _layers(encoders, method, layer)
@@ -277,18 +276,18 @@ def explain(
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
             _check_tokens(given[side])
-            explained = replace(given[side], other=given[_other(both, side)])
-            columns[side] = _attributions(explained, method(explained))
+            own = replace(given[side], other=given[_other(both, side)])
+            columns[side] = _attributions(own, method(own))
     embeddings = {side: guides[side].embedding for side in both}
     cosines = _cosines(*embeddings.values())
-    seconds = (time.perf_counter() - start) / len(pairs)
     provenance = _provenance(backbone, method, encoders, layers)
+    provenance["seconds"] = round((time.perf_counter() - start) / len(pairs), 4)
     explanations = [
         Explanation(
             {side: columns[side][row] for side in wanted},
             pair.raw,
             cosines[row],
-            {**provenance, "pair_key": keys[row], "seconds": round(seconds, 4)},
+            {**provenance, "pair_key": keys[row]},
             pair.sample,
             pair.index,
         )
