@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby, islice
 from typing import Any, Literal, TypeAlias, get_args
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from mmattrib.calibration import setting_of
+from mmattrib.calibration import Calibration, setting_of
 from mmattrib.engine import Guide
 from mmattrib.errors import (
     EncoderError,
@@ -266,8 +267,7 @@ def explain(
     Raises:
         OptionError: a layer or a side that is not there.
     """
-    start = time.perf_counter()
-    both = tuple(pairs[0].raw)
+    start, both = time.perf_counter(), tuple(pairs[0].raw)
     wanted = both if sides is None else tuple(sides)
     encoders = {side: side_encoder(backbone, side) for side in both}
     layers = _layers(encoders, method, layer)
@@ -277,37 +277,47 @@ def explain(
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
         inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
-        guides = {side: guide_of(encoders[side], inputs[side]) for side in both}
+        guides = {side: guide_of(encoders[side], inputs[side], layers[side]) for side in both}
         _check_joint(encoders, guides)
-        for side in both:
-            encoders[side], guides[side] = _checked(
-                encoders[side], inputs[side], layers[side], guides[side]
-            )
         given = _sides(encoders, pairs, layers, guides, keys)
+        changed = {side: _changed(given[side], guides[side]) for side in both}
+        kinds = [tuple(bool(changed[side][row]) for side in both) for row in range(len(pairs))]
+        if len(set(kinds)) > 1:  # each row as it is explained alone
+            again = partial(explain, backbone, method=method, layer=layer, sides=sides)
+            return _by_kind(kinds, again, pairs)
+        if any(kinds[0]):
+            _replay(encoders, guides, given, changed, inputs)
+            given = _sides(encoders, pairs, layers, guides, keys)
         for side in wanted:
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
             _check_tokens(given[side])
-            explained = replace(given[side], other=given[_other(both, side)])
-            columns[side] = _attributions(explained, method(explained))
+            own = replace(given[side], other=given[_other(both, side)])
+            columns[side] = _attributions(own, method(own))
     embeddings = {side: guides[side].embedding for side in both}
     cosines = _cosines(*embeddings.values())
-    seconds = (time.perf_counter() - start) / len(pairs)
     provenance = _provenance(backbone, method, encoders, layers)
-    return [
-        Explained(
-            Explanation(
-                {side: columns[side][row] for side in wanted},
-                pair.raw,
-                cosines[row],
-                {**provenance, "pair_key": keys[row], "seconds": round(seconds, 4)},
-                pair.sample,
-                pair.index,
-            ),
-            pair.inputs,
-            {side: embeddings[side][row] for side in both},
+    provenance["seconds"] = round((time.perf_counter() - start) / len(pairs), 4)
+    explanations = [
+        Explanation(
+            {side: columns[side][row] for side in wanted},
+            pair.raw,
+            cosines[row],
+            {**provenance, "pair_key": keys[row]},
+            pair.sample,
+            pair.index,
         )
         for row, pair in enumerate(pairs)
+    ]
+    return _with_embeddings(explanations, pairs, embeddings)
+
+
+def _with_embeddings(
+    made: Sequence[Explanation], pairs: Sequence[Prepared], embeddings: Mapping[str, torch.Tensor]
+) -> list[Explained]:
+    return [
+        Explained(one, pair.inputs, {side: found[row] for side, found in embeddings.items()})
+        for row, (one, pair) in enumerate(zip(made, pairs, strict=True))
     ]
 
 
@@ -317,14 +327,36 @@ def _cosines(first: torch.Tensor, second: torch.Tensor) -> list[float]:
     return found
 
 
-def _checked(
-    encoder: Encoder, inputs: Sequence[EncoderInputs], layer: int, own: Guide
-) -> tuple[Encoder, Guide]:
-    """An encoder whose suffix is the model's, on these very inputs, and its inputs as guides."""
-    checked = encoder.checked(EncoderInputs.cat(inputs), layer, embedding=own.embedding)
-    if checked is encoder:
-        return encoder, own
-    return checked, guide_of(checked, inputs)  # a guide's tokens are the model's too
+def _changed(side: Side, own: Guide) -> tuple[float, ...]:
+    """How far the suffix is from the model on each input, which is embedded in ``own``."""
+    return side.encoder.changed(side.inputs, side.layer, side.tokens(), own.embedding)
+
+
+def _replay(
+    encoders: dict[str, Encoder],
+    guides: dict[str, Guide],
+    given: Mapping[str, Side],
+    changed: Mapping[str, Sequence[float]],
+    inputs: Mapping[str, Sequence[EncoderInputs]],
+) -> None:
+    """Put in the place of encoders that were changed those that run the whole model."""
+    for name, side in given.items():
+        if max(changed[name]):
+            encoders[name] = side.encoder.replaying(max(changed[name]), side.layer)
+            guides[name] = guide_of(encoders[name], inputs[name], side.layer)
+
+
+def _by_kind(
+    kinds: Sequence[object],
+    call: Callable[[Sequence[Prepared]], list[Explained]],
+    pairs: Sequence[Prepared],
+) -> list[Explained]:
+    """Call with the pairs of each kind; what it gives, in the order of the pairs."""
+    found: dict[int, Explained] = {}
+    for kind in dict.fromkeys(kinds):
+        rows = [row for row, own in enumerate(kinds) if own == kind]
+        found.update(zip(rows, call([pairs[row] for row in rows]), strict=True))
+    return [found[row] for row in range(len(pairs))]
 
 
 def _check_tokens(side: Side) -> None:
@@ -435,10 +467,14 @@ def _provenance(
     backbone: Backbone, method: Method, encoders: Mapping[str, Encoder], layers: Mapping[str, int]
 ) -> dict[str, JSONValue]:
     modalities = {side: encoder.modality for side, encoder in encoders.items()}
+    weights = backbone.weights_hash()
+    known = backbone.calibration
+    if known is not None and known.weights_sha256 != weights:
+        known = None
     return {
         "backbone": backbone.name,
         "backbone_details": backbone.provenance,
-        "weights_sha256": backbone.weights_hash(),
+        "weights_sha256": weights,
         "method": method.name,
         "options": method.describe(),
         "layers": dict(layers),
@@ -448,16 +484,18 @@ def _provenance(
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
-        "calibration": _calibration(backbone, method, modalities, layers),
+        "calibration": _calibration(known, method, modalities, layers),
     }
 
 
 def _calibration(
-    backbone: Backbone, method: Method, modalities: Mapping[str, str], layers: Mapping[str, int]
+    known: Calibration | None,
+    method: Method,
+    modalities: Mapping[str, str],
+    layers: Mapping[str, int],
 ) -> JSONValue:
-    """What is known of unrelated pairs of this kind; None where nothing, or of other weights."""
-    known = backbone.calibration
-    if known is None or known.weights_sha256 != backbone.weights_hash():
+    """What is known of unrelated pairs of this kind; None where nothing."""
+    if known is None:
         return None
     options = method.describe()
     settings = {side: setting_of(method.name, options, layers[side]) for side in layers}

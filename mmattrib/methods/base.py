@@ -125,7 +125,10 @@ class Side:
 
         with torch.no_grad():
             return torch.cat(
-                [self.encoder.token_embeddings(one).values for one in self._one_by_one()]
+                [
+                    self.encoder.sure_token_embeddings(one, self.layer).values
+                    for one in self._one_by_one()
+                ]
             )
 
     def suffix(self, tokens: Tensor, rows: Tensor) -> Tensor:
@@ -167,7 +170,7 @@ class SideScores:
     diagnostics: tuple[dict[str, Any], ...]
 
 
-def guide_of(encoder: Encoder, inputs: Sequence[EncoderInputs]) -> Guide:
+def guide_of(encoder: Encoder, inputs: Sequence[EncoderInputs], layer: int = INPUT_LAYER) -> Guide:
     """Some inputs as the guides of others.
 
     Each is embedded by itself, so that no batch rounds it. Their token embeddings are computed when
@@ -176,6 +179,8 @@ def guide_of(encoder: Encoder, inputs: Sequence[EncoderInputs]) -> Guide:
     Args:
         encoder: of the guides' modality.
         inputs: batches of one whose :attr:`EncoderInputs.shapes` are equal.
+        layer: behind which the suffix is known to be the model's; if that is no sign for the
+            tokens, :meth:`Encoder.sure_token_embeddings` looks further.
     """
     import torch
 
@@ -183,7 +188,7 @@ def guide_of(encoder: Encoder, inputs: Sequence[EncoderInputs]) -> Guide:
 
     def load() -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            found = [encoder.token_embeddings(one) for one in inputs]
+            found = [encoder.sure_token_embeddings(one, layer) for one in inputs]
         return torch.cat([one.values for one in found]), torch.cat([one.valid for one in found])
 
     with torch.no_grad():

@@ -267,7 +267,10 @@ def one_each(found: Sequence[BlockRun], blocks: int, who: str) -> tuple[Shown, .
         EncoderError: a block did not run, or showed no weights, or several.
     """
     if len(found) != blocks:
-        raise EncoderError(f"{len(found)} of {blocks} blocks of {who} ran while attention was kept")
+        raise EncoderError(
+            f"{len(found)} of {blocks} blocks of {who} ran while attention was kept; if blocks "
+            "have been replaced or skipped since it was wrapped, wrap the model again"
+        )
     for number, run in enumerate(found):
         if len(run.shown) != 1:
             raise EncoderError(

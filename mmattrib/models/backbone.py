@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-
-import torch
 
 from mmattrib.calibration import Calibration
 from mmattrib.errors import InputError, OptionError
 from mmattrib.models.encoder import Encoder
+from mmattrib.models.fingerprint import digest_of, quick_state, weights_of
 from mmattrib.types import JSONValue, Modality
 
 
@@ -125,20 +123,18 @@ class Backbone(Mapping[str, Encoder]):
     def weights_hash(self) -> str:
         """SHA-256 over every parameter and buffer of every encoder, by name.
 
-        Computed once, and again when a weight has changed in place or moved.
+        Packed weights of quantised modules and extra state count too. Computed once, and again when
+        :func:`mmattrib.models.fingerprint.quick_state` sees a change: always where torch counts it
+        or puts another tensor there; where it does not (``parameter.data.mul_(2)``), in tensors of
+        up to 1024 numbers, and in larger ones if one of at least as many evenly spaced ones is
+        touched.
         """
-        tensors = {
-            f"{modality}.{name}": value
+        weights = [
+            weight
             for modality, encoder in self.encoders.items()
-            for name, value in encoder.module.state_dict().items()
-            if isinstance(value, torch.Tensor)
-        }
-        state = tuple((name, v.data_ptr(), v._version) for name, v in tensors.items())
+            for weight in weights_of(modality, encoder.module)
+        ]
+        state = quick_state(weights)
         if self._hash is None or self._hash[0] != state:
-            digest = hashlib.sha256()
-            for name, value in tensors.items():
-                digest.update(f"{name}:{tuple(value.shape)}:{value.dtype}".encode())
-                flat = value.detach().to("cpu").contiguous().reshape(-1)
-                digest.update(flat.view(torch.uint8).numpy().tobytes())
-            self._hash = state, digest.hexdigest()
+            self._hash = state, digest_of(weights)
         return self._hash[1]

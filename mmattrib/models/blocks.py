@@ -15,6 +15,7 @@ from mmattrib.errors import EncoderError
 from mmattrib.models.attention import AttentionPass, pass_of, recording
 from mmattrib.models.capabilities import ATTENTION, INPUT_LAYER, require
 from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings, agrees
+from mmattrib.models.gradients import watching
 from mmattrib.models.turns import in_this_thread, turn, uncompiled
 
 
@@ -52,6 +53,24 @@ class BlockEncoder(Encoder):
     def num_layers(self) -> int:
         return len(self.blocks)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self._check_blocks()
+        with super().frozen():
+            yield
+
+    def _check_blocks(self) -> None:
+        """Refuse blocks that the tower no longer has; its owner may have put others in place."""
+        there = {id(part) for part in self.module.modules()}
+        gone = [number for number, block in enumerate(self.blocks) if id(block) not in there]
+        if gone:
+            raise EncoderError(
+                f"block {gone[0]} of the {self.modality} encoder ({type(self).__name__}) is no "
+                f"part of its module any more ({len(gone)} of {len(self.blocks)} are not): blocks "
+                "have been replaced or taken out since it was wrapped; wrap the model again, "
+                "and let `module` hold every module of `blocks`"
+            )
+
     def embed(self, inputs: EncoderInputs) -> Tensor:
         return nnf.normalize(self.forward(inputs).float(), dim=-1)
 
@@ -78,10 +97,25 @@ class BlockEncoder(Encoder):
             return self.embed(inputs)
 
     def replayed_suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
+        if layer == INPUT_LAYER and self.input_name is None:
+            layer = -1  # where embed_input() puts the tokens, by way of suffix()
         return BlockEncoder.suffix(self, tokens, layer, inputs)
 
     def replayed_token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
         return BlockEncoder.token_embeddings(self, inputs)
+
+    def sure_token_embeddings(self, one: EncoderInputs, layer: int) -> TokenEmbeddings:
+        """A quick way leads through the parts of the last block: its suffix is tried as well.
+
+        Behind layers before the last block, that has been seen.
+        """
+        last = self.num_layers - 1
+        quick = type(self).token_embeddings is not BlockEncoder.token_embeddings
+        if quick and not -1 <= layer < last:
+            (difference,) = self.changed(one, last - 1)
+            if difference:
+                return self.replaying(difference, last - 1).token_embeddings(one)
+        return self.token_embeddings(one)
 
     def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
         last = self.num_layers - 1
@@ -100,8 +134,12 @@ class BlockEncoder(Encoder):
 
         with turn(), uncompiled(self.module):
             with torch.inference_mode(False), torch.enable_grad():
-                with recording(self.blocks, tokens_of, self.tokens_from) as runs:
+                with (
+                    recording(self.blocks, tokens_of, self.tokens_from) as runs,
+                    watching(self.module, who) as ends,
+                ):
                     embedding = self.embed(inputs)
+                    ends.append(embedding)
                 found = pass_of(embedding, runs, len(self.blocks), who)
             with torch.no_grad():
                 whole = self.embed(inputs)
@@ -174,7 +212,8 @@ class BlockEncoder(Encoder):
         if not ran:
             raise EncoderError(
                 f"block {max(layer, 0)} of the {self.modality} encoder did not run during "
-                "forward(); blocks must be the modules that the tower really calls, in order"
+                "forward(); blocks must be the modules that the tower really calls, in order: if "
+                "they have been replaced since it was wrapped, wrap the model again"
             )
 
 

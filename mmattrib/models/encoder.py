@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
 from mmattrib.models.attention import AttentionPass
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER, require
+from mmattrib.models.gradients import watched
 from mmattrib.models.grids import TokenGrid
-from mmattrib.models.turns import normal_mode, turn
+from mmattrib.models.turns import normal_mode, set_evaluating, turn
 from mmattrib.types import Modality, RawArray, RawAudio, RawImage, RawInput, RawText
 
 _Raw = TypeVar("_Raw", RawImage, RawAudio, RawText, RawArray)
@@ -298,61 +299,107 @@ class Encoder(ABC):
         """
         return self.token_embeddings(inputs)
 
-    def checked(
+    def checked(self, inputs: EncoderInputs, layer: int) -> Encoder:
+        """The encoder to explain with: :meth:`replaying` if a row was :meth:`changed`, else self.
+
+        Raises:
+            EncoderError: as :meth:`changed`.
+
+        Warns:
+            TrustWarning: the suffix is not the model's, and the whole tower is used.
+        """
+        differences = self.changed(inputs, layer)
+        return self.replaying(max(differences), layer) if any(differences) else self
+
+    def changed(
         self,
         inputs: EncoderInputs,
         layer: int,
         tokens: Tensor | None = None,
         embedding: Tensor | None = None,
-    ) -> Encoder:
-        """The encoder to explain with: one whose suffix gives the whole model's embedding.
+    ) -> tuple[float, ...]:
+        """Per row how far the suffix is from the whole model's embedding; 0 up to rounding.
 
         A model may have been changed since it was wrapped: a hook on its last attention, a patched
-        method. The identity ``suffix(prefix(x)) == embed(x)`` is tried on the first row. Where it
-        fails, the encoder that is returned runs the whole tower for each suffix, which is slower,
-        and its token embeddings are the whole tower's last tokens in the joint space.
+        method; and what was put there may act on some inputs only. The identity
+        ``suffix(prefix(x)) == embed(x)`` is tried on each row by itself, without gradients: with
+        tokens and embedding known, it costs one pass behind the layer per row.
 
         Args:
             inputs: what is explained.
             layer: the layer that is explained.
-            tokens: ``(B, N, C)``, what :meth:`prefix` gives, if it is known.
-            embedding: ``(B, D)``, what :meth:`embed` gives, if it is known.
+            tokens: ``(B, N, C)``, what :meth:`prefix` gives each row, if it is known.
+            embedding: ``(B, D)``, what :meth:`embed` gives each row, if it is known.
 
         Raises:
             EncoderError: the whole tower does not give its own embedding either.
+        """
+        found = []
+        with torch.no_grad():
+            for row in range(len(inputs)):
+                one = inputs.select([row])
+                known = self.prefix(one, layer) if tokens is None else tokens[row : row + 1]
+                whole = self.embed(one) if embedding is None else embedding[row : row + 1]
+                found.append(self._difference(one, layer, known, whole))
+        return tuple(found)
+
+    def _difference(
+        self, one: EncoderInputs, layer: int, tokens: Tensor, embedding: Tensor
+    ) -> float:
+        found = self.suffix(tokens, layer, one)
+        if agrees(found, embedding, tokens.dtype):
+            return 0.0
+        self._check_repeats(one, embedding, tokens.dtype)
+        difference = float((found - embedding.to(found)).norm())
+        replayed = self.replayed_suffix(tokens, layer, one)
+        if replayed is None or not agrees(replayed, embedding, tokens.dtype):
+            raise EncoderError(
+                f"{self._who()} behind layer {layer} gives another embedding than the whole model "
+                f"(they differ by {difference:.3g} of length 1), so a map would explain another "
+                "model; has the model been changed since it was wrapped? Run "
+                "mmattrib.testing.check_encoder on it"
+            )
+        return difference
+
+    def replaying(self, difference: float, layer: int) -> Encoder:
+        """An encoder of the same model that runs the whole tower for each suffix, which is slower.
+
+        Its token embeddings are the whole tower's last tokens in the joint space.
+
+        Args:
+            difference: by how much the quick way is off, for the warning.
+            layer: behind which.
 
         Warns:
-            TrustWarning: the suffix is not the model's, and the whole tower is used.
+            TrustWarning: always.
         """
-        one = inputs.select([0])
-        with torch.no_grad():
-            known = self.prefix(one, layer) if tokens is None else tokens[:1]
-            whole = self.embed(one) if embedding is None else embedding[:1]
-            found = self.suffix(known, layer, one)
-            if agrees(found, whole, known.dtype):
-                return self
-            self._check_repeats(one, whole, known.dtype)
-            replayed = self.replayed_suffix(known, layer, one)
-        who = f"the {self.modality} encoder ({type(self).__name__})"
-        difference = f"{float((found - whole.to(found)).norm()):.3g} of length 1"
-        if replayed is None or not agrees(replayed, whole, known.dtype):
-            raise EncoderError(
-                f"{who} behind layer {layer} gives another embedding than the whole model (they "
-                f"differ by {difference}), so a map would explain another model; has the model "
-                "been changed since it was wrapped? Run mmattrib.testing.check_encoder on it"
-            )
         warnings.warn(
-            f"{who} has been changed since it was wrapped (a hook, or a patched part): its quick "
-            f"way behind layer {layer} differs from the whole model by {difference}. The whole "
-            "model is run instead, which is slower, and its last tokens stand for the input in the "
-            "joint space",
+            f"{self._who()} has been changed since it was wrapped (a hook, or a patched part): its "
+            f"quick way behind layer {layer} differs from the whole model by {difference:.3g} of "
+            "length 1. The whole model is run instead, which is slower, and its last tokens stand "
+            "for the input in the joint space",
             TrustWarning,
             stacklevel=2,
         )
         general = copy.copy(self)
-        general.__dict__["suffix"] = self.replayed_suffix
+        general.__dict__["suffix"] = watched(self.replayed_suffix, self.module, self._who())
         general.__dict__["token_embeddings"] = self.replayed_token_embeddings
         return general
+
+    def sure_token_embeddings(self, one: EncoderInputs, layer: int) -> TokenEmbeddings:
+        """:meth:`token_embeddings` of one input, by no quick way that the model has left.
+
+        Args:
+            one: a batch of one.
+            layer: the explained one, at which the input is not :meth:`changed`.
+
+        Warns:
+            TrustWarning: as :meth:`replaying`.
+        """
+        return self.token_embeddings(one)
+
+    def _who(self) -> str:
+        return f"the {self.modality} encoder ({type(self).__name__})"
 
     def _check_repeats(self, one: EncoderInputs, known: Tensor, dtype: torch.dtype) -> None:
         """Refuse an encoder that embeds one input in two ways: no suffix can agree with it."""
@@ -373,9 +420,12 @@ class Encoder(ABC):
     def frozen(self) -> Iterator[None]:
         """Evaluation mode without parameter gradients; everything is put back on leaving.
 
-        The module is left exactly as it was, after an exception too. Threads take turns: another
-        thread that enters waits, whichever model it has. Inside, gradients can be taken even where
-        the caller is in ``torch.inference_mode``, and compiled parts run uncompiled.
+        The module is left exactly as it was, after an exception too. Each part's ``training`` is
+        set, and no ``train()`` or ``eval()`` of its own is called, since such a one may change
+        weights (LoRA layers merge theirs) and rounding would not give them back; where a model's
+        evaluation mode is more than the flag, put it in that mode before. Threads take turns:
+        another thread that enters waits, whichever model it has. Inside, gradients can be taken
+        even where the caller is in ``torch.inference_mode``, and compiled parts run uncompiled.
 
         Raises:
             EncoderError: the weights were made inside ``torch.inference_mode``.
@@ -384,7 +434,7 @@ class Encoder(ABC):
             training = [(module, module.training) for module in self.module.modules()]
             required = [(p, p.requires_grad) for p in self.module.parameters()]
             try:
-                self.module.eval()
+                set_evaluating(self.module)
                 for parameter, _ in required:
                     parameter.requires_grad_(False)
                 yield

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmattrib.errors import EncoderError, MmattribError
 from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings
+from mmattrib.models.gradients import watched
 from mmattrib.models.grids import TokenGrid
 
 Check: TypeAlias = Callable[..., str | None]
@@ -50,7 +51,10 @@ def guarded(encoder: Encoder) -> Encoder:
             f"{who} cannot be used: {_said(error)}; run mmattrib.testing.check_encoder on it"
         ) from error
     for name, check in _CHECKS.items():
-        vars(made)[name] = _guard(getattr(encoder, name), f"{who}: {name}", check)
+        method = getattr(encoder, name)
+        if name == "suffix":
+            method = watched(method, encoder.module, who)
+        vars(made)[name] = _guard(method, f"{who}: {name}", check)
     vars(made)["guard"] = True
     return made
 

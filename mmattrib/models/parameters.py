@@ -19,7 +19,7 @@ from mmattrib.errors import EncoderError
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs, agrees
 from mmattrib.models.guard import guarded
-from mmattrib.models.turns import normal_mode, turn
+from mmattrib.models.turns import normal_mode, set_evaluating, turn
 from mmattrib.types import Modality
 
 _TRAINED = (torch.float32, torch.float64)
@@ -74,7 +74,7 @@ class TrainableCopy:
                 stack.enter_context(encoder.frozen())
             for module in self._modules.values():
                 stack.enter_context(normal_mode(module))
-                module.eval()
+                set_evaluating(module)
             stack.enter_context(torch.enable_grad())
             yield
 

@@ -54,6 +54,12 @@ def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
     return act
 
 
+def set_evaluating(module: nn.Module) -> None:
+    """Evaluation mode by the flag of every part, without their own ``train()`` or ``eval()``."""
+    for part in module.modules():
+        part.training = False
+
+
 @contextmanager
 def normal_mode(module: nn.Module) -> Iterator[None]:
     """Leave ``torch.inference_mode``, ``torch.autocast`` and ``torch.compile`` for a while.

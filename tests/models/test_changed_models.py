@@ -18,6 +18,7 @@ from toy_encoders import ToyImage, pictures
 import mmattrib as mm
 from mmattrib.backbones.tiny.encoders import wrap
 from mmattrib.errors import EncoderError, TrustWarning
+from mmattrib.methods.base import Side, guide_of
 from mmattrib.models import EncoderInputs, expect
 from mmattrib.models.turns import is_compiled
 from mmattrib.types import RawImage
@@ -110,6 +111,105 @@ def test_the_guides_tokens_are_those_of_the_changed_model(
     with hooked_for_a_while(encoder.blocks[-1]), pytest.warns(TrustWarning):
         mm.attribute(untrained, image=PICTURE, text="a dog", layer=0, method=Reads())
     assert torch.equal(seen[other], expected)
+
+
+def test_layer_minus_2_of_a_changed_caption_tower_is_its_embedding_output(
+    untrained: mm.Backbone,
+) -> None:
+    encoder: Any = untrained["text"]
+    with encoder.frozen(), hooked_for_a_while(encoder.blocks[-1]):
+        inputs = encoder.preprocess([mm.io.load("text", "a dog")])
+        with pytest.warns(TrustWarning, match="has been changed"):
+            changed = encoder.checked(inputs, -2)
+        tokens = encoder.prefix(inputs, -2)
+        torch.testing.assert_close(changed.suffix(tokens, -2, inputs), encoder.embed(inputs))
+
+
+def hooked_where(block: Any, acts: Callable[[Tensor], Tensor]) -> Any:
+    """A hook on the last attention that acts on some rows only."""
+
+    def change(_module: Any, args: Any, out: Tensor) -> Tensor:
+        return out.where(~acts(args[0])[:, None, None], -0.7 * out)
+
+    return block.attn.register_forward_hook(change)
+
+
+@pytest.mark.parametrize("method", ["ca-m2ib", "saliency"])
+def test_every_row_of_a_batch_is_looked_at(untrained: mm.Backbone, method: str) -> None:
+    """Some are changed and some are not: each gets, bit for bit, the map that it has alone."""
+    encoder: Any = untrained["image"]
+    pictures = [np.full((64, 80, 3), level, np.uint8) for level in (10, 240, 20, 230)]
+    means: list[float] = []
+    handle = encoder.blocks[-1].attn.register_forward_hook(
+        lambda _m, args, _out: means.append(float(args[0].detach().mean()))
+    )
+    for picture in pictures:
+        encoder.embed(encoder.preprocess([RawImage(picture, "p")]))
+    handle.remove()
+    limit, high = sum(means) / 4, means[1] > means[0]
+    assert [mean > limit for mean in means] == [not high, high] * 2
+
+    def acts(x: Tensor) -> Tensor:
+        return (x.mean(dim=(1, 2)) > limit) == high
+
+    handle = hooked_where(encoder.blocks[-1], acts)
+    pairs = [{"image": picture, "text": "a dog"} for picture in pictures]
+    options: dict[str, Any] = {"method": method, "layer": 0, **quick(method)}
+    alone = []
+    for row, pair in enumerate(pairs):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", TrustWarning)
+            alone.append(mm.attribute(untrained, **pair, **options))
+        assert any("has been changed" in str(each.message) for each in told) == (row % 2 == 1)
+    with pytest.warns(TrustWarning, match="has been changed") as caught:
+        batch = list(mm.attribute_many(untrained, pairs, **options, progress=False))
+    assert sum("has been changed" in str(each.message) for each in caught) == 1
+    handle.remove()
+    for one, many in zip(alone, batch, strict=True):
+        for side in ("image", "text"):
+            np.testing.assert_array_equal(many[side].token_scores, one[side].token_scores)
+    plain = mm.attribute(untrained, **pairs[1], **options)
+    assert not np.array_equal(plain["image"].token_scores, batch[1]["image"].token_scores)
+
+
+def test_tokens_in_the_joint_space_are_the_changed_models_at_any_layer(
+    untrained: mm.Backbone,
+) -> None:
+    """Suffixes that do not use the quick way of the last block say nothing about it."""
+    encoder: Any = untrained["image"]
+    inputs = encoder.preprocess([RawImage(PICTURE, "p")])
+    seen: list[Tensor] = []
+
+    class Reads(mm.methods.Method):
+        """Keeps the picture's tokens as the guide of the caption."""
+
+        name, unit = "reads", "none"
+
+        def explain(self, explained: Any) -> Any:
+            if explained.encoder.modality == "text":
+                seen.append(explained.guide.tokens)
+            return self.scored(torch.zeros(explained.grid().valid.shape))
+
+    options: dict[str, Any] = {"text": "a dog", "method": Reads(), "layer": {"image": -2}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TrustWarning)
+        mm.attribute(untrained, image=PICTURE, **options)
+    with encoder.frozen(), torch.no_grad():
+        unhooked = encoder.token_embeddings(inputs).values
+    assert torch.equal(seen[0], unhooked)
+    with hooked_for_a_while(encoder.blocks[-1]):
+        with pytest.warns(TrustWarning, match="has been changed"):
+            mm.attribute(untrained, image=PICTURE, **options)
+        with encoder.frozen(), torch.no_grad():
+            expected = encoder.replayed_token_embeddings(inputs).values
+            for layer in (-2, encoder.num_layers - 1):
+                with pytest.warns(TrustWarning, match="has been changed"):
+                    own = Side(
+                        encoder, inputs, layer, guide_of(encoder, [inputs]), ("p",)
+                    )._token_embeddings
+                assert torch.equal(own, expected)
+    assert torch.equal(seen[1], expected)
+    assert not torch.allclose(expected, unhooked, atol=1e-3)
 
 
 def test_an_unchanged_model_is_used_as_it_is(untrained: mm.Backbone) -> None:
@@ -319,3 +419,66 @@ def test_a_tower_compiled_in_place_is_explained_uncompiled(untrained: mm.Backbon
     found = mm.attribute(untrained, image=PICTURE, text="a dog", **QUICK)
     assert tower._compiled_call_impl is compiled
     np.testing.assert_array_equal(found["image"].scores, expected["image"].scores)
+
+
+# ------------------------------------------------------------------- parts that change with modes
+
+
+class Merging(nn.Linear):
+    """As LoRA layers do: ``eval()`` adds a product to the weight, ``train()`` takes it away."""
+
+    merged = False
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features)
+        self.weight, self.bias = linear.weight, linear.bias
+        draw = torch.Generator().manual_seed(0)
+        self.down = nn.Parameter(0.2 * torch.randn(4, linear.in_features, generator=draw))
+        self.up = nn.Parameter(0.2 * torch.randn(linear.out_features, 4, generator=draw))
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        if mode == self.merged:
+            self.weight.data += (-1 if mode else 1) * (self.up @ self.down)
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        plain = super().forward(x)
+        return plain if self.merged else plain + x @ self.down.T @ self.up.T
+
+
+def test_parts_that_merge_weights_in_evaluation_mode_are_left_as_they_are(
+    untrained: mm.Backbone,
+) -> None:
+    """In either mode the map is that of the same function, and no weight has moved by a bit."""
+    block: Any = untrained["image"].blocks[0]
+    name, old = next((n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear))
+    parent, _, last = name.rpartition(".")
+    layer = Merging(old)
+    setattr(block.get_submodule(parent), last, layer)
+    call = {"image": PICTURE, "text": "a dog", "method": "saliency"}
+    found = []
+    for mode in (True, False):
+        untrained["image"].module.train(mode)
+        before, weight = state(untrained), layer.weight.detach().clone()
+        found.append(mm.attribute(untrained, **call)["image"].token_scores)
+        assert (layer.merged, layer.training) == (not mode, mode)
+        assert state(untrained) == before
+        assert torch.equal(layer.weight, weight)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["chefer", "ca-m2ib", "leave-one-out"])
+@pytest.mark.parametrize("change", ["replaced", "pruned"])
+def test_blocks_that_the_tower_no_longer_has_are_named(
+    untrained: mm.Backbone, change: str, method: str
+) -> None:
+    tower: Any = untrained["image"].module
+    kept = list(tower.blocks)[:-1]
+    last = type(kept[-1]).__new__(type(kept[-1]))
+    last.__dict__.update(tower.blocks[-1].__dict__)
+    tower.blocks = nn.ModuleList([*kept, *([last] if change == "replaced" else [])])
+    number = len(kept)
+    with pytest.raises(EncoderError, match=f"block {number} of the image .*wrap the model again"):
+        mm.attribute(untrained, image=PICTURE, text="a dog", method=method)
