@@ -296,8 +296,8 @@ def explain(
             columns[side] = _attributions(own, method(own))
     embeddings = {side: guides[side].embedding for side in both}
     cosines = _cosines(*embeddings.values())
-    provenance = _provenance(backbone, method, encoders, layers)
-    provenance["seconds"] = round((time.perf_counter() - start) / len(pairs), 4)
+    seconds = round((time.perf_counter() - start) / len(pairs), 4)  # without the first hash
+    provenance = {**_provenance(backbone, method, encoders, layers), "seconds": seconds}
     explanations = [
         Explanation(
             {side: columns[side][row] for side in wanted},
