@@ -18,7 +18,7 @@ PAIR = {"image": np.zeros((8, 8, 3), np.uint8), "text": "a dog"}
 WRONG = [None, 5, [], {}, "tiny", object()]
 
 
-@pytest.mark.parametrize("given", WRONG, ids=repr)
+@pytest.mark.parametrize("given", WRONG, ids=lambda given: type(given).__name__)
 @pytest.mark.parametrize(
     "use",
     [
@@ -33,7 +33,9 @@ def test_what_is_no_backbone_is_refused(use: Callable[[Any], Any], given: Any) -
         use(given)
 
 
-@pytest.mark.parametrize("given", [None, 5, [], b"x", np.zeros(3)], ids=repr)
+@pytest.mark.parametrize(
+    "given", [None, 5, [], b"x", np.zeros(3)], ids=lambda given: type(given).__name__
+)
 @pytest.mark.parametrize(
     "use",
     [
