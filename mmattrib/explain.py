@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import platform
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby, islice
 from typing import Any, Literal, TypeAlias, get_args
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from mmattrib.calibration import Calibration, setting_of
 from mmattrib.engine import Guide
 from mmattrib.errors import (
     EncoderError,
@@ -34,12 +30,12 @@ from mmattrib.models.backbone import Backbone, check_backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.placement import with_unseen_warning
 from mmattrib.preparing import Prepared, pair_key, prepare, side_encoder, side_key
+from mmattrib.provenance import provenance_of
 from mmattrib.samples import Sample
 from mmattrib.types import (
     SECOND,
     Attribution,
     Explanation,
-    JSONValue,
 )
 
 Layers: TypeAlias = int | Mapping[str, int] | None
@@ -122,8 +118,7 @@ def attribute_many(
         backbone: as for :func:`attribute`.
         pairs: mappings of two inputs each, e.g. ``{"image": path, "text": caption}`` or
             ``{"image": path, "image_2": path}``, with an ``"id"`` or without, or
-            :class:`mmattrib.Sample` of two inputs, e.g. a data set. Read as needed, a batch at a
-            time.
+            :class:`mmattrib.Sample` of two inputs, e.g. a data set. Read a batch at a time.
         method: as for :func:`attribute`.
         layer: as for :func:`attribute`.
         seed: as for :func:`attribute`.
@@ -146,14 +141,11 @@ def attribute_many(
     check_switch(progress, "progress")
     check_whole(batch_size, "batch_size", 1)
     if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
-        raise InputError(
-            f"pairs is a sequence of mappings such as {{'image': path, 'text': caption}}, or a "
-            f"data set; got {type(pairs).__name__}"
-        )
+        accepted = "a sequence of mappings such as {'image': path, 'text': caption}, or a data set"
+        raise InputError(f"pairs is {accepted}; got {type(pairs).__name__}")
     if not isinstance(on_error, str) or on_error not in get_args(OnError):
-        raise OptionError(
-            f"on_error must be one of {', '.join(map(repr, get_args(OnError)))}, got {on_error!r}"
-        )
+        accepted = ", ".join(map(repr, get_args(OnError)))
+        raise OptionError(f"on_error must be one of {accepted}, got {on_error!r}")
     made = load_method(method, seed, **options)
     total = len(pairs) if isinstance(pairs, Sized) else None
     with tqdm(total=total, unit="pair", disable=not progress) as bar:
@@ -297,7 +289,7 @@ def explain(
     embeddings = {side: guides[side].embedding for side in both}
     cosines = _cosines(*embeddings.values())
     seconds = round((time.perf_counter() - start) / len(pairs), 4)  # without the first hash
-    provenance = {**_provenance(backbone, method, encoders, layers), "seconds": seconds}
+    provenance = {**provenance_of(backbone, method, encoders, layers), "seconds": seconds}
     explanations = [
         Explanation(
             {side: columns[side][row] for side in wanted},
@@ -461,49 +453,3 @@ def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
 
 def _with_notes(diagnostics: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
     return {**diagnostics, "warnings": [*diagnostics.get("warnings", ()), *notes]}
-
-
-def _provenance(
-    backbone: Backbone, method: Method, encoders: Mapping[str, Encoder], layers: Mapping[str, int]
-) -> dict[str, JSONValue]:
-    modalities = {side: encoder.modality for side, encoder in encoders.items()}
-    weights = backbone.weights_hash()
-    known = backbone.calibration
-    if known is not None and known.weights_sha256 != weights:
-        known = None
-    return {
-        "backbone": backbone.name,
-        "backbone_details": backbone.provenance,
-        "weights_sha256": weights,
-        "method": method.name,
-        "options": method.describe(),
-        "layers": dict(layers),
-        "versions": {
-            "mmattrib": _version("mmattrib"),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "calibration": _calibration(known, method, modalities, layers),
-    }
-
-
-def _calibration(
-    known: Calibration | None,
-    method: Method,
-    modalities: Mapping[str, str],
-    layers: Mapping[str, int],
-) -> JSONValue:
-    """What is known of unrelated pairs of this kind; None where nothing."""
-    if known is None:
-        return None
-    options = method.describe()
-    settings = {side: setting_of(method.name, options, layers[side]) for side in layers}
-    return known.entry(modalities, method.name, settings)
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

@@ -29,7 +29,7 @@ from mmattrib.datasets.regions import (
 from mmattrib.datasets.tables import said
 from mmattrib.errors import InputError, OptionError, brief
 from mmattrib.files import is_file, is_folder
-from mmattrib.io._files import unreadable
+from mmattrib.io.files import unreadable
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Part, Sample, SpanRegion, Truth
 

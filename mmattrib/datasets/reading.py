@@ -15,7 +15,7 @@ from mmattrib.datasets.ids import Ids
 from mmattrib.errors import InputError, InputWarning, OptionError, brief
 from mmattrib.files import is_file, is_folder
 from mmattrib.io import Encoded
-from mmattrib.io._files import one_line, unreadable
+from mmattrib.io.files import one_line, unreadable
 from mmattrib.samples import Sample
 
 if TYPE_CHECKING:

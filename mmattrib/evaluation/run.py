@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from tqdm.auto import tqdm
 
@@ -96,12 +96,10 @@ def evaluate(
         >>> mm.evaluate(tiny, data, methods=["nib", "random"], progress=False)
         Results(2 methods x 6 directions x 6 metrics on 2 samples)
     """
-    plan = make_plan(
-        backbones, data, methods=methods, metrics=metrics, pairs=pairs, layer=layer, seed=seed,
-        limit=limit,
-    )  # fmt: skip
+    given: dict[str, Any] = {"methods": methods, "metrics": metrics, "pairs": pairs, "layer": layer}
+    plan = make_plan(backbones, data, seed=seed, limit=limit, **given)
+    going = keep_going or (keep_going is None and methods == "all")
     check_switch(progress, "progress")
-    going = methods == "all" if keep_going is None else keep_going
     return _measured(plan, _store(resume, plan), executor_for(jobs, engine), going, progress)
 
 

@@ -155,8 +155,7 @@ def tune(
         progress: show progress bars on standard error.
 
     Raises:
-        OptionError: no variant, a metric that does not say which is better, or no variant that
-            could be measured.
+        OptionError: no variant, none that could be measured, or a metric without a better side.
     """
     check_switch(progress, "progress")
     if not variants:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmattrib.io._files import Encoded
 from mmattrib.io.array import load_array
 from mmattrib.io.audio import load_audio, resample
+from mmattrib.io.files import Encoded
 from mmattrib.io.hashing import content_hash
 from mmattrib.io.image import load_image
 from mmattrib.io.text import load_text, load_text_file

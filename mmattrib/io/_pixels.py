@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError
-from mmattrib.io._files import shown
+from mmattrib.io.files import shown
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mmattrib.errors import InputError
-from mmattrib.io._files import existing_file, is_path, one_line, shown, unreadable, without_warnings
+from mmattrib.io.files import existing_file, is_path, one_line, shown, unreadable, without_warnings
 from mmattrib.types import Modality, RawArray
 
 MAX_VALUES = 500_000_000

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError, OptionError
-from mmattrib.io._files import (
+from mmattrib.io.files import (
     Encoded,
     existing_file,
     is_path,

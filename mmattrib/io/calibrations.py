@@ -8,7 +8,7 @@ from mmattrib.calibration import Calibration
 from mmattrib.errors import InputError
 from mmattrib.files import as_path
 from mmattrib.io._archive import parsed_json
-from mmattrib.io._files import existing_file, one_line
+from mmattrib.io.files import existing_file, one_line
 
 MAX_BYTES = 8 * 1024**2
 """Largest file that is read."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError, MissingExtraError
-from mmattrib.io._files import existing_file, note, one_line, shown, without_warnings
+from mmattrib.io.files import existing_file, note, one_line, shown, without_warnings
 from mmattrib.types import RawImage
 
 MAX_BYTES = 1 << 30

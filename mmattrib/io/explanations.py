@@ -26,7 +26,7 @@ from mmattrib.io._archive import (
     to_json,
     to_npz,
 )
-from mmattrib.io._files import existing_file, one_line
+from mmattrib.io.files import existing_file, one_line
 from mmattrib.io.image import MAX_PIXELS
 from mmattrib.placement import Cells, EvenCells, PlanePlacement, WeightedCells, WordPlacement
 from mmattrib.plugins.hookspecs import Register, hookimpl

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError
-from mmattrib.io._files import (
+from mmattrib.io._pixels import Pixels, how_stored, rgb_of_array, rgb_of_pil
+from mmattrib.io.files import (
     Encoded,
     existing_file,
     is_path,
@@ -21,7 +22,6 @@ from mmattrib.io._files import (
     unreadable,
     without_warnings,
 )
-from mmattrib.io._pixels import Pixels, how_stored, rgb_of_array, rgb_of_pil
 from mmattrib.types import RawImage
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import replace
 
 from mmattrib.errors import InputError
-from mmattrib.io._files import existing_file, is_path, shown, unreadable
+from mmattrib.io.files import existing_file, is_path, shown, unreadable
 from mmattrib.types import RawText
 
 MAX_CHARACTERS = 10_000

@@ -131,7 +131,8 @@ def _moved(value: Any) -> Any:
     if isinstance(value, Tensor):
         if not value.requires_grad:
             return value.clone()
-        ramp = torch.linspace(0.1, 1.0, value.shape[-1] if value.dim() else 1, device=value.device)
+        count = value.shape[-1] if value.dim() else 1
+        ramp = torch.linspace(0.1, 1.0, count, dtype=torch.float32, device=value.device)
         return value.detach().flip(-1 if value.dim() else ()) * 1.3 + ramp.to(value.dtype)
     if isinstance(value, dict):
         return {key: _moved(each) for key, each in value.items()}

@@ -27,6 +27,7 @@ from mmattrib.errors import (
     OptionError,
     PluginError,
     UnknownNameError,
+    brief,
 )
 from mmattrib.plugins.contained import contained
 
@@ -413,8 +414,7 @@ def _check_claim(
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:120] + "…"
+    return brief(value, 120)
 
 
 def _check_strings(what: str, values: object) -> None:
@@ -483,8 +483,9 @@ def _check_types(entry: Entry, options: Mapping[str, Any]) -> None:
         accepted = tuple(kind for part in parts for kind in _TYPES[part][1])
         if not isinstance(value, accepted) or (isinstance(value, bool) and "bool" not in parts):
             told = " or ".join(_TYPES[part][0] for part in parts)
-            quoted = f"; as text, write {name}='\"{value}\"'" if "str" in parts else ""
-            hint = quoted if isinstance(value, Real) else ""
+            hint = ""
+            if "str" in parts and isinstance(value, int | float) and abs(value) < 10**30:
+                hint = f"; as text, write {name}='\"{value}\"'"
             raise OptionError(
                 f"{entry.kind} {entry.name!r}: {name} must be {told}, got {_short(value)}{hint}"
             )

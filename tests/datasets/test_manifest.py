@@ -203,7 +203,7 @@ def test_what_is_no_table_is_refused(folder: Path) -> None:
     for path, says in ((folder / "none.csv", "is missing"), (folder / "one.png", "accepted: .csv")):
         with pytest.raises(InputError, match=says):
             mm.load_dataset("manifest", path=path)
-    with pytest.raises(OptionError, match="must be a path"):
+    with pytest.raises(OptionError, match="must be text or a path"):
         mm.load_dataset("manifest", path=3)
 
 

@@ -156,5 +156,5 @@ def test_what_is_no_folder_of_pairs_is_refused(tmp_path: Path) -> None:
         mm.load_dataset("pairs", folder=tmp_path)
     with pytest.raises(OptionError, match="needs the option 'folder'"):
         mm.load_dataset("pairs")
-    with pytest.raises(OptionError, match="must be a path"):
+    with pytest.raises(OptionError, match="must be text or a path"):
         mm.load_dataset("pairs", folder=3)

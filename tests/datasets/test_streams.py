@@ -34,7 +34,6 @@ class Numbered(Dataset):
     ("ids", "says"),
     [
         (("a", "b", "a"), "two samples with id 'a', in place 2 and in place 0"),
-        (("a", 3), "in place 1; accepted: mmattrib.Sample"),
     ],
 )
 def test_two_samples_of_one_id_are_an_error_wherever_a_stream_is_read(

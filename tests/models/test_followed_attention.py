@@ -50,11 +50,15 @@ def third(encoder: Any) -> Any:
 @pytest.mark.parametrize(
     ("part", "change", "says"),
     [
-        (last, detached, "no gradient reaches the attention of block 5"),
-        (last_attention, detached, "no gradient reaches the attention of block 5"),
-        (last, through_numpy, "no gradient reaches the attention of block 5"),
-        (third, pruned, "block 0 attends between 65 tokens, and block 2 .* gives 64"),
-        (last, pruned, "block 5 between 65 and gives 64"),
+        (last, detached, "gradients do not pass blocks.5"),
+        (last_attention, detached, "gradients do not pass blocks.5"),
+        (last, through_numpy, "gradients do not pass blocks.5"),
+        (
+            third,
+            pruned,
+            "block 0 attends between 65 tokens, and block 2 .* gives 64.* no attention",
+        ),
+        (last, pruned, "block 5 between 65 and gives 64.* changed, by a hook.* reads no attention"),
     ],
 )
 def test_a_model_whose_attention_cannot_be_followed_is_refused(
@@ -65,7 +69,7 @@ def test_a_model_whose_attention_cannot_be_followed_is_refused(
     says: str,
 ) -> None:
     handle = part(untrained["image"]).register_forward_hook(lambda _m, _a, out: change(out))
-    with pytest.raises(EncoderError, match=f"{says}.* changed, by a hook.* reads no attention"):
+    with pytest.raises(EncoderError, match=says):
         explained(untrained, method)
     handle.remove()
     assert np.isfinite(explained(untrained, method).token_scores).all()

@@ -74,10 +74,6 @@ class Empty(Plain):
         return iter(())
 
 
-class NumberAsId(Changed):
-    changes = {"id": 1}  # noqa: RUF012
-
-
 class SameIds(Changed):
     changes = {"id": "b"}  # noqa: RUF012
 
@@ -217,7 +213,6 @@ class WithoutOfTheOtherKind(Plain):
 FAULTS: list[tuple[type[Dataset], str]] = [
     (NoSample, "gives dict in place 0"),
     (Empty, "holds no sample"),
-    (NumberAsId, "a sample with id 1"),
     (SameIds, "two samples with id 'b'"),
     (OneInput, "at least two inputs"),
     (TruthOfNothing, r"with a truth of \['audio'\]"),

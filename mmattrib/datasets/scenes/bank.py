@@ -30,7 +30,7 @@ from typing import (
 
 from mmattrib.errors import InputError, OptionError
 from mmattrib.files import is_file
-from mmattrib.io._files import unreadable
+from mmattrib.io.files import unreadable
 
 if TYPE_CHECKING:
     import numpy as np
