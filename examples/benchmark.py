@@ -1,7 +1,7 @@
-"""All methods, six directions and the metrics on scenes: what docs/benchmark.md shows.
+"""All methods, six directions and the metrics on scenes, and which metrics order methods alike.
 
 ``python -m examples.benchmark DIR --scenes 200 --seeds 3 --jobs 2`` measures what is not measured
-yet (it can be stopped, and more scenes be asked for later), and prints the page's tables.
+yet (it can be stopped, and more scenes be asked for later), and prints tables.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def agreements(results: Results, directions: Sequence[str], metrics: Sequence[st
 
 
 def page(results: Results) -> str:
-    """Every table of docs/benchmark.md."""
+    """Every table."""
     words = [d for d in results.directions if d.startswith("text|")]
     others = [d for d in results.directions if d not in words]
     asked = [m for m in results.metrics if m not in (*TRUTH, "seconds")]
