@@ -178,6 +178,7 @@ def test_too_few_unrelated_pairs_are_refused(untrained: mm.Backbone) -> None:
         mm.calibrate(untrained, scenes, maps=5)
 
 
+@pytest.mark.slow
 def test_maps_are_measured_for_the_method_that_was_asked_for(untrained: mm.Backbone) -> None:
     two = [replace(each.pair("image", "text")) for each in mm.load_dataset("scenes", n=20, seed=5)]
     made = mm.calibrate(untrained, two, maps=20, method="gradient-x-input")

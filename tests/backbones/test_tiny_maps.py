@@ -76,6 +76,7 @@ def test_nothing_shared_buys_next_to_no_information(tiny: mm.Backbone) -> None:
         assert one[side] > 3 * none[side]
 
 
+@pytest.mark.slow
 def test_the_guide_as_the_input_attends_to_it_is_nearer_to_the_input(tiny: mm.Backbone) -> None:
     nearer = {"image": 0, "text": 0}
     for scene in mm.scenes(3, seed=35):

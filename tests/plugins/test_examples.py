@@ -205,6 +205,7 @@ def test_once_installed_they_are_listed_without_importing_torch(site: Path) -> N
     assert run(site, "-c", code).strip() == "False"
 
 
+@pytest.mark.slow
 def test_once_installed_the_command_line_takes_their_names(site: Path, pictures: Path) -> None:
     asked = ["evaluate", "--method", "occlusion", "--pair", "image,text", "--limit", "1"]
     own = ["--data", "captioned", "--data-option", f"folder={pictures}", "--metric", "cosine"]

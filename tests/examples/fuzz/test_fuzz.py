@@ -114,6 +114,7 @@ def test_faults_of_one_kind_are_counted_and_a_few_are_kept(tmp_path: Path) -> No
     assert (again.counts, again.faults) == (report.counts, report.faults)
 
 
+@pytest.mark.slow
 def test_the_command_runs_cases_in_a_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

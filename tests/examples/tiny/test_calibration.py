@@ -79,6 +79,7 @@ def test_other_scenes_give_the_shipped_numbers_within_sampling_error(
             assert abs(share - p) < 4 * spread, (kind, level)
 
 
+@pytest.mark.slow
 def test_scenes_match_and_unrelated_inputs_do_not(tiny: mm.Backbone) -> None:
     found = rates(tiny, n=20, seed=OTHER_SEED)
     assert set(found) == {kind_of(kind) for kind in KINDS}

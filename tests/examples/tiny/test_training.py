@@ -70,6 +70,7 @@ def test_training_inputs_are_measuring_inputs(tokenizer: WordTokenizer) -> None:
         torch.testing.assert_close(batch(spec), retrieval.scene_inputs(scene, name, tokenizer))
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss(tokenizer: WordTokenizer) -> None:
     learner = Learner("text", Recipe(), BANK)
     losses = []
