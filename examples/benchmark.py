@@ -16,9 +16,12 @@ import numpy as np
 
 import mmattrib as mm
 from mmattrib.evaluation import Results, Variant, bootstrap_interval
-from mmattrib.evaluation.statistics import Numbers
+from mmattrib.evaluation.plans import read_plan
+from mmattrib.evaluation.statistics import Numbers, mean_and_error
+from mmattrib.evaluation.tables import higher_is_better
 from mmattrib.metrics import Metric
 from mmattrib.metrics.curves import Deletion, Insertion
+from mmattrib.metrics.sensitivity import rank_correlation
 from mmattrib.metrics.subsets import FaithfulnessCorrelation, Infidelity
 from mmattrib.plugins import default_plugins
 
@@ -27,15 +30,8 @@ SEED: Final = 11_001
 
 TRUTH: Final = ("object_top1", "iou", "auc", "energy", "pointing")
 NAMED: Final = ("confidence_drop", "confidence_increase", "confidence_drop_nib", "joint_drop", "ad")
-LAYERS: Final[Mapping[str, Mapping[str, int]]] = {
-    "m2ib": {"image": -1, "audio": -1, "text": -1},
-    "ca-m2ib-literal": {"image": -1, "audio": -1, "text": -1},
-    "nib": {"image": -1, "audio": -1, "text": -1},
-    "gradient-x-input": {"image": 4, "audio": 4, "text": -1},
-    "grad-cam": {"image": 2, "audio": 2, "text": -1},
-    "random": {"image": -1, "audio": -1, "text": -1},
-}
-"""Where the rivals of docs/method.md locate best; the other methods choose for themselves."""
+PLAN: Final = Path(__file__).parent / "study" / "plans" / "final.toml"
+"""Where the rivals of docs/method.md locate best; other methods choose layers themselves."""
 
 OPTIONS: Final[Mapping[str, Mapping[str, int]]] = {
     "rise": {"samples": 256},
@@ -57,7 +53,8 @@ def metrics() -> list[Metric]:
 def measure(folder: Path, scenes: int, seeds: int, jobs: int) -> Results:
     """Measure what is not measured yet."""
     names = [e.name for e in default_plugins().registry.usable("method")]
-    methods = [Variant(name, name, OPTIONS.get(name, {}), LAYERS.get(name)) for name in names]
+    layers = {variant.label: variant.layer for variant in read_plan(PLAN)}
+    methods = [Variant(name, name, OPTIONS.get(name, {}), layers.get(name)) for name in names]
     folder.mkdir(parents=True, exist_ok=True)
     return mm.evaluate(
         mm.evaluation.NamedModel.of("tiny"),
@@ -90,14 +87,6 @@ def means(results: Results, directions: Sequence[str], metrics: Sequence[str]) -
     return "\n".join(lines)
 
 
-def _ranks(values: Numbers) -> Numbers:
-    """Ranks from 0, ties sharing their mean."""
-    order = np.sort(values)
-    low = np.searchsorted(order, values, "left")
-    found: Numbers = (low + np.searchsorted(order, values, "right") - 1) / 2
-    return found
-
-
 def agreement(results: Results, directions: Sequence[str], one: str, two: str) -> float:
     """Rank correlation of two metrics over methods, of their means, averaged over directions.
 
@@ -107,20 +96,13 @@ def agreement(results: Results, directions: Sequence[str], one: str, two: str) -
     for direction in directions:
         columns = [
             np.array([np.nanmean(results.values(m, direction, name)) for m in results.methods])
-            * (-1 if name in _LESS else 1)
+            * (-1 if higher_is_better(name) is False else 1)
             for name in (one, two)
         ]
         known = np.isfinite(columns).all(axis=0)
         if known.sum() > 2:
-            a, b = (_ranks(column[known]) for column in columns)
-            if a.std() and b.std():
-                found.append(float(np.corrcoef(a, b)[0, 1]))
-    return float(np.mean(found)) if found else float("nan")
-
-
-_LESS: Final = {
-    "confidence_drop", "confidence_drop_nib", "deletion", "infidelity", "joint_drop", "ad",
-}  # fmt: skip
+            found.append(rank_correlation(columns[0][known], columns[1][known]))
+    return mean_and_error(np.array(found, dtype=np.float64))[0]
 
 
 def agreements(results: Results, directions: Sequence[str], metrics: Sequence[str]) -> str:

@@ -19,11 +19,12 @@ from examples.study.photographs import PAIR, label
 from mmattrib.datasets.coco import CocoDataset
 from mmattrib.errors import OptionError
 from mmattrib.evaluation import Results
+from mmattrib.evaluation.plans import read_plan
 from mmattrib.samples import Sample
 
 METHODS: Final = ("ca-m2ib", "m2ib", "nib")
-"""Columns; each at the layer where it was measured."""
-LAYERS: Final = {"ca-m2ib": 19, "m2ib": 19, "nib": 17}
+"""Columns; each as it was measured."""
+PLAN: Final = Path(__file__).parent / "plans" / "photographs.toml"
 
 
 def chosen(results: Results, count: int) -> list[tuple[str, float]]:
@@ -72,12 +73,11 @@ def draw(
 
 
 def _row(axes: Sequence[Any], model: mm.Backbone, sample: Sample, shown: bool) -> None:
-    for axis, method in zip(axes, METHODS, strict=True):
+    variants = {variant.label: variant for variant in read_plan(PLAN)}
+    for axis, name in zip(axes, METHODS, strict=True):
+        variant = variants[name]
         found = mm.attribute(
-            model,
-            inputs=sample.inputs,
-            method=method,
-            layer={"image": LAYERS[method], "text": -1},
+            model, inputs=sample.inputs, method=variant.make(), layer=variant.layer
         )["image"]
         scores = np.maximum(found.scores, 0)
         if shown:

@@ -68,6 +68,9 @@ class Seed(click.types.IntParamType):
 with_seed = click.option(
     "--seed", type=Seed(), default=0, show_default=True, help="Of the method's noise."
 )
+with_jobs = click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."
+)
 with_layer = click.option(
     "--layer",
     multiple=True,

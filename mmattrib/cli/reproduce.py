@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmattrib.cli.arguments import with_config, with_device
+from mmattrib.cli.arguments import with_config, with_device, with_jobs
 from mmattrib.cli.evaluate import NUMBERS, TABLES, write_results
 from mmattrib.cli.naming import Named, load_models, open_datasets, parse_named
 from mmattrib.cli.outputs import HomePath, check_folder
@@ -69,7 +69,7 @@ class _Job:
 @click.option("--seeds", type=click.IntRange(1, 100), help="How many. Default: the paper's ten.")
 @click.option("--quick", is_flag=True, help="Four samples and two seeds, to see that it runs.")
 @with_config
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@with_jobs
 @click.option(
     "--out",
     type=HomePath(path_type=Path),

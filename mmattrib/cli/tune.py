@@ -17,6 +17,7 @@ from mmattrib.cli.arguments import (
     with_data,
     with_data_options,
     with_device,
+    with_jobs,
     with_method,
     with_method_options,
 )
@@ -88,7 +89,7 @@ _FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of a price's default, where nothing say
     "everything on all of them.",
 )
 @click.option("--resume", type=HomePath(path_type=Path), help="A file that keeps finished work.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@with_jobs
 @click.option(
     "--surface",
     multiple=True,

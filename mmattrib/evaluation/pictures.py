@@ -9,12 +9,10 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from mmattrib.errors import InputError, OptionError, TrustWarning
+from mmattrib.evaluation.degrading import highest, percentile_of, without
 from mmattrib.explain import Failure, explain_some
 from mmattrib.metrics.faithfulness import reduced_input
-from mmattrib.perturb import keep
 from mmattrib.render.gallery import Gallery, Tile, check_size
 from mmattrib.render.panels import Panel, Piece, TextPanel, panels
 from mmattrib.types import RawText
@@ -138,15 +136,9 @@ def stacked(galleries: Mapping[str, Gallery]) -> Gallery:
 
 
 def degraded_input(raw: RawInput, attribution: Attribution) -> RawInput:
-    """What ROAR+ makes of an input: what its map scores high is taken away.
-
-    Pictures (and sounds) lose the places above the 75th percentile of the scores, which take the
-    picture's mean colour; captions lose the words above the median.
-    """
-    scores = attribution.scores
-    if isinstance(raw, RawText):
-        return keep(raw, scores <= np.percentile(scores, 50), words=attribution.words)
-    return keep(raw, scores <= np.percentile(scores, 75), axes=attribution.axes)
+    """What ROAR+ makes of an input: what its map scores high is taken away."""
+    taken = highest(attribution, percentile_of(attribution.modality, {}))
+    return without(raw, attribution, taken, None)
 
 
 def _explained(

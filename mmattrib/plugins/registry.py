@@ -381,7 +381,7 @@ def conflict_message(claims: Sequence[Entry]) -> str:
 def _check_name(kind: Kind, name: object) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PluginError(
-            f"{_short(name)} cannot name a {kind}; accepted: at most 100 letters, digits, '-', "
+            f"{brief(name, 120)} cannot name a {kind}; accepted: at most 100 letters, digits, '-', "
             "'_' and '.', starting with a letter or a digit"
         )
     if name.casefold() in _RESERVED:
@@ -411,10 +411,6 @@ def _check_claim(
             )
     if extra is not None and not isinstance(extra, str):
         raise PluginError(f"extra of {what} must be text such as 'mmattrib[clip]', got {extra!r}")
-
-
-def _short(value: object) -> str:
-    return brief(value, 120)
 
 
 def _check_strings(what: str, values: object) -> None:
@@ -487,7 +483,7 @@ def _check_types(entry: Entry, options: Mapping[str, Any]) -> None:
             if "str" in parts and isinstance(value, int | float) and abs(value) < 10**30:
                 hint = f"; as text, write {name}='\"{value}\"'"
             raise OptionError(
-                f"{entry.kind} {entry.name!r}: {name} must be {told}, got {_short(value)}{hint}"
+                f"{entry.kind} {entry.name!r}: {name} must be {told}, got {brief(value, 120)}{hint}"
             )
 
 
