@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import torch
 
+import mmattrib
 from mmattrib.benchmark.published import (
     SAMPLES,
     STEPS,
@@ -32,7 +33,6 @@ from mmattrib.benchmark.watch import (
     synchronise,
     watched,
 )
-from mmattrib.explain import attribute
 from mmattrib.loading import load_method
 from mmattrib.models.backbone import Backbone
 from mmattrib.preparing import prepare, side_encoder
@@ -102,7 +102,9 @@ def ours(
     def once(watch: Watch) -> None:
         made = watched(backbone, watch)
         with watch.phase(LOOP):
-            found = attribute(made, inputs=dict(pair), method=method, layer=layers, **options)
+            found = mmattrib.attribute(
+                made, inputs=dict(pair), method=method, layer=layers, **options
+            )
         with watch.phase(LAYING_ON):
             for side in pair:
                 found[side].scores  # noqa: B018 - laid on when it is read

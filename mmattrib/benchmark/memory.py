@@ -50,8 +50,8 @@ def here(source: Mapping[str, Any], method: str) -> dict[str, JSONValue]:
     """The numbers of this process: ``loaded_mb`` and ``pair_mb``, on a card those of the card."""
     import torch
 
+    import mmattrib
     from mmattrib.benchmark.subjects import pair, random_clip
-    from mmattrib.explain import attribute
     from mmattrib.loading import load_backbone
 
     load: Callable[..., Backbone] = (
@@ -68,7 +68,7 @@ def here(source: Mapping[str, Any], method: str) -> dict[str, JSONValue]:
         _forget_peak()
         loaded = _resident("VmRSS")
     warnings.simplefilter("ignore")
-    attribute(backbone, inputs=given, method=method)
+    mmattrib.attribute(backbone, inputs=given, method=method)
     peak = torch.cuda.max_memory_allocated(device) if card else _resident("VmHWM")
     return {"loaded_mb": loaded / 1e6, "pair_mb": (peak - loaded) / 1e6}
 

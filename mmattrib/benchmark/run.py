@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 
+import mmattrib
 from mmattrib.benchmark import memory, startup
 from mmattrib.benchmark.entrants import (
     OURS,
@@ -27,7 +28,7 @@ from mmattrib.benchmark.published import STEPS
 from mmattrib.benchmark.subjects import caption, pair
 from mmattrib.benchmark.watch import LOOP, FlopCount, Spent, Watch, synchronise, watched
 from mmattrib.errors import InputError, OptionError, TrustWarning, check_whole
-from mmattrib.explain import attribute_many, explain
+from mmattrib.explain import explain
 from mmattrib.loading import load_method
 from mmattrib.models.backbone import Backbone
 from mmattrib.preparing import prepare
@@ -226,7 +227,9 @@ def _batches(
         for method in plan.methods:
             synchronise(device)
             start, spent = time.perf_counter(), time.process_time()
-            many = attribute_many(backbone, pairs, method=method, batch_size=count, progress=False)
+            many = mmattrib.attribute_many(
+                backbone, pairs, method=method, batch_size=count, progress=False
+            )
             for _ in many:
                 pass
             synchronise(device)

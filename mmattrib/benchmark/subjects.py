@@ -57,7 +57,11 @@ def random_clip(seed: int = 0, device: str = "cpu", **config: Any) -> Backbone:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = transformers.CLIPModel(made).eval().to(device)
+        model = transformers.CLIPModel(made).eval()
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # zero as made; a trained model embeds zero tokens somewhere
+                torch.nn.init.normal_(parameter, std=0.02)
+        model.to(device)
     tokenizer = _tokenizer(made.text_config.bos_token_id, made.text_config.eos_token_id)
     return wrap(model, _Processor(tokenizer, image), "CLIP ViT-B/32, random weights")
 

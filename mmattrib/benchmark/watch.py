@@ -31,11 +31,15 @@ PHASES: Final = (*EXPLAINING, LAYING_ON, PAGE, PICTURE)
 METHODS: Final[Mapping[str, str]] = {
     "preprocess": PREPROCESS,
     "prefix": PREFIX,
-    "embed": GUIDE,
+    "embed": PREFIX,
     "token_embeddings": GUIDE,
     "sure_token_embeddings": GUIDE,
 }
-"""Method of an encoder -> the phase that a call of it is. ``suffix`` is the loop's."""
+"""Method of an encoder -> the phase that a call of it is. ``suffix`` is the loop's.
+
+``prefix`` is what goes through a tower from its input: tokens at the layer, and the embedding;
+``guide`` the token embeddings, in the joint space.
+"""
 
 
 @dataclass
@@ -140,7 +144,7 @@ def _as_phase(method: Callable[..., Any], watch: Watch, phase: str) -> Callable[
     return call
 
 
-class FlopCount(TorchDispatchMode):
+class FlopCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts FLOP of matrix products inside, two for each multiplication with its addition.
 
     By torch's own formulas, and two for its attention on CPUs, which they lack. Not torch's own
@@ -154,7 +158,7 @@ class FlopCount(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Start at 0."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
