@@ -46,6 +46,10 @@ PUBLISHED: Final[Mapping[str, str]] = {
 }
 """Ours -> what it is compared with, if it is."""
 
+EARLIER: Final = "NIB as published"
+"""Its code counts the blocks in front of its layer, and M2IB's names the block: with the same
+number it explains what comes out one block earlier."""
+
 
 @dataclass(frozen=True)
 class Entrant:
@@ -54,6 +58,7 @@ class Entrant:
     Attributes:
         label: what tables call it.
         layers: side -> explained layer.
+        method: the registered name; empty for a published one.
         run: runs it once; what each phase took.
         times: what was measured stands for so many times as much.
         count: runs it once; the GFLOP of each phase.
@@ -61,22 +66,18 @@ class Entrant:
 
     label: str
     layers: Mapping[str, int]
+    method: str
     run: Callable[[], Mapping[str, Spent]]
     count: Callable[[], Mapping[str, float]]
     times: float = 1.0
 
 
 def default_layers(backbone: Backbone, pair: Mapping[str, Any], method: str) -> dict[str, int]:
-    """Where a method explains a pair by itself; behind block 0 at least, where M2IB can.
-
-    NIB's code counts the blocks in front of its layer, and M2IB's names the block: with the same
-    number NIB's lies one block earlier.
-    """
+    """Where a method explains a pair by itself; behind block 0 at least, where M2IB can."""
     made, found = load_method(method), {}
     for side in pair:
         encoder = side_encoder(backbone, side)
-        layer = made.default_layer(encoder) - (method == "nib")
-        found[side] = max(0, min(layer, encoder.num_layers - 2))
+        found[side] = max(0, min(made.default_layer(encoder), encoder.num_layers - 2))
     return found
 
 
@@ -124,7 +125,7 @@ def ours(
             once(watch)
         return {phase: spent.flop / 1e9 for phase, spent in watch.spent.items() if spent.flop}
 
-    return Entrant(method, layers, run, count)
+    return Entrant(method, layers, method, run, count)
 
 
 def published(
@@ -166,7 +167,7 @@ def published(
         return {LOOP: whole * counter.total / 1e9}
 
     times = 1.0 if name == PUBLISHED["nib"] else STEPS / steps
-    return Entrant(name, layers, run, count, times)
+    return Entrant(name, layers, "", run, count, times)
 
 
 def measure(
@@ -214,6 +215,7 @@ def _row(
     }
     return {
         "label": entrant.label,
+        "method": entrant.method,
         "layers": dict(entrant.layers),
         "measured": 1 / entrant.times,
         **total,

@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -14,6 +14,7 @@ import torch
 import mmattrib
 from mmattrib.benchmark import memory, startup
 from mmattrib.benchmark.entrants import (
+    EARLIER,
     OURS,
     PUBLISHED,
     Entrant,
@@ -23,6 +24,7 @@ from mmattrib.benchmark.entrants import (
     ours,
     published,
 )
+from mmattrib.benchmark.floors import floor
 from mmattrib.benchmark.machine import describe, product_rate
 from mmattrib.benchmark.published import STEPS
 from mmattrib.benchmark.subjects import caption, pair
@@ -139,8 +141,9 @@ def run_benchmark(
         tell("start-up, in processes of their own")
         found["startup"] = startup.measure()
     found["peak"] = {key: max(rate[key] for rate in rates) for key in rates[0]}
-    _relate(found["single"], found["peak"])
-    _relate(found["layers"], found["peak"])
+    for rows in (found["single"], found["layers"]):
+        _relate(rows, found["peak"])
+        _add_floors(backbone, given, rows)
     found["ratios"] = ratios(found["single"])
     found["took_seconds"] = time.perf_counter() - start
     return found
@@ -173,10 +176,28 @@ def _entrants(
         layers = default_layers(backbone, given, method)
         rival = PUBLISHED.get(method)
         if rival is not None and rival not in [each.label for each in found]:
-            theirs = published(backbone, given, rival, layers, device, plan.steps)
-            found += [] if theirs is None else [theirs]
+            at = layers
+            if rival == EARLIER:
+                at = {side: max(0, layer - 1) for side, layer in layers.items()}
+            theirs = published(backbone, given, rival, at, device, plan.steps)
+            if theirs is not None:
+                found.append(theirs)
+                if at != layers:
+                    same = ours(backbone, given, method, at, device)
+                    found.append(replace(same, label=f"{method} at the same layer"))
         found.append(ours(backbone, given, method, layers, device))
     return found
+
+
+def _add_floors(
+    backbone: Backbone, given: Mapping[str, Any], rows: Sequence[dict[str, JSONValue]]
+) -> None:
+    """Add to each of ours the fewest GFLOP that it can be had for."""
+    inputs = prepare(backbone, given).inputs
+    encoders = {side: backbone[side] for side in given}
+    for row in rows:
+        if row["method"]:
+            row["floor_gflop"] = floor(encoders, inputs, row["layers"], row["method"])
 
 
 def _relate(rows: Sequence[dict[str, JSONValue]], peak: Mapping[str, float]) -> None:
@@ -191,7 +212,7 @@ def ratios(rows: Sequence[Mapping[str, JSONValue]]) -> list[dict[str, JSONValue]
     known = {str(row["label"]): row for row in rows}
     found: list[dict[str, JSONValue]] = []
     for label, row in known.items():
-        rival = known.get(PUBLISHED.get(label, ""))
+        rival = known.get(PUBLISHED.get(str(row["method"]), ""))
         if rival is not None:
             units = ("cpu_seconds", "seconds", "gflop")
             shares = {u: rival[u] / row[u] if row[u] > 0 else None for u in units}

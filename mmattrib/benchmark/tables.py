@@ -76,9 +76,10 @@ def layers(found: Numbers) -> str:
 
 
 def _measured(rows: Sequence[Numbers]) -> str:
-    heads = ["", "layer", "seconds", "CPU seconds", "GFLOP", "of the peak", "share run"]
+    heads = ["", "layer", "seconds", "CPU seconds", "GFLOP", "floor", "of the peak", "share run"]
+    units = ("seconds", "cpu_seconds", "gflop", "floor_gflop")
     return _table(heads, [
-        [row["label"], _layer(row), *(_number(row[u]) for u in ("seconds", "cpu_seconds", "gflop")),
+        [row["label"], _layer(row), *(_number(row.get(unit)) for unit in units),
          _percent(row.get("of_peak")), _percent(row["measured"])]
         for row in rows
     ])  # fmt: skip
@@ -146,14 +147,17 @@ TABLES: Final[Mapping[str, tuple[str, Callable[[Numbers], str]]]] = {
 }
 """Name -> heading and function of each table; a benchmark need not have the numbers of all."""
 
-_NEEDS: Final = {"phases": "single"}
+
+def needs(name: str) -> str:
+    """Which part of the numbers a table is drawn from."""
+    return "single" if name == "phases" else name
 
 
 def report(found: Numbers) -> str:
     """Every table for which there are numbers, with headings."""
     parts = [machine(found)]
     for name, (heading, draw) in TABLES.items():
-        if found.get(_NEEDS.get(name, name)):
+        if found.get(needs(name)):
             parts.append(f"## {heading}\n\n{draw(found)}")
     return "\n\n".join(parts)
 

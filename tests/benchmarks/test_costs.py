@@ -10,8 +10,11 @@ from torch.nn import functional as nnf
 
 import mmattrib as mm
 from mmattrib.benchmark.entrants import Entrant, ours, published
+from mmattrib.benchmark.floors import floor
 from mmattrib.benchmark.subjects import pair, random_clip
 from mmattrib.benchmark.watch import EXPLAINING, FlopCount
+from mmattrib.models import EncoderInputs
+from mmattrib.preparing import prepare
 
 LAYER, DEPTH = 8, 12
 WIDE = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": DEPTH,
@@ -61,7 +64,7 @@ def costs(clip: mm.Backbone) -> Mapping[str, float]:
     found = {name: gflop(ours(clip, given, name, at, CPU)) for name in ("m2ib", "ca-m2ib")}
     found["M2IB as published"] = gflop(published(clip, given, "M2IB as published", at, CPU))
     earlier = dict.fromkeys(given, LAYER)
-    found["nib"] = gflop(ours(clip, given, "nib", earlier, CPU))
+    found["nib at the same layer"] = gflop(ours(clip, given, "nib", earlier, CPU))
     found["NIB as published"] = gflop(published(clip, given, "NIB as published", earlier, CPU))
     return found
 
@@ -69,9 +72,12 @@ def costs(clip: mm.Backbone) -> Mapping[str, float]:
 LEAST = {
     ("M2IB as published", "m2ib"): 20.0,
     ("M2IB as published", "ca-m2ib"): 15.0,
-    ("NIB as published", "nib"): 1.2,
+    ("NIB as published", "nib at the same layer"): 1.2,
 }
 """How many times as much the published code computes, at least."""
+
+MOST = {"m2ib": 1.6, "ca-m2ib": 2.2, "nib": 2.5}
+"""How many times its floor a method may compute."""
 
 
 @pytest.mark.parametrize("pair_of", LEAST, ids=" beside ".join)
@@ -93,7 +99,29 @@ def test_m2ib_as_published_is_three_passes_of_both_towers_for_each_copy_at_each_
     assert costs["M2IB as published"] == pytest.approx(whole, rel=0.05)
 
 
-def _inputs(clip: mm.Backbone) -> Mapping[str, mm.models.EncoderInputs]:
-    from mmattrib.preparing import prepare
+@pytest.mark.parametrize("method", ["m2ib", "ca-m2ib", "nib"])
+def test_no_method_computes_less_than_its_floor_or_far_more(
+    clip: mm.Backbone, costs: Mapping[str, float], method: str
+) -> None:
+    layer = LAYER if method == "nib" else LAYER + 1
+    own = costs["nib at the same layer" if method == "nib" else method]
+    least = floor(clip.encoders, _inputs(clip), dict.fromkeys(pair(clip), layer), method)
+    assert least is not None
+    assert least <= own <= MOST[method] * least
 
+
+def test_a_floor_is_one_pass_and_the_rows_behind_the_layer(clip: mm.Backbone) -> None:
+    """Blocks have 12 C² weights; the last is read from one token."""
+    inputs, width = _inputs(clip), 64
+    at = {"image": DEPTH - 2, "text": DEPTH - 2}  # the last block alone
+    found = floor(clip.encoders, inputs, at, "nib")
+    with torch.no_grad(), FlopCount() as passes:
+        for side, each in inputs.items():
+            clip[side].embed(each)
+    rows = 2 * 10 * 2 * (2 * 12 * width**2)
+    assert found == pytest.approx((passes.total + rows) / 1e9, rel=1e-6)
+    assert floor(clip.encoders, inputs, at, "random") is None
+
+
+def _inputs(clip: mm.Backbone) -> Mapping[str, EncoderInputs]:
     return prepare(clip, pair(clip)).inputs

@@ -80,9 +80,9 @@ def test_the_model_is_left_as_it_was(
 ) -> None:
     m2ib_as_published(clip.encoders, inputs, LAYERS, steps=1, samples=1)
     nib_as_published(clip.encoders, inputs, LAYERS, steps=1)
-    with pytest.raises(KeyError), unfrozen(clip.values()) as parameters:
+    with unfrozen(clip.values()) as parameters:
+        assert parameters
         assert all(parameter.requires_grad for parameter in parameters)
-        raise KeyError
 
 
 def test_a_layer_in_front_of_the_blocks_is_refused(
