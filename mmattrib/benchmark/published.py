@@ -159,6 +159,7 @@ def m2ib_as_published(
     steps: int = STEPS,
     samples: int = SAMPLES,
     seed: int = 0,
+    shapes: Mapping[str, torch.Size] | None = None,
 ) -> dict[str, Tensor]:
     """Both maps of one pair, ``(N,)`` bits each.
 
@@ -168,6 +169,7 @@ def m2ib_as_published(
         layers: side -> the layer behind which the bottleneck sits; 0 or more.
         steps, samples: as published; fewer steps do the same work less often.
         seed: of the noise.
+        shapes: side -> that of the layer's tokens, if known; else a pass finds it.
 
     Raises:
         OptionError: a layer in front of the first block.
@@ -179,25 +181,34 @@ def m2ib_as_published(
             guide = inputs[other].select([0] * samples)
             if layers[side] < 0 or not isinstance(encoder, BlockEncoder):
                 raise OptionError(f"M2IB puts its bottleneck behind a block, not at {layers[side]}")
-            with torch.no_grad():
-                tokens = encoder.prefix(inputs[side], layers[side])
+            tokens = (shapes or token_shapes(encoders, inputs, layers))[side]
             draw = torch.Generator("cpu").manual_seed(seed)
-            shape = (samples, *tokens.shape[1:])
+            shape, like = (samples, *tokens[1:]), next(encoder.module.parameters())
             noise = (
-                torch.randn(shape, generator=draw, dtype=torch.float32, device="cpu").to(tokens)
+                torch.randn(shape, generator=draw, dtype=torch.float32, device="cpu").to(like)
                 for _ in range(steps)
             )
             found[side], _ = naive_m2ib(
                 lambda encoder=encoder, copies=copies: encoder.embed(copies),  # type: ignore[misc]
                 lambda other=other, guide=guide: encoders[other].embed(guide),  # type: ignore[misc]
                 encoder.blocks[layers[side]],
-                encoder.grid(inputs[side], layers[side]).valid[0].to(tokens.device),
+                encoder.grid(inputs[side], layers[side]).valid[0].to(like.device),
                 noise,
                 trained=parameters,
                 tokens_from=encoder.tokens_from,
                 with_tokens=encoder.with_tokens,
             )
     return found
+
+
+def token_shapes(
+    encoders: Mapping[str, Encoder],
+    inputs: Mapping[str, EncoderInputs],
+    layers: Mapping[str, int],
+) -> dict[str, torch.Size]:
+    """Side -> ``(1, N, C)``, the shape of its tokens at its layer."""
+    with torch.no_grad():
+        return {side: e.prefix(inputs[side], layers[side]).shape for side, e in encoders.items()}
 
 
 def nib_as_published(

@@ -30,7 +30,7 @@ def measure() -> list[dict[str, JSONValue]]:
     with tempfile.TemporaryDirectory() as folder:
         scene = Path(folder, "scenes")
         _run([*program, "scenes", "--n", "1", "--out", str(scene)])
-        (made,) = scene.iterdir()
+        made = next(path for path in scene.iterdir() if path.is_dir())
         explain = [*program, "attribute", "--image", str(made / "image.png")]
         explain += ["--text-file", str(made / "caption.txt")]
         commands = {

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_program import Run
 
+from mmattrib import benchmark
 
-def test_a_quick_one_prints_ratios_and_writes_numbers(run: Run, tmp_path: Path) -> None:
+
+def test_a_quick_one_prints_ratios_and_writes_numbers(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "QUICK", replace(benchmark.QUICK, rounds=1))
     made = tmp_path / "bench.json"
     given = ["bench", "--backbone", "tiny", "--quick", "--method", "nib", "--out", made]
     result = run(*given)
     assert result.code == 0, result.err
     assert "| NIB as published | nib |" in result.out
     assert "GFLOP" in result.out
-    assert "round 2 of 2: nib," in result.err
+    assert "round 1 of 1: nib," in result.err
     assert f"Wrote {made}" in result.err
     numbers = json.loads(made.read_text(encoding="utf-8"))
     assert [row["label"] for row in numbers["single"]] == ["NIB as published", "nib"]
