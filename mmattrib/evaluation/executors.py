@@ -23,7 +23,14 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from mmattrib.errors import MmattribError, OptionError, TrustWarning, WorkerError, check_whole
+from mmattrib.errors import (
+    MmattribError,
+    OptionError,
+    TrustWarning,
+    WorkerError,
+    brief,
+    check_whole,
+)
 from mmattrib.evaluation.measure import Context, SampleRow
 from mmattrib.evaluation.tasks import Task
 from mmattrib.plugins.contained import is_hushing, set_hushing
@@ -78,7 +85,7 @@ def executor_for(
         _refuse_jobs(jobs, "an executor that is made already")
         return engine
     if engine not in ENGINES:
-        raise OptionError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r:.60}")
+        raise OptionError(f"engine must be one of {', '.join(ENGINES)}, got {brief(engine)}")
     if engine == "ray":
         from mmattrib.evaluation.on_ray import OnRay
 
