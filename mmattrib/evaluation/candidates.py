@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief
 from mmattrib.explain import Layers
 from mmattrib.loading import load_method
 from mmattrib.methods import Method
@@ -179,7 +179,9 @@ def candidates(methods: Methods, layer: Layers = None) -> tuple[Candidate, ...]:
         given = [_one(method, layer, label) for label, method in methods.items()]
     elif isinstance(methods, str):
         if methods != "all":
-            raise OptionError(f"methods must be 'all' or a sequence of methods, got {methods!r}")
+            raise OptionError(
+                f"methods must be 'all' or a sequence of methods, got {brief(methods)}"
+            )
         given = [
             Variant(entry.name, entry.name, {}, layer)
             for entry in default_plugins().registry.usable("method")

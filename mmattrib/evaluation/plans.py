@@ -133,7 +133,7 @@ def _variant(
 ) -> Variant:
     method = table.get("method", defaults.get("method"))
     if not isinstance(method, str):
-        raise OptionError(f"{where}: variant {name!r} needs a method, got {method!r}")
+        raise OptionError(f"{where}: variant {name!r} needs a method, got {brief(method)}")
     options = dict(table["options"])
     if method == defaults.get("method"):
         options = {**defaults["options"], **options}
@@ -143,8 +143,8 @@ def _variant(
     layers = layer.values() if isinstance(layer, Mapping) else [layer]
     if not all(v is None or (isinstance(v, int) and not isinstance(v, bool)) for v in layers):
         raise OptionError(
-            f"{where}: layer of variant {name!r} is {layer!r}; accepted: a whole number, or one "
-            "per modality"
+            f"{where}: layer of variant {name!r} is {brief(layer)}; accepted: a whole number, or "
+            "one per modality"
         )
     variant = Variant(name, method, options, layer, table["sides"])
     try:

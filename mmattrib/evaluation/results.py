@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import MmattribError, OptionError
+from mmattrib.errors import MmattribError, OptionError, brief
 from mmattrib.evaluation.statistics import Difference, Numbers, compare, mean_and_error
 from mmattrib.evaluation.store import read_entries
 
@@ -159,7 +159,7 @@ class Results:
             *(("backbone", label, self.backbones) for label in backbones or ()),
         ):
             if name not in known:
-                raise OptionError(f"no {what} {name!r} in these results: {', '.join(known)}")
+                raise OptionError(f"no {what} {brief(name)} in these results: {', '.join(known)}")
         labels = self.measured(method, direction, dataset) if backbones is None else backbones
         size = len(self.samples.get(dataset, ()))
         rows = np.full((len(labels), size), np.nan)
