@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -247,7 +246,7 @@ def _pairs(
         if not found or not all(isinstance(side, str) for pair in found for side in pair):
             raise OptionError(
                 f"pairs must be a sequence of two sides each, such as [('image', 'text')], got "
-                f"{reprlib.repr(pairs)}"
+                f"{brief(pairs)}"
             )
         for pair in found:
             first.pair(*pair)
