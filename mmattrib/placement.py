@@ -12,7 +12,7 @@ from functools import reduce
 from math import ceil, isfinite, prod
 from typing import TypeAlias
 
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, brief
 from mmattrib.lazy import np, npt
 from mmattrib.types import (
     Attribution,
@@ -238,7 +238,7 @@ class PlanePlacement(Placement):
             return self.shape
         if len(size) != len(self.axes) or min(size) < 1 or prod(map(int, size)) > MOST_PLACES:
             raise InputError(
-                f"size {size!r:.80}: accepted is one number of places, at least 1, for each of the "
+                f"size {brief(size)}: accepted is one number of places, at least 1, for each of "
                 f"axes {', '.join(axis.name for axis in self.axes)}, and {MOST_PLACES} places in "
                 "all"
             )

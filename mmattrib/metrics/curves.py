@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from mmattrib.errors import OptionError, check_whole
+from mmattrib.errors import OptionError, brief, check_whole, is_one_of
 from mmattrib.lazy import np, npt
 from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.perturb import FILLS
@@ -140,8 +140,8 @@ class _Curve(CostlyMetric):
         """
         self.steps = check_whole(steps, "steps", 1, MOST_STEPS)
         known = dict.fromkeys(name for table in FILLS.values() for name in table)
-        if fill is not None and fill not in known:
-            raise OptionError(f"no fill {fill!r}; accepted: {', '.join(known)}, or None")
+        if fill is not None and not is_one_of(fill, known):
+            raise OptionError(f"no fill {brief(fill)}; accepted: {', '.join(known)}, or None")
         self.fill = fill
 
     def fill_of(self, modality: str) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief
 from mmattrib.lazy import np
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.perturb import unit_weights
@@ -155,7 +155,9 @@ class Localization(Metric):
         """
         real = isinstance(threshold, float | int) and not isinstance(threshold, bool)
         if not real or not 0 <= threshold < 1:
-            raise OptionError(f"threshold must be a number from 0 to below 1, got {threshold!r}")
+            raise OptionError(
+                f"threshold must be a number from 0 to below 1, got {brief(threshold)}"
+            )
         self.threshold = float(threshold)
 
     def score(self, case: Case) -> float:

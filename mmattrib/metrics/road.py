@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mmattrib.errors import OptionError, check_whole
+from mmattrib.errors import OptionError, brief, check_whole
 from mmattrib.lazy import np, npt
 from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.perturb import top_weights
@@ -57,7 +57,7 @@ class Road(CostlyMetric):
         """
         if isinstance(percentiles, str | bytes) or not len(percentiles):
             raise OptionError(
-                f"percentiles must be whole numbers from 1 to 99, got {percentiles!r}"
+                f"percentiles must be whole numbers from 1 to 99, got {brief(percentiles)}"
             )
         self.percentiles = [check_whole(each, "percentiles", 1, 99) for each in percentiles]
         self.seed = check_whole(seed, "seed", 0, 2**63 - 1)
