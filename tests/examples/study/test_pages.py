@@ -40,6 +40,7 @@ def test_a_long_table_is_what_its_numbers_give(name: str) -> None:
 
 def test_a_table_without_numbers_says_what_measures_it(tmp_path: Path) -> None:
     numbers = tmp_path / "bench.json"
+    assert speed.table("machine", numbers) == speed.NOT_YET
     numbers.write_text(json.dumps({"batches": []}), encoding="utf-8")
     assert speed.table("batches", numbers) == speed.NOT_YET
     assert speed.table("memory", numbers) == speed.NOT_YET
