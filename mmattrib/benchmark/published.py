@@ -70,20 +70,7 @@ def naive_m2ib(
             alpha = torch.full(size, 5.0, dtype=eps.dtype, device=eps.device, requires_grad=True)
             optimiser = torch.optim.Adam([alpha], lr=learning_rate)
         seen: list[Tensor] = []
-
-        def bottleneck(
-            _module: nn.Module,
-            _args: object,
-            output: Any,
-            eps: Tensor = eps,
-            alpha: Tensor = alpha,
-            seen: list[Tensor] = seen,
-        ) -> Any:
-            tokens, lam = tokens_from(output), torch.sigmoid(alpha)
-            mean, variance = lam * tokens, (sigma * (1 - lam)) ** 2
-            seen.append(-0.5 * (1 + torch.log(variance) - mean**2 - variance))
-            return with_tokens(output, mean + sigma * (1 - lam) * eps)
-
+        bottleneck = _bottleneck(alpha, eps, sigma, seen, tokens_from, with_tokens)
         handle = block.register_forward_hook(bottleneck)
         try:
             embedding = embed()
@@ -98,6 +85,25 @@ def naive_m2ib(
         alpha.grad = torch.autograd.grad(loss, [alpha, *trained], allow_unused=True)[0]
         optimiser.step()
     return bits * valid, losses
+
+
+def _bottleneck(
+    alpha: Tensor,
+    eps: Tensor,
+    sigma: float,
+    seen: list[Tensor],
+    tokens_from: Callable[[Any], Tensor],
+    with_tokens: Callable[[Any, Tensor], Any],
+) -> Callable[..., Any]:
+    """A hook that puts noise in the place of a block's tokens; ``seen`` gets the nats, eq. (7)."""
+
+    def hook(_module: nn.Module, _args: object, output: Any) -> Any:
+        tokens, lam = tokens_from(output), torch.sigmoid(alpha)
+        mean, variance = lam * tokens, (sigma * (1 - lam)) ** 2
+        seen.append(-0.5 * (1 + torch.log(variance) - mean**2 - variance))
+        return with_tokens(output, mean + sigma * (1 - lam) * eps)
+
+    return hook
 
 
 def naive_nib(
