@@ -30,6 +30,7 @@ from mmattrib.errors import (
     WorkerError,
     brief,
     check_whole,
+    is_one_of,
 )
 from mmattrib.evaluation.measure import Context, SampleRow
 from mmattrib.evaluation.tasks import Task
@@ -84,7 +85,7 @@ def executor_for(
     if isinstance(engine, Executor):
         _refuse_jobs(jobs, "an executor that is made already")
         return engine
-    if engine not in ENGINES:
+    if not is_one_of(engine, ENGINES):
         raise OptionError(f"engine must be one of {', '.join(ENGINES)}, got {brief(engine)}")
     if engine == "ray":
         from mmattrib.evaluation.on_ray import OnRay

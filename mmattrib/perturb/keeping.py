@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import InputError, OptionError, brief
+from mmattrib.errors import InputError, OptionError, brief, is_one_of
 from mmattrib.perturb.array import ARRAY_FILLS, array_keeper
 from mmattrib.perturb.audio import AUDIO_FILLS, audio_keeper
 from mmattrib.perturb.fills import Fill
@@ -173,7 +173,7 @@ def _fill_of(raw: RawInput, fill: str | None) -> Fill[Any]:
         )
     table = FILLS[kind]
     name = next(iter(table)) if fill is None else fill
-    if not isinstance(name, str) or name not in table:
+    if not is_one_of(name, table):
         more = f"; of tokens: {_TOKEN_FILLS}" if kind == "text" else ""
         raise OptionError(
             f"{raw.name}: no fill {brief(name)} for {raw.modality}; accepted: "
