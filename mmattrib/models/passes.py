@@ -22,8 +22,8 @@ from mmattrib.models.fingerprint import tower_state
 if TYPE_CHECKING:
     from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings
 
-KEPT_BYTES = 128 * 2**20
-"""What a :class:`PassKeep` holds at most, unless told: some 250 passes of a ViT-B/32's tower."""
+KEPT_BYTES, KEPT_PASSES = 128 * 2**20, 256
+"""What a :class:`PassKeep` holds at most, unless told: some chunks of an evaluation's samples."""
 
 
 @dataclass
@@ -232,17 +232,19 @@ class PassKeep:
     run. A copy in another process starts empty.
     """
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
+    def __init__(self, limit: int = KEPT_BYTES, most: int = KEPT_PASSES) -> None:
         """Make an empty one.
 
         Args:
             limit: most bytes of tensors; those that were used longest ago go first. One pass that
                 is larger is not kept.
+            most: most passes, however small.
 
         Raises:
             OptionError: a limit below 0.
         """
         self.limit = check_whole(limit, "limit", 0, 2**50)
+        self.most = check_whole(most, "most", 0)
         self._passes: OrderedDict[Key, tuple[Pass, int]] = OrderedDict()
         self._encoders: dict[int, weakref.ref[Encoder]] = {}
         self.nbytes = 0
@@ -250,8 +252,8 @@ class PassKeep:
     def __len__(self) -> int:
         return len(self._passes)
 
-    def __reduce__(self) -> tuple[type[PassKeep], tuple[int]]:
-        return PassKeep, (self.limit,)
+    def __reduce__(self) -> tuple[type[PassKeep], tuple[int, int]]:
+        return PassKeep, (self.limit, self.most)
 
     def keys(self, encoder: Encoder, ones: list[EncoderInputs]) -> list[Key | None]:
         """Under what each input's pass stands at this moment; None where it cannot be kept."""
@@ -282,7 +284,7 @@ class PassKeep:
             return
         self._passes[key] = found, size
         self.nbytes += size
-        while self.nbytes > self.limit:
+        while self.nbytes > self.limit or len(self) > self.most:
             self.nbytes -= self._passes.popitem(last=False)[1][1]
 
     def _drop(self, number: int) -> None:

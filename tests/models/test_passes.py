@@ -234,6 +234,10 @@ def test_a_keep_holds_no_more_than_its_limit(untrained: mm.Backbone) -> None:
     run(encoder, inputs_of(encoder, texts[0]), small_one)
     assert (len(small_one), small_one.nbytes) == (0, 0)
     assert len(pickle.loads(pickle.dumps(keep))) == 0
+    few = PassKeep(most=2)
+    for text in texts:
+        run(encoder, inputs_of(encoder, text), few)
+    assert len(few) == 2
     with pytest.raises(OptionError, match="limit must be a whole number"):
         PassKeep(-1)
 
