@@ -7,9 +7,9 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +49,9 @@ class Pass:
         every = [*self.tokens.values(), *self.captured.values()]
         every += [] if self.embedding is None else [self.embedding]
         every += [] if self.joint is None else [self.joint.values, self.joint.valid]
-        storages = {(t.device, t.data_ptr()): t.untyped_storage().nbytes() for t in every}
-        return sum(storages.values())
+        storages = ((t.device, t.untyped_storage()) for t in every)
+        sizes = {(device, s.data_ptr()): s.nbytes() for device, s in storages}
+        return sum(sizes.values())
 
 
 class _Held(threading.local):
@@ -213,7 +214,7 @@ class Passes:
             self._put(row)
         return known.joint.values, known.joint.valid
 
-    def _holding(self, row: int) -> Any:
+    def _holding(self, row: int) -> AbstractContextManager[None]:
         return held(self.encoder.module, self._ones[row], self._pass(row).captured)
 
     def _put(self, row: int) -> None:
