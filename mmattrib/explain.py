@@ -266,7 +266,7 @@ def explain(
         OptionError: a layer or a side that is not there.
     """
     start, both = time.perf_counter(), tuple(pairs[0].raw)
-    wanted = both if sides is None else tuple(sides)
+    wanted = _wanted(sides, both)
     encoders = {side: side_encoder(backbone, side) for side in both}
     layers = _layers(encoders, method, layer)
     keys = [pair_key(pair.raw) for pair in pairs]
@@ -274,11 +274,8 @@ def explain(
     with ExitStack() as stack:
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
-        passes = {
-            side: Passes(encoders[side], _batch(pairs, side), layers[side], keep) for side in both
-        }
-        guides = {side: guide_from(passes[side]) for side in both}
-        _check_joint(encoders, guides)
+        passes = _passes(encoders, pairs, layers, keep)
+        guides = _guides(passes)
         given = _sides(passes, pairs, guides, keys)
         changed = {side: _changed(passes[side]) for side in both}
         kinds = [tuple(bool(changed[side][row]) for side in both) for row in range(len(pairs))]
@@ -286,11 +283,10 @@ def explain(
             again = partial(explain, backbone, method=method, layer=layer, sides=sides, keep=keep)
             return _by_kind(kinds, again, pairs)
         if any(kinds[0]):
-            _replay(encoders, passes, guides, changed)
+            _replay(encoders, passes, changed)
+            guides = _guides(passes)
             given = _sides(passes, pairs, guides, keys)
         for side in wanted:
-            if side not in both:
-                raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
             _check_tokens(given[side])
             own = replace(given[side], other=given[_other(both, side)])
             columns[side] = _attributions(own, method(own))
@@ -336,7 +332,6 @@ def _changed(known: Passes) -> tuple[float, ...]:
 def _replay(
     encoders: dict[str, Encoder],
     passes: dict[str, Passes],
-    guides: dict[str, Guide],
     changed: Mapping[str, Sequence[float]],
 ) -> None:
     """Put in the place of encoders that were changed those that run the whole model."""
@@ -344,7 +339,6 @@ def _replay(
         if max(changed[name]):
             encoders[name] = own.encoder.replaying(max(changed[name]), own.layer)
             passes[name] = own.by(encoders[name])
-            guides[name] = guide_from(passes[name])
 
 
 def _by_kind(
@@ -370,8 +364,30 @@ def _check_tokens(side: Side) -> None:
         )
 
 
-def _batch(pairs: Sequence[Prepared], side: str) -> EncoderInputs:
-    return EncoderInputs.cat([pair.inputs[side] for pair in pairs])
+def _wanted(sides: Sequence[str] | None, both: Sequence[str]) -> tuple[str, ...]:
+    """The sides to explain.
+
+    Raises:
+        OptionError: one that is not there.
+    """
+    for side in sides or ():
+        if side not in both:
+            raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
+    return tuple(both if sides is None else sides)
+
+
+def _passes(
+    encoders: Mapping[str, Encoder],
+    pairs: Sequence[Prepared],
+    layers: Mapping[str, int],
+    keep: PassKeep | None,
+) -> dict[str, Passes]:
+    """What is known of each side's inputs, one beside the other."""
+    found = {}
+    for side, encoder in encoders.items():
+        inputs = EncoderInputs.cat([pair.inputs[side] for pair in pairs])
+        found[side] = Passes(encoder, inputs, layers[side], keep)
+    return found
 
 
 def _sides(
@@ -393,6 +409,13 @@ def _sides(
             passes=known,
         )
     return found
+
+
+def _guides(passes: Mapping[str, Passes]) -> dict[str, Guide]:
+    """Each side as the guide of the other."""
+    guides = {side: guide_from(known) for side, known in passes.items()}
+    _check_joint({side: known.encoder for side, known in passes.items()}, guides)
+    return guides
 
 
 def _check_joint(encoders: Mapping[str, Encoder], guides: Mapping[str, Guide]) -> None:

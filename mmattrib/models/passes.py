@@ -184,10 +184,17 @@ class Passes:
         return known.embedding
 
     def _layers(self) -> tuple[int, ...]:
-        """Of which layers to ask for tokens beside the embedding: of none where each is a pass."""
+        """Of which layers to ask for tokens beside the embedding: of none where each is a pass.
+
+        The preprocessed input needs no pass, but for captions it is the embedding output.
+        """
         from mmattrib.models.encoder import Encoder
 
-        return () if type(self.encoder).one_pass is Encoder.one_pass else (self.layer,)
+        if type(self.encoder).one_pass is Encoder.one_pass:
+            return ()
+        if self.layer == INPUT_LAYER:
+            return (-1,) if self.encoder.input_name is None else ()
+        return (self.layer,)
 
     def _tokens(self, row: int, layer: int) -> Tensor:
         known = self._pass(row)
