@@ -20,10 +20,6 @@ from mmattrib.engine.objective import cosine_gradient
 from mmattrib.engine.optimise import Suffix
 from mmattrib.engine.statistics import TokenStatistics, mean_token
 
-CPU_ROWS = 32
-"""Most rows in one call of the suffix on a CPU: more share no more of the work, and their tensors
-are too large for what the allocator keeps, so that each is fetched from the system anew."""
-
 
 def channel_rates(points: int, *, central: bool = False) -> Tensor:
     """Rates of the channel at which slopes are taken, ``(points,)`` in (0, 1), rising.
@@ -118,16 +114,13 @@ def _slopes_of_pair(
     signal = tokens.detach().float()
     goal = target.to(signal.device)
     total = signal.new_zeros(signal.shape[0])
-    size = min(max_rows, CPU_ROWS) if signal.device.type == "cpu" else max_rows
-    for some in torch.split(torch.arange(len(rates), device="cpu"), size):
+    for some in torch.split(torch.arange(len(rates), device="cpu"), max_rows):
         rate = rates[some].to(signal)[:, None, None]
         noise = prior.restore(drawn[some].to(signal))
         channel = (rate * signal + (1 - rate) * noise).to(tokens.dtype)
         gradient = cosine_gradient(channel, suffix, pair, goal)
-        if noise_too:
-            total += (gradient * (signal - noise)).sum(-1).sum(0)
-        else:  # one direction for all rates
-            total += (gradient.sum(0, keepdim=True) * (signal - prior.mean)).sum(-1).sum(0)
+        direction = signal - (noise if noise_too else prior.mean)
+        total += (gradient * direction).sum(-1).sum(0)
     return total / len(rates)
 
 
