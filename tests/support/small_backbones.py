@@ -37,9 +37,12 @@ class Small:
         return mm.load_backbone(self.name, **self.options)
 
 
-def _tiny(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _tiny(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    from small_tiny import write_small_tiny
+
     scene = mm.scenes(1, seed=11)[0]
-    return {}, {side: scene.input(side) for side in ("image", "text")}
+    options = {"checkpoint": str(write_small_tiny(folder / "tiny.safetensors"))}
+    return options, {side: scene.input(side) for side in ("image", "text")}
 
 
 def _clip(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
