@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_tiny import write_small_tiny
 from torch import Tensor
 
 import mmattrib as mm
@@ -24,6 +26,12 @@ from mmattrib.datasets.scenes import Bank
 from mmattrib.datasets.scenes.captions import vocabulary
 from mmattrib.errors import InputError, TrustWarning, WeightsError
 from mmattrib.types import RawText
+
+
+def small_tiny(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    scene = mm.scenes(1, seed=11)[0]
+    options = {"checkpoint": str(write_small_tiny(folder / "tiny.safetensors"))}
+    return options, {side: scene.input(side) for side in ("image", "text")}
 
 
 def random_inputs(batch: int = 2) -> dict[str, Tensor]:
