@@ -21,6 +21,7 @@ import numpy as np
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, label
 from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
+from examples.study.speed import TABLES as SPEED
 from mmattrib.errors import OptionError
 from mmattrib.evaluation import (
     Results,
@@ -37,6 +38,7 @@ ROOT: Final = Path(__file__).parents[2]
 RAW: Final = Path(__file__).parent / "raw"
 PAGES: Final = (
     ROOT / "docs" / "method.md",
+    ROOT / "docs" / "performance.md",
     ROOT / "docs" / "roar.md",
     Path(__file__).parent / "results.md",
 )
@@ -427,6 +429,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "ablation, all": partial(
         everything, "ablation", "search/one", (), (*RANKED, "seconds", "capacity_bits")
     ),
+    **SPEED,
 }
 """Every table that a page may mark, by name."""
 
