@@ -11,7 +11,7 @@ import pytest
 
 import mmattrib as mm
 from mmattrib.errors import MmattribError, OptionError
-from mmattrib.evaluation import Column, Results, executor_for
+from mmattrib.evaluation import Column, Results, executor_for, remove_and_retrain
 from mmattrib.evaluation.retraining import Recipe
 from mmattrib.evaluation.store import Store, read_entries
 from mmattrib.metrics.curves import Insertion
@@ -132,6 +132,8 @@ ECHOED: dict[str, Callable[[mm.Backbone, Any], object]] = {
     "on_error": lambda b, x: list(mm.attribute_many(b, [], on_error=x)),
     "fill": lambda _b, x: keep(IMAGE, np.ones((8, 8)), fill=x),
     "lr": lambda _b, x: Recipe.of(lr=x),
+    "roar percentiles": lambda b, x: remove_and_retrain(b, [], folder=".", percentiles=x),
+    "roar fills": lambda b, x: remove_and_retrain(b, [], folder=".", fills=x),
     "variants": lambda b, x: mm.evaluate(b, [mm.Sample("a", PAIR)], methods=x),
     "threshold": lambda _b, x: registry().create("metric", "localization", threshold=x),
     "share": lambda _b, x: registry().create("metric", "faithfulness_correlation", share=x),

@@ -112,7 +112,8 @@ def remove_and_retrain(
     check_switch(progress, "progress")
     asked = question(
         backbone, data, methods, directions, controls, layer, seeds, limit,
-        percentiles or {}, fills or {}, Recipe.of(**recipe), strict,
+        {} if percentiles is None else percentiles, {} if fills is None else fills,
+        Recipe.of(**recipe), check_switch(strict, "strict"),
     )  # fmt: skip
     place = as_path(folder, "remove_and_retrain", "folder").expanduser()
     with Store(place / "roar.jsonl", asked.head()) as store:

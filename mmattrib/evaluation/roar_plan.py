@@ -129,6 +129,7 @@ def question(
     if not isinstance(backbone, Backbone):
         raise OptionError(f"retraining needs a mmattrib.Backbone, got {type(backbone).__name__}")
     named = None if directions is None else _parsed(directions)
+    shares, stand_ins = _checked_percentiles(backbone, percentiles), _checked_fills(backbone, fills)
     plan = make_plan(
         backbone, data, methods=methods, metrics=["cosine"], layer=layer,
         seed=recipe.map_seed, limit=limit,
@@ -151,7 +152,7 @@ def question(
     return Question(
         backbone, plan, next(iter(plan.context.backbones.values())).weights, variants,
         tuple(dict.fromkeys(controls)), _by_pair(plan.pairs, named), wanted, recipe,
-        _checked_percentiles(backbone, percentiles), _checked_fills(backbone, fills), strict,
+        shares, stand_ins, strict,
     )  # fmt: skip
 
 
@@ -188,7 +189,13 @@ def _by_pair(
     return {pair: each for pair, each in found.items() if each}
 
 
+def _check_mapping(given: object, what: str) -> None:
+    if not isinstance(given, Mapping):
+        raise OptionError(f"{what} are a mapping from modalities, got {brief(given)}")
+
+
 def _checked_percentiles(backbone: Backbone, given: Mapping[str, float]) -> dict[str, float]:
+    _check_mapping(given, "percentiles")
     for modality, value in given.items():
         if modality not in backbone:
             raise OptionError(
@@ -203,6 +210,7 @@ def _checked_percentiles(backbone: Backbone, given: Mapping[str, float]) -> dict
 
 
 def _checked_fills(backbone: Backbone, given: Mapping[str, str]) -> dict[str, str]:
+    _check_mapping(given, "fills")
     for modality, name in given.items():
         if modality not in backbone:
             raise OptionError(

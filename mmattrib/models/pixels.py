@@ -140,7 +140,7 @@ def three(values: Any, name: str) -> tuple[float, ...]:
         WeightsError: something else.
     """
     found = values if isinstance(values, list | tuple) else [values]
-    numbers = [v for v in found if isinstance(v, Real) and not isinstance(v, bool)]
+    numbers: list[Any] = [v for v in found if isinstance(v, Real) and not isinstance(v, bool)]
     finite = all(abs(v) <= sys.float_info.max for v in numbers)
     if len(numbers) != len(found) or len(found) != 3 or not finite:
         raise WeightsError(

@@ -10,8 +10,8 @@ import pytest
 from examples.study import pages, speed
 
 QUICK = (
-    "summary", "nothing shared", "ablation", "none shared", "two shared", "kept, all",
-    "kept, shipped", "kept, means", "kept, nothing shared", "retraining", *speed.TABLES,
+    "summary", "nothing shared", "none shared", "kept, all", "kept, shipped",
+    "kept, nothing shared", "retraining", *speed.TABLES,
 )  # fmt: skip
 
 
