@@ -6,18 +6,17 @@ stands between is replaced by what the table's function gives; nothing else is t
 
 from __future__ import annotations
 
-import gzip
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from examples.study import causes
+from examples.study.kept import raw, unpacked
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, label
 from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
@@ -26,7 +25,6 @@ from mmattrib.evaluation import (
     Results,
     View,
     against,
-    load_results,
     load_retrained,
     markdown,
 )
@@ -34,7 +32,6 @@ from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers, bootstrap_interval
 
 ROOT: Final = Path(__file__).parents[2]
-RAW: Final = Path(__file__).parent / "raw"
 PAGES: Final = (
     ROOT / "docs" / "method.md",
     ROOT / "docs" / "roar.md",
@@ -50,32 +47,9 @@ _SHOWN: Final = ("image|text", "image|audio", "audio|text", "audio|image", "text
                  "text|audio")  # fmt: skip
 
 
-@lru_cache(maxsize=8)
-def raw(name: str) -> Results:
-    """The kept numbers of one sweep.
-
-    Raises:
-        OptionError: there are none under this name.
-    """
-    with _unpacked(name) as plain:
-        return load_results(plain)
-
-
-@contextmanager
-def _unpacked(name: str) -> Iterator[Path]:
-    path = RAW / f"{name}.jsonl.gz"
-    if not path.is_file():
-        known = ", ".join(sorted(p.name.removesuffix(".jsonl.gz") for p in RAW.glob("*.gz")))
-        raise OptionError(f"no numbers are kept under {name!r}: {known}")
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder, "results.jsonl")
-        plain.write_bytes(gzip.decompress(path.read_bytes()))
-        yield plain
-
-
 def retraining() -> str:
     """ROAR+ of every method on `tiny`."""
-    with _unpacked("roar") as plain:
+    with unpacked("roar") as plain:
         return load_retrained(plain).table().rstrip("\n")
 
 
@@ -214,7 +188,8 @@ def choices() -> str:
         if method not in results.methods:
             return ""
         columns = [results.values(method, d, metric) for d in directions]
-        return f"{100 * np.nanmean(np.mean(columns, axis=0)):.1f}"
+        found = np.mean(columns, axis=0)
+        return "" if np.isnan(found).all() else f"{100 * np.nanmean(found):.1f}"
 
     names = " | ".join(RANKED)
     heads = (
@@ -399,6 +374,12 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "photographs, captions, leads": partial(photograph_leads, "captions"),
     "photographs, layers": photograph_layers,
     "photographs, guidance": guidance_by_frequency,
+    "photographs, two": partial(photographs, "two"),
+    "photographs, two things": causes.two_things,
+    "rules": causes.rules,
+    "channel": causes.channel,
+    "noise": causes.noise,
+    "head": causes.head,
     "choices": choices,
     "photographs, prices": partial(photograph_prices, "categories"),
     "photographs, captions, prices": partial(photograph_prices, "captions"),
