@@ -21,6 +21,7 @@ from mmattrib.errors import (
     MmattribError,
     OptionError,
     TrustWarning,
+    brief,
     check_switch,
     check_whole,
 )
@@ -145,7 +146,7 @@ def attribute_many(
         raise InputError(f"pairs is {accepted}; got {type(pairs).__name__}")
     if not isinstance(on_error, str) or on_error not in get_args(OnError):
         accepted = ", ".join(map(repr, get_args(OnError)))
-        raise OptionError(f"on_error must be one of {accepted}, got {on_error!r}")
+        raise OptionError(f"on_error must be one of {accepted}, got {brief(on_error)}")
     made = load_method(method, seed, **options)
     total = len(pairs) if isinstance(pairs, Sized) else None
     with tqdm(total=total, unit="pair", disable=not progress) as bar:
@@ -411,7 +412,7 @@ def _layers(encoders: Mapping[str, Encoder], method: Method, layer: Layers) -> d
         for name in layer:
             if name not in chosen and name not in by_modality.values():
                 raise OptionError(
-                    f"layer= names {name!r}, which is not in the pair; accepted: "
+                    f"layer= names {brief(name)}, which is not in the pair; accepted: "
                     f"{' and '.join(encoders)}"
                 )
         for side, modality in by_modality.items():

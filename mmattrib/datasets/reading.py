@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mmattrib.datasets.base import Dataset, input_hash
 from mmattrib.datasets.ids import Ids
-from mmattrib.errors import InputError, InputWarning, OptionError, brief
+from mmattrib.errors import InputError, InputWarning, OptionError, brief, is_one_of
 from mmattrib.files import is_file, is_folder
 from mmattrib.io import Encoded
 from mmattrib.io.files import one_line, unreadable
@@ -330,7 +330,7 @@ def one_of(given: object, what: str, accepted: Iterable[str]) -> str:
     Raises:
         OptionError: it is none of them.
     """
-    if given not in tuple(accepted):
+    if not is_one_of(given, accepted):
         raise OptionError(f"{what} must be one of {', '.join(accepted)}, got {brief(given)}")
     return str(given)
 
@@ -386,7 +386,7 @@ def first_file(paths: Iterable[Path], what: str) -> Path:
         if is_file(path):
             return path
         tried.append(path)
-    raise MissingFileError(f"{what} {str(tried[0])!r:.300} is missing")
+    raise MissingFileError(f"{what} {brief(str(tried[0]), 300)} is missing")
 
 
 def with_suffixes(stem: Path, suffixes: Iterable[str]) -> Iterator[Path]:

@@ -24,7 +24,7 @@ from mmattrib.engine.noise import PairNoise
 from mmattrib.engine.objective import compression, contrasted, fit
 from mmattrib.engine.options import BottleneckOptions
 from mmattrib.engine.statistics import TokenStatistics
-from mmattrib.errors import EncoderError, OptionError
+from mmattrib.errors import EncoderError, OptionError, brief
 
 Suffix = Callable[[Tensor, Tensor], Tensor]
 """``(R, N, C)`` tokens and ``(R,)`` long row numbers -> ``(R, D)`` L2-normalised embeddings. A row
@@ -470,7 +470,7 @@ def _check_extras(
         )
     if deeper and options.mask != "token":
         raise OptionError(
-            f"deeper layers share one λ per token: mask must be 'token', got {options.mask!r}"
+            f"deeper layers share one λ per token: mask must be 'token', got {brief(options.mask)}"
         )
     for number, (further, _) in enumerate(deeper):
         if further.dim() != 3 or further.shape[:2] != tokens.shape[:2]:

@@ -23,7 +23,15 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from mmattrib.errors import MmattribError, OptionError, TrustWarning, WorkerError, check_whole
+from mmattrib.errors import (
+    MmattribError,
+    OptionError,
+    TrustWarning,
+    WorkerError,
+    brief,
+    check_whole,
+    is_one_of,
+)
 from mmattrib.evaluation.measure import Context, SampleRow
 from mmattrib.evaluation.tasks import Task
 from mmattrib.plugins.contained import is_hushing, set_hushing
@@ -77,8 +85,8 @@ def executor_for(
     if isinstance(engine, Executor):
         _refuse_jobs(jobs, "an executor that is made already")
         return engine
-    if engine not in ENGINES:
-        raise OptionError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r:.60}")
+    if not is_one_of(engine, ENGINES):
+        raise OptionError(f"engine must be one of {', '.join(ENGINES)}, got {brief(engine)}")
     if engine == "ray":
         from mmattrib.evaluation.on_ray import OnRay
 

@@ -23,6 +23,7 @@ from mmattrib.errors import (
     OptionError,
     TrustWarning,
     WorkerError,
+    brief,
     check_whole,
 )
 from mmattrib.evaluation.executors import MOST_JOBS, RETRIES, Done, Executor, died, work_on
@@ -63,7 +64,7 @@ class OnRay(Executor):
         if device not in (None, *DEVICES):
             raise OptionError(
                 f"device must be one of {', '.join(DEVICES)} on Ray, which itself chooses which "
-                f"GPU a worker gets, got {device!r:.60}"
+                f"GPU a worker gets, got {brief(device)}"
             )
         self.device = device
         self._ray = _library()
@@ -273,6 +274,7 @@ def _device_of(context: Context) -> str:
 def _library() -> Any:
     try:
         import ray
+        from ray import is_initialized  # noqa: F401 - a folder of that name can be imported too
     except ImportError as error:
         raise MissingExtraError(
             "engine 'ray' needs Ray: pip install 'mmattrib[ray]', on every machine of the cluster"

@@ -31,9 +31,11 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief
 from mmattrib.evaluation.candidates import Variant
 from mmattrib.evaluation.tables import REFERENCES
+from mmattrib.files import as_path
+from mmattrib.io.files import existing_file
 
 _KEYS: Final = ("method", "layer", "options", "sides")
 _MOST = 1024**2  # bytes of a plan
@@ -48,12 +50,14 @@ def read_plan(path: str | Path) -> list[Variant]:
         UnknownNameError: no such method.
     """
     try:
-        with Path(path).open("rb") as file:
+        with existing_file(as_path(path, "read_plan"), "a plan", "a .toml file").open("rb") as file:
             text = file.read(_MOST + 1)
         if len(text) > _MOST:
             raise OptionError(f"plan {path} has more than {_MOST} bytes; name a plan")
         plan = tomllib.loads(text.decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OptionError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # InputError is a ValueError
         raise OptionError(f"plan {path}: {error}") from error
     return parse_plan(plan, str(path))
 
@@ -102,7 +106,7 @@ def _tables(plan: Mapping[str, Any], kind: str, where: str) -> Iterator[tuple[st
     found = plan.get(kind, {})
     if not isinstance(found, Mapping):
         raise OptionError(
-            f"{where}: {kind} must be a table, got {found!r:.60}; write [{kind}.NAME]"
+            f"{where}: {kind} must be a table, got {brief(found)}; write [{kind}.NAME]"
         )
     yield from found.items()
 
@@ -111,12 +115,12 @@ def _table(table: Any, where: str) -> dict[str, Any]:
     """A table with keys that are known, and options even where there are none."""
     options = table.get("options", {}) if isinstance(table, Mapping) else None
     if not isinstance(options, Mapping):
-        raise OptionError(f"{where} and its options must each be a table, got {table!r:.80}")
+        raise OptionError(f"{where} and its options must each be a table, got {brief(table)}")
     _only(table, _KEYS, where)
     sides = table.get("sides", {})
     if not isinstance(sides, Mapping) or not all(isinstance(v, Mapping) for v in sides.values()):
         raise OptionError(
-            f"{where}: sides must be a table of options for each modality, got {sides!r:.80}; "
+            f"{where}: sides must be a table of options for each modality, got {brief(sides)}; "
             "write it like sides = {text = {beta = 10}}"
         )
     return {**table, "options": dict(options), "sides": dict(sides)}
@@ -133,21 +137,15 @@ def _variant(
 ) -> Variant:
     method = table.get("method", defaults.get("method"))
     if not isinstance(method, str):
-        raise OptionError(f"{where}: variant {name!r} needs a method, got {method!r}")
+        raise OptionError(f"{where}: variant {name!r} needs a method, got {brief(method)}")
     options = dict(table["options"])
     if method == defaults.get("method"):
         options = {**defaults["options"], **options}
     if "seed" in options or any("seed" in own for own in table["sides"].values()):
         raise OptionError(f"{where}: variant {name!r} sets the seed, which the evaluation chooses")
     layer = _merged(table.get("layer"), defaults.get("layer"))
-    layers = layer.values() if isinstance(layer, Mapping) else [layer]
-    if not all(v is None or (isinstance(v, int) and not isinstance(v, bool)) for v in layers):
-        raise OptionError(
-            f"{where}: layer of variant {name!r} is {layer!r}; accepted: a whole number, or one "
-            "per modality"
-        )
-    variant = Variant(name, method, options, layer, table["sides"])
     try:
+        variant = Variant(name, method, options, layer, table["sides"])
         variant.make()
     except OptionError as error:
         raise OptionError(f"{where}: variant {name!r}: {error}") from error

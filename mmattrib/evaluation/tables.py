@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief, is_one_of
 from mmattrib.evaluation.sheets import Cell, Content, Report, Table, as_markdown, row
 from mmattrib.evaluation.statistics import Numbers, mean_and_error
 from mmattrib.plugins import default_plugins
@@ -145,8 +145,8 @@ def everything(results: Results, view: View | None = None, layout: Layout = "dir
     Raises:
         OptionError: as these, or no such layout.
     """
-    if layout not in get_args(Layout):
-        raise OptionError(f"layout {layout!r}: accepted are {', '.join(get_args(Layout))}")
+    if not is_one_of(layout, get_args(Layout)):
+        raise OptionError(f"layout {brief(layout)}: accepted are {', '.join(get_args(Layout))}")
     view, make = view or View(), by_direction if layout == "directions" else as_paper
     parts = [
         (label, make(results, replace(view, dataset=label[0], backbones=(label[1],))))
@@ -178,7 +178,7 @@ def _checked(results: Results, view: View) -> View:
     ):
         for name in given:
             if name not in known:
-                raise OptionError(f"no {what} {name!r} in these results: {', '.join(known)}")
+                raise OptionError(f"no {what} {brief(name)} in these results: {', '.join(known)}")
     if view.dataset is None and len(results.samples) > 1:
         raise OptionError(
             f"these results are of several data sets; name one: {', '.join(results.samples)}"
@@ -411,7 +411,9 @@ def against(
     known = [m for m in results.methods if m not in (method, *view.references)]
     for name in (method, *rivals):
         if name not in results.methods:
-            raise OptionError(f"no method {name!r} in these results: {', '.join(results.methods)}")
+            raise OptionError(
+                f"no method {brief(name)} in these results: {', '.join(results.methods)}"
+            )
     others = rivals or known
     metrics = view.metrics or [m for m in results.metrics if m in _directed()]
     comparisons = len(others) * len(view.directions) * len(metrics)
