@@ -92,8 +92,9 @@ class Along(CAM2IB):
 def softened(tau: float) -> Backbone:
     """``conse`` with softmax(logits / τ): its τ is 2, so its last layer is scaled by 2 / τ."""
     model = mm.load_backbone("conse")
+    tower: Any = model["image"].module
     with torch.no_grad():
-        for each in model["image"].module.net._fc.parameters():
+        for each in tower.net._fc.parameters():
             each.mul_(2 / tau)
     return model
 
@@ -154,16 +155,16 @@ def _measured(
         laid = replace(cases[0].attribution, token_scores=np.asarray(slopes, np.float32))
         scores = laid.scores if laid.seen.all() else laid.scores[laid.seen]
         located.append(_scored(cases[0], scores))
-    row = {"fit": [round(x, 6) for x in told["fit"]], "at": located}
+    row: dict[str, Any] = {"fit": [round(x, 6) for x in told["fit"]], "at": located}
     row["behind"] = [[round(x, 4) for x in each] for each in told["behind"]]
     row["clean"] = [round(x, 4) for x in told["clean"]]
     row["methods"] = {
         name: _scored(case, case.scores) for name, case in zip(methods, cases[1:], strict=True)
     }
     if methods:
-        image = model["image"]
-        with torch.no_grad(), image.frozen():
-            logits = image.module.net(prepared.inputs[side]["pixels"])
+        tower: Any = model[side].module
+        with torch.no_grad(), model[side].frozen():
+            logits = tower.net(prepared.inputs[side]["pixels"])
         row["share"] = round(float(torch.softmax(logits / 2, -1).max()), 5)
     return row
 
