@@ -188,8 +188,7 @@ def choices() -> str:
         if method not in results.methods:
             return ""
         columns = [results.values(method, d, metric) for d in directions]
-        found = np.mean(columns, axis=0)
-        return "" if np.isnan(found).all() else f"{100 * np.nanmean(found):.1f}"
+        return f"{100 * np.nanmean(np.mean(columns, axis=0)):.1f}"
 
     names = " | ".join(RANKED)
     heads = (
@@ -197,6 +196,8 @@ def choices() -> str:
     )
     lines = [heads + " |", row(["---"] * 13)]
     for method in dict.fromkeys((*photos.methods, *scenes.methods)):
+        if method == causes.BY_RULE:
+            continue
         cells = [method]
         cells += [mean(photos, method, metric, ("image|text",)) for metric in RANKED]
         cells += [mean(scenes, method, metric, three) for metric in RANKED]
