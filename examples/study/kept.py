@@ -18,30 +18,36 @@ RAW: Final = Path(__file__).parent / "raw"
 
 
 @lru_cache(maxsize=8)
-def raw(name: str) -> Results:
-    """The kept numbers of one sweep.
+def raw(*names: str) -> Results:
+    """The kept numbers of one sweep, or of several that could stand in one file.
 
     Raises:
-        OptionError: there are none under this name.
+        OptionError: there are none under a name.
     """
-    with unpacked(name) as plain:
+    with unpacked(*names) as plain:
         return load_results(plain)
 
 
 @contextmanager
-def unpacked(name: str) -> Iterator[Path]:
-    """The same as a file, for as long as it is used.
+def unpacked(*names: str) -> Iterator[Path]:
+    """The same as one file, for as long as it is used.
 
     Raises:
-        OptionError: as for :func:`raw`.
+        OptionError: as for :func:`raw`, or sweeps that could not stand in one file.
     """
-    path = RAW / f"{name}.jsonl.gz"
-    if not path.is_file():
-        known = ", ".join(sorted(p.name.removesuffix(".jsonl.gz") for p in RAW.glob("*.gz")))
-        raise OptionError(f"no numbers are kept under {name!r}: {known}")
+    lines: list[bytes] = []
+    for name in names:
+        path = RAW / f"{name}.jsonl.gz"
+        if not path.is_file():
+            known = ", ".join(sorted(p.name.removesuffix(".jsonl.gz") for p in RAW.glob("*.gz")))
+            raise OptionError(f"no numbers are kept under {name!r}: {known}")
+        found = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+        if lines and found[0] != lines[0]:
+            raise OptionError(f"the numbers under {names} belong to sweeps with other heads")
+        lines += found if not lines else found[1:]
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, "results.jsonl")
-        plain.write_bytes(gzip.decompress(path.read_bytes()))
+        plain.write_bytes(b"".join(lines))
         yield plain
 
 

@@ -20,6 +20,7 @@ from examples.study.kept import raw, unpacked
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, label
 from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
+from examples.study.speed import TABLES as SPEED
 from mmattrib.errors import OptionError
 from mmattrib.evaluation import (
     Results,
@@ -34,6 +35,7 @@ from mmattrib.evaluation.statistics import Numbers, bootstrap_interval
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = (
     ROOT / "docs" / "method.md",
+    ROOT / "docs" / "performance.md",
     ROOT / "docs" / "roar.md",
     Path(__file__).parent / "results.md",
 )
@@ -403,6 +405,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "ablation, all": partial(
         everything, "ablation", "search/one", (), (*RANKED, "seconds", "capacity_bits")
     ),
+    **SPEED,
 }
 """Every table that a page may mark, by name."""
 

@@ -9,7 +9,7 @@ carries it over to α wherever a gradient nearly vanishes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
 from typing import Any
@@ -40,7 +40,8 @@ class BottleneckResult:
         alpha: ``(B, N, G)`` float32, as the capacity was read; G is C, 1 or between, by the mask.
         diagnostics: one mapping of JSON values per pair: ``clean_cosine``, ``cosine_start``,
             ``cosine_end``, ``fit_start``, ``fit_end``, ``capacity_bits`` (over valid tokens),
-            ``losses`` (one per step) and ``warnings`` (sentences).
+            ``losses`` (one per forward pass) and ``warnings`` (sentences). The ends are None where
+            they were not measured.
     """
 
     capacity: Tensor
@@ -136,14 +137,19 @@ class _Layer:
     tokens: Tensor
     suffix: Suffix
     statistics: TokenStatistics
+    plain: bool = False
+    """Whether the bottleneck's scale is the encoder's own."""
 
     @cached_property
     def scaled(self) -> Tensor:
         """The tokens in the bottleneck's scale, float32 or wider."""
-        return self.statistics.standardise(_wide(self.tokens))
+        wide = _wide(self.tokens)
+        return wide if self.plain else self.statistics.standardise(wide)
 
     def restore(self, z: Tensor) -> Tensor:
         """Standardised ``(b, s, N, C)`` tokens back to the encoder's scale."""
+        if self.plain:
+            return z
         mean, std = (
             x[:, None] if x.dim() == 3 else x for x in (self.statistics.mean, self.statistics.std)
         )
@@ -173,7 +179,7 @@ class _Group:
         return _Group(
             rows=self.rows[rows],
             layers=tuple(
-                _Layer(layer.tokens[rows], layer.suffix, layer.statistics.select(rows))
+                replace(layer, tokens=layer.tokens[rows], statistics=layer.statistics.select(rows))
                 for layer in self.layers
             ),
             guide=self.guide.select(rows).to(first.device),
@@ -208,7 +214,7 @@ def _layer(
         statistics = TokenStatistics.of_inputs(tokens, valid)
     else:
         statistics = TokenStatistics(given.mean.to(tokens).clone(), given.std.to(tokens).clone())
-    return _Layer(tokens, suffix, statistics)
+    return _Layer(tokens, suffix, statistics, plain=not options.standardise)
 
 
 def _moved(x: Tensor | None, tokens: Tensor) -> Tensor | None:
@@ -270,14 +276,17 @@ def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) ->
     trace: list[Step] = []
     for number, noises in zip(range(options.steps), _noise(group, options), strict=False):
         learn = number < options.steps - 1
+        if trace and not learn and not options.measure_end:
+            break
         step, gradients = _evaluate(group, clean, alpha, noises, options, steering, learn)
         trace.append(step)
         if learn:
             _update(optimiser, alpha, steering.parameters, gradients, step.loss)
     with torch.no_grad():
         bits = capacity(alpha, tokens, options.sigma).where(group.valid, tokens.new_zeros(()))
+    ended = len(trace) == options.steps
     diagnostics = [
-        summarise(trace, pair, float(clean_cosine[pair]), float(bits[pair].sum()))
+        summarise(trace, pair, float(clean_cosine[pair]), float(bits[pair].sum()), ended)
         for pair in range(len(bits))
     ]
     return _Fitted(bits, alpha.detach(), diagnostics)

@@ -19,6 +19,7 @@ from mmattrib.explain import Explained, Failure, Layers, explain, explain_some
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
+from mmattrib.models.passes import Passes, PassKeep
 from mmattrib.preparing import Prepared, prepare, side_encoder
 from mmattrib.samples import Sample
 from mmattrib.types import Attribution
@@ -57,6 +58,8 @@ class Context:
         fingerprints: label -> the data set's fingerprint.
         candidates: label -> candidate.
         metrics: name -> metric.
+        keep: passes through the models' towers, for all candidates, seeds and metrics; each process
+            has its own.
     """
 
     backbones: Mapping[str, ModelSource]
@@ -64,6 +67,7 @@ class Context:
     fingerprints: Mapping[str, str]
     candidates: Mapping[str, Candidate]
     metrics: Mapping[str, Metric]
+    keep: PassKeep = field(default_factory=PassKeep, repr=False, compare=False)
 
     def settled(self, device: str) -> Context:
         """The same with every model on a device; for a process that has a copy of its own."""
@@ -86,7 +90,8 @@ def measure_method(context: Context, task: Task, variant: Variant) -> list[Sampl
     method, rows = variant.make(task.seed), list[SampleRow]()
     numbered = list(enumerate(task.samples, task.start))
     with all_frozen(backbone):
-        found = each_explained(backbone, numbered, task.pair, method, variant.layers_for(task.pair))
+        layers = variant.layers_for(task.pair)
+        found = each_explained(backbone, numbered, task.pair, method, layers, context.keep)
         for place, (sample, result) in enumerate(zip(task.samples, found, strict=True)):
             if isinstance(result, Failure):
                 rows.append(SampleRow(sample.id, {}, str(result.error)))
@@ -113,6 +118,7 @@ def each_explained(
     pair: tuple[str, str],
     method: Method,
     layer: Layers,
+    keep: PassKeep | None = None,
 ) -> Iterator[Explained | Failure]:
     """One pair of sides of every sample, in their order; a failure stands in its sample's place.
 
@@ -122,6 +128,7 @@ def each_explained(
         pair: of sides.
         method: explains.
         layer: as for :func:`mmattrib.attribute`.
+        keep: of passes through the model's towers.
 
     Raises:
         OptionError: an option or a layer that does not fit the backbone: it fits no sample.
@@ -132,9 +139,8 @@ def each_explained(
             chosen.append((number, sample.pair(*pair)))
         except InputError as error:
             chosen.append(Failure(number, sample.id, error))
-    found = explain_some(
-        backbone, [each for each in chosen if not isinstance(each, Failure)], method, layer
-    )
+    pairs = [each for each in chosen if not isinstance(each, Failure)]
+    found = explain_some(backbone, pairs, method, layer, keep)
     for each in chosen:
         result = each if isinstance(each, Failure) else next(found)
         if isinstance(result, Failure) and isinstance(result.error, OptionError):
@@ -200,8 +206,10 @@ class _Model:
         raws = self._seen.found.explanation.inputs
         pair = prepare(self.backbone, {**raws, self._guide: guide})
         encoder = side_encoder(self.backbone, self._guide)
-        with torch.no_grad(), encoder.frozen():
-            return encoder.embed(pair.inputs[self._guide])[0]
+        layers: Any = self._seen.found.explanation.provenance["layers"]
+        with encoder.frozen():
+            keep, own = self._seen.context.keep, pair.inputs[self._guide]
+            return Passes(encoder, own, layers[self._guide], keep).embeddings()[0]
 
     def reexplain(
         self, *, seed: int | None, guide: Any | None, backbone: Backbone | None
@@ -220,7 +228,8 @@ class _Model:
             other = raws[self._guide] if guide is None else guide
             pair = prepare(backbone or self.backbone, {**raws, self._guide: other})
         layer = seen.variant.layers_for(seen.task.pair)
-        again = explain(backbone or self.backbone, [pair], method, layer, sides=[self._side])
+        keep = seen.context.keep if backbone is None else None
+        again = explain(backbone or self.backbone, [pair], method, layer, [self._side], keep)
         return again[0].explanation[self._side]
 
     @cached_property

@@ -14,12 +14,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mmattrib.errors import InputError
+from mmattrib.lazy import np, npt
 from mmattrib.methods.base import Method, MethodOptions, Side, SideScores, option
 from mmattrib.perturb import FILLS, keep, keep_many
 from mmattrib.types import FloatArray, RawAudio, RawImage, RawInput, RawText
@@ -27,8 +25,8 @@ from mmattrib.types import FloatArray, RawAudio, RawImage, RawInput, RawText
 if TYPE_CHECKING:
     from torch import Tensor
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+Bools: TypeAlias = "npt.NDArray[np.bool_]"
 
 SOFT_FILLS: Final = tuple(name for name, fill in FILLS["image"].items() if fill.soft)
 """Fills of pictures that take weights between 0 and 1, such as RISE's."""
@@ -100,8 +98,6 @@ class MaskedInput:
             options: fills and batch.
             fill_seed: of fills that draw at random.
         """
-        import torch
-
         self.inputs = side.inputs.select([row])
         self.raw = self.inputs.raw[0]
         self.grid = side.encoder.grid(self.inputs, side.layer)
@@ -109,8 +105,7 @@ class MaskedInput:
         self.fill, self.rows = options.fill_of(self.raw), 0
         self._encoder, self._batch, self._seed = side.encoder, options.batch, fill_seed
         self._goal = side.guide.embedding[row].float().cpu()
-        with torch.no_grad():
-            self.clean = float(self._cosines(side.encoder.embed(self.inputs))[0])
+        self.clean = float(self._cosines(side.embeddings()[row : row + 1])[0])
 
     @cached_property
     def extents(self) -> tuple[tuple[int, int], ...]:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from naive_m2ib import naive_m2ib
 from torch import Tensor
 from torch.nn import functional as nnf
 from toy_tower import Pool, Problem, make_problem, relative, run
 
+from mmattrib.benchmark.published import naive_m2ib
 from mmattrib.engine import (
     BottleneckOptions,
     Context,
@@ -42,12 +45,12 @@ def test_guidance_none_equals_a_naive_m2ib(mask: str, dtype: torch.dtype) -> Non
     stream = PairNoise(problem.keys, problem.valid, 16, 6)
     noise = [stream.draw().to(dtype) for _ in range(10)]
     for pair in range(3):
+        goal = problem.guide.embedding[pair]
         expected, losses = naive_m2ib(
-            problem.tower,
+            partial(problem.tower, problem.inputs[[pair] * 6], problem.valid[[pair] * 6]),
+            lambda goal=goal: goal,
             problem.tower.blocks[1],
-            problem.inputs[pair],
             problem.valid[pair],
-            problem.guide.embedding[pair],
             [step[pair] for step in noise],
             beta=0.3,
             gamma=0.7,
@@ -61,8 +64,15 @@ def test_guidance_none_equals_a_naive_m2ib(mask: str, dtype: torch.dtype) -> Non
         assert not found.capacity[pair][~real].any()
 
 
-@pytest.mark.parametrize("name", sorted(GUIDANCES))
-@pytest.mark.parametrize("mask", MASKS)
+def _guided() -> Iterator[Any]:
+    """Every guidance; the second mask of each but the plain one is a longer test."""
+    for name in sorted(GUIDANCES):
+        for mask in MASKS:
+            longer = mask != MASKS[0] and name != "none"
+            yield pytest.param(name, mask, marks=[pytest.mark.slow] * longer)
+
+
+@pytest.mark.parametrize(("name", "mask"), list(_guided()))
 def test_a_pair_alone_equals_the_pair_in_a_batch_in_any_order(name: str, mask: str) -> None:
     problem = make_problem(pairs=4, lengths=(7, 4, 7, 6))
     guidance = GUIDANCES[name]()
@@ -97,8 +107,18 @@ def test_padding_does_not_change_a_map(name: str) -> None:
     assert not long.capacity[:, 6:].any()
 
 
-@pytest.mark.parametrize("name", ["none", "literal", "gate"])
-@pytest.mark.parametrize("max_rows", [1, 3, 7])
+@pytest.mark.parametrize(
+    ("name", "max_rows"),
+    [
+        *(("none", rows) for rows in (1, 3, 7)),
+        *((name, 3) for name in ("literal", "gate")),
+        *(
+            pytest.param(name, rows, marks=pytest.mark.slow)
+            for name in ("literal", "gate")
+            for rows in (1, 7)
+        ),
+    ],
+)
 def test_chunks_equal_the_whole(name: str, max_rows: int) -> None:
     problem = make_problem(dtype=torch.float64)
     whole = run(problem, GUIDANCES[name](), samples=7, max_rows=64, pairs_at_once=3)
@@ -182,6 +202,27 @@ def test_the_last_pass_makes_no_update() -> None:
 
     run(problem.select([0]), steps=4, suffix=counted)
     assert calls == [False, True, True, True, False]  # clean, three updates, the reading
+
+
+@pytest.mark.parametrize("guidance", [NoGuidance(), LiteralAttention()])
+def test_the_final_mask_is_the_same_whether_its_fit_is_measured(guidance: Guidance) -> None:
+    """Bit for bit, in one pass less; what only that pass tells is None, and the rest as ever."""
+    problem, calls = make_problem().select([0]), []
+
+    def counted(tokens: Tensor, rows: Tensor) -> Tensor:
+        calls.append(torch.is_grad_enabled())
+        return problem.suffix(tokens, rows)
+
+    measured = run(problem, guidance, steps=4)
+    found = run(problem, guidance, steps=4, measure_end=False, suffix=counted)
+    assert calls == [False, True, True, True]  # clean, three updates
+    assert torch.equal(found.alpha, measured.alpha)
+    assert torch.equal(found.capacity, measured.capacity)
+    told, whole = found.diagnostics[0], measured.diagnostics[0]
+    ends = {"cosine_end": None, "fit_end": None, "losses": whole["losses"][:3]}
+    assert told == {**whole, **ends, "warnings": []}
+    (first,) = run(problem, guidance, steps=1, measure_end=False).diagnostics
+    assert first["cosine_end"] == first["cosine_start"]  # the only pass is the start's too
 
 
 def test_nothing_outside_is_touched() -> None:
