@@ -9,7 +9,8 @@ from typing import Any, TypeVar, get_args
 import click
 
 from examples.study.benchmark import KINDS, SCENES, ask, asked_metrics, means
-from examples.study.pages import raw, redraw
+from examples.study.kept import raw
+from examples.study.pages import redraw
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, measure, model_card
 from examples.study.photographs import label as photographs_label
@@ -175,6 +176,19 @@ def photographs_command(
 def card_command(photographs: Path, split: str | None, backbone: str) -> None:
     """Print how well a model matches the photographs of FOLDER with their captions."""
     click.echo(model_card(photographs, backbone, split))
+
+
+@main.command("why")
+@click.argument("photographs", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE",
+              help="Holds a line for each pair; call again to go on.")  # fmt: skip
+@click.option("--n", "count", type=click.IntRange(min=1), default=20, show_default=True,
+              help="How many photographs, and how many search scenes.")  # fmt: skip
+def why_command(photographs: Path, out: Path, count: int) -> None:
+    """Measure channel, noise and head on photographs of FOLDER and on scenes of tiny-seed1."""
+    from examples.study.why import measure_why
+
+    measure_why(photographs, out, count=count)
 
 
 @main.command("oracle")

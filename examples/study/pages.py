@@ -6,18 +6,17 @@ stands between is replaced by what the table's function gives; nothing else is t
 
 from __future__ import annotations
 
-import gzip
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from examples.study import causes
+from examples.study.kept import raw, unpacked
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, label
 from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
@@ -27,7 +26,6 @@ from mmattrib.evaluation import (
     Results,
     View,
     against,
-    load_results,
     load_retrained,
     markdown,
 )
@@ -35,7 +33,6 @@ from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers, bootstrap_interval
 
 ROOT: Final = Path(__file__).parents[2]
-RAW: Final = Path(__file__).parent / "raw"
 PAGES: Final = (
     ROOT / "docs" / "method.md",
     ROOT / "docs" / "performance.md",
@@ -52,38 +49,9 @@ _SHOWN: Final = ("image|text", "image|audio", "audio|text", "audio|image", "text
                  "text|audio")  # fmt: skip
 
 
-@lru_cache(maxsize=8)
-def raw(*names: str) -> Results:
-    """The kept numbers of one sweep, or of several that could stand in one file.
-
-    Raises:
-        OptionError: there are none under a name.
-    """
-    with _unpacked(*names) as plain:
-        return load_results(plain)
-
-
-@contextmanager
-def _unpacked(*names: str) -> Iterator[Path]:
-    lines: list[bytes] = []
-    for name in names:
-        path = RAW / f"{name}.jsonl.gz"
-        if not path.is_file():
-            known = ", ".join(sorted(p.name.removesuffix(".jsonl.gz") for p in RAW.glob("*.gz")))
-            raise OptionError(f"no numbers are kept under {name!r}: {known}")
-        found = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
-        if lines and found[0] != lines[0]:
-            raise OptionError(f"the numbers under {names} belong to sweeps with other heads")
-        lines += found if not lines else found[1:]
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder, "results.jsonl")
-        plain.write_bytes(b"".join(lines))
-        yield plain
-
-
 def retraining() -> str:
     """ROAR+ of every method on `tiny`."""
-    with _unpacked("roar") as plain:
+    with unpacked("roar") as plain:
         return load_retrained(plain).table().rstrip("\n")
 
 
@@ -230,6 +198,8 @@ def choices() -> str:
     )
     lines = [heads + " |", row(["---"] * 13)]
     for method in dict.fromkeys((*photos.methods, *scenes.methods)):
+        if method == causes.BY_RULE:
+            continue
         cells = [method]
         cells += [mean(photos, method, metric, ("image|text",)) for metric in RANKED]
         cells += [mean(scenes, method, metric, three) for metric in RANKED]
@@ -407,6 +377,12 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "photographs, captions, leads": partial(photograph_leads, "captions"),
     "photographs, layers": photograph_layers,
     "photographs, guidance": guidance_by_frequency,
+    "photographs, two": partial(photographs, "two"),
+    "photographs, two things": causes.two_things,
+    "rules": causes.rules,
+    "channel": causes.channel,
+    "noise": causes.noise,
+    "head": causes.head,
     "choices": choices,
     "photographs, prices": partial(photograph_prices, "categories"),
     "photographs, captions, prices": partial(photograph_prices, "captions"),

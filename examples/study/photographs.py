@@ -3,22 +3,23 @@
 Any folder in COCO's layout will do. A pair is a photograph and "a photo of a {category}", for every
 category that covers 2 to 60 % of the photograph and is among the five of the index that the model
 finds nearest to it: what a model does not see, no map of it can find. For words, a pair is a
-photograph and the first of its captions that names such a category.
+photograph and the first of its captions that names such a category. Texts that name two things are
+in ``two_things``.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import torch
-from torch import Tensor
 
+from examples.study.nearest import BEST, image_embedding, ranked, text_embeddings
 from examples.study.protocol import RANKED, REPORTED
 from examples.study.sweep import FILE, source_digest
+from examples.study.two_things import METRICS, TwoThings
 from mmattrib.datasets import Dataset
 from mmattrib.datasets.coco import TEMPLATE, CocoDataset
 from mmattrib.errors import InputError
@@ -31,21 +32,18 @@ from mmattrib.evaluation import (
     make_plan,
     run,
 )
-from mmattrib.io import load
 from mmattrib.models import Backbone
 from mmattrib.samples import Sample
-from mmattrib.types import JSONValue, RawText
+from mmattrib.types import JSONValue
 
-Texts: TypeAlias = Literal["categories", "captions"]
-
-BEST: Final = 5
-"""A category is taken where the model finds it among so many nearest ones."""
+Texts: TypeAlias = Literal["categories", "captions", "two"]
 
 PAIR: Final = ("image", "text")
 
 DIRECTIONS: Final[Mapping[Texts, tuple[str, ...]]] = {
     "categories": ("image|text",),
     "captions": ("image|text", "text|image"),
+    "two": ("image|text",),
 }
 """What is explained; of a category's prompt, the words are no question."""
 
@@ -87,32 +85,25 @@ class Recognised(Dataset):
 
 
 def _chosen(photographs: CocoDataset, backbone: Backbone) -> Iterator[str]:
-    names = photographs.categories
-    with torch.no_grad():
-        prompts = text_embeddings(backbone, [TEMPLATE.format(name) for name in names])
-        for path, samples in groupby(photographs, key=lambda sample: sample.inputs["image"]):
-            cosines = image_embedding(backbone, path) @ prompts.T
-            best = {names[k] for k in cosines.topk(min(BEST, len(names))).indices.tolist()}
-            for sample in samples:
-                shared = {part.name for part in sample.truth["image"].parts if part.shared}
-                if shared & best:
-                    yield sample.id
-                    if photographs.texts == "captions":
-                        break
+    for _, samples, ranks in ranked(photographs, backbone):
+        for sample in samples:
+            shared = [part.name for part in sample.truth["image"].parts if part.shared]
+            if any(name is not None and ranks[name] < BEST for name in shared):
+                yield sample.id
+                if photographs.texts == "captions":
+                    break
 
 
-def text_embeddings(backbone: Backbone, captions: Sequence[str]) -> Tensor:
-    """``(captions, D)``, each embedded by itself."""
-    encoder = backbone["text"]
-    with encoder.frozen(), torch.no_grad():
-        return torch.cat([encoder.embed(encoder.preprocess([RawText(text)])) for text in captions])
+def pairs(photographs: Path, texts: Texts, backbone: Backbone, split: str | None = None) -> Dataset:
+    """The pairs that are taken of a folder in COCO's layout.
 
-
-def image_embedding(backbone: Backbone, path: Path) -> Tensor:
-    """``(D,)`` of one photograph."""
-    encoder = backbone["image"]
-    with encoder.frozen(), torch.no_grad():
-        return encoder.embed(encoder.preprocess([load("image", path)]))[0]
+    Raises:
+        InputError: photographs or indices that cannot be used, or no pair.
+    """
+    if texts != "two":
+        return Recognised(CocoDataset(photographs, texts, split), backbone)
+    named, said = (CocoDataset(photographs, each, split) for each in ("categories", "captions"))
+    return TwoThings(named, said, backbone)
 
 
 def measure(
@@ -147,12 +138,13 @@ def measure(
         OptionError: results of another plan in the folder.
     """
     model = NamedModel.of(backbone)
-    chosen: Dataset = Recognised(CocoDataset(photographs, texts, split), model.get())
+    chosen = pairs(photographs, texts, model.get(), split)
+    more = METRICS if texts == "two" else ()
     plan = make_plan(
         {backbone: model},
         {label(texts): chosen if limit is None else chosen.head(limit)},
         methods=candidates,
-        metrics={metric: None for metric in (*RANKED, *REPORTED) if metric != "seconds"},
+        metrics=[*(m for m in (*RANKED, *REPORTED) if m != "seconds"), *more],
         pairs=[PAIR],
     )
     return run(

@@ -60,7 +60,7 @@ def channel_slopes(
 
     With ``shared_noise`` every token gets the same ε. Each token's channel is then still that of
     eq. (5), but the noise does not change which tokens attend to which: what all keys have in
-    common cancels in a softmax. The slopes vary less from draw to draw, and maps locate better.
+    common cancels in a softmax. The slopes vary less from draw to draw (maps: docs/method.md).
 
     With ``noise_too`` and evenly spread rates the slopes of all valid tokens sum to fit(clean) −
     fit(noise) as ``points`` grows: integrated gradients (Sundararajan et al. 2017) along the

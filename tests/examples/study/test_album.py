@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from examples.study.album import chosen
-from examples.study.pages import raw
+from examples.study.kept import raw
 from mmattrib.errors import OptionError
 
 

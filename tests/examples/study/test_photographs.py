@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from coco_folder import write_coco
@@ -70,8 +71,11 @@ def test_a_run_measures_both_sides_and_goes_on(folder: Path, tmp_path: Path) -> 
         results = load_results(out / "results.jsonl")
         for direction in study.DIRECTIONS[texts]:
             found = results.values("nib", direction, "auc", dataset=study.label(texts))
-            assert len(found) == (3 if texts == "categories" else 2)
+            assert len(found) == {"categories": 3, "captions": 2, "two": 1}[texts]
             assert ((found >= 0) & (found <= 1)).all()
+        if texts == "two":
+            assert np.isfinite(results.values("nib", "image|text", "auc_second")).all()
+            assert (results.values("nib", "image|text", "rank") < 3).all()
 
 
 def test_the_commands_print_a_table_and_a_card(folder: Path, tmp_path: Path) -> None:
