@@ -24,6 +24,7 @@ from mmattrib.methods.options import (
     option,
     parse_options,
 )
+from mmattrib.methods.pace import PLAIN, Pace
 from mmattrib.models.capabilities import INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.plugins.registry import one_line
 from mmattrib.plugins.strangers import described, hold_to, is_own, passes, shown
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmattrib.engine import Guide
+    from mmattrib.engine.together import Together
     from mmattrib.models.encoder import Encoder, EncoderInputs
     from mmattrib.models.grids import TokenGrid
     from mmattrib.plugins.hookspecs import Register
@@ -62,6 +64,7 @@ class Side:
         keys: one name per pair and side; noise follows from it and the seed.
         other: the guides as a side of their own, for methods that look into the guide's encoder;
             its own ``other`` is None.
+        pace: how the pairs go through the model; one by one unless the caller says otherwise.
     """
 
     encoder: Encoder
@@ -70,9 +73,15 @@ class Side:
     guide: Guide
     keys: tuple[str, ...]
     other: Side | None = None
+    pace: Pace = PLAIN
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def together(self) -> Together:
+        """How many pairs a method may take into one call of the model."""
+        return self.pace.together(self.encoder.device, len(self))
 
     def grid(self) -> TokenGrid:
         """Where the tokens lie, and which are valid and content."""
@@ -133,23 +142,38 @@ class Side:
 
     def suffix(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """``(R, N, C)`` tokens of inputs ``rows`` -> ``(R, D)`` embeddings."""
-        return self.encoder.suffix(tokens, self.layer, self.inputs.select(rows))
+        with self.pace.suffix_precision(tokens):
+            return self.encoder.suffix(tokens, self.layer, self.inputs.select(rows))
 
     def cosines(self, tokens: Tensor) -> Tensor:
-        """``(B, N, C)`` tokens -> ``(B,)`` cosines with each input's guide, one by one."""
+        """``(B, N, C)`` tokens -> ``(B,)`` cosines with each input's guide, in full precision."""
         import torch
 
         from mmattrib.engine.objective import fit
 
+        def some(pairs: Tensor, _rows: int) -> Tensor:
+            return self.encoder.suffix(tokens[pairs], self.layer, self.inputs.select(pairs))
+
+        kind = ("cosines", tokens.shape[1:])
         with torch.no_grad():
-            embeddings = torch.cat(
-                [
-                    self.suffix(tokens[i : i + 1], torch.tensor([i], device="cpu"))
-                    for i in range(len(self))
-                ]
-            )
+            embeddings = torch.cat(list(self.together.over(len(self), some, kind=kind)))
             target = self.guide.embedding.to(embeddings.device)
             return fit(embeddings.float()[:, None], target[:, None])[:, 0]
+
+    def slopes(self) -> Tensor:
+        """∂cos(f(h), e′)/∂h at the tokens, ``(B, N, C)`` float32."""
+        import torch
+
+        from mmattrib.engine.objective import cosine_gradient
+
+        tokens, goals = self.tokens(), self.guide.embedding
+
+        def some(pairs: Tensor, _rows: int) -> Tensor:
+            goal = goals[pairs.to(goals.device)].to(tokens.device)
+            return cosine_gradient(tokens[pairs], self.suffix, pairs, goal)
+
+        kind = ("slopes", tokens.shape[1:])
+        return torch.cat(list(self.together.over(len(self), some, kind=kind)))
 
     def _one_by_one(self) -> list[EncoderInputs]:
         return [self.inputs.select([row]) for row in range(len(self))]
