@@ -1,9 +1,9 @@
 """Fitting bottlenecks: Adam over α and Θ_A, pair by pair, with bounded memory.
 
-Pairs are independent problems. Unless more may go together, each is optimised in calls of its own:
-a suffix that gets the same shapes gives the same bits, whereas another batch size changes the order
-of its sums. Such noise is near 1e-7, but Adam's first update is the rate times the gradient's sign, which
-carries it over to α wherever a gradient nearly vanishes.
+Pairs are independent problems. Unless more may go together, each is optimised in calls of its
+own: a suffix that gets the same shapes gives the same bits, whereas another batch size changes the
+order of its sums. Such noise is near 1e-7, but Adam's first update is the rate times the gradient's
+sign, which carries it over to α wherever a gradient nearly vanishes.
 """
 
 from __future__ import annotations
@@ -321,8 +321,8 @@ def _evaluate(
 ) -> tuple[Step, list[Tensor]]:
     """One forward pass and, to learn, the loss's gradients by α and Θ_A.
 
-    At most ``group.limit`` samples of each pair go through the suffix at a time; the gradient of their
-    mean is the sum over chunks. ``clean`` is the clean embedding, ``(b, 1, D)``.
+    At most ``group.limit`` samples of each pair go through the suffix at a time; the gradient of
+    their mean is the sum over chunks. ``clean`` is the clean embedding, ``(b, 1, D)``.
     """
     parameters = [alpha, *steering.parameters]
     gradients = [torch.zeros_like(parameter) for parameter in parameters] if learn else []

@@ -38,9 +38,7 @@ class TokenStatistics:
 
     def per_draw(self) -> TokenStatistics:
         """The same for ``(B, S, N, C)``: S draws of each input."""
-        return TokenStatistics(
-            *(x[:, None] if x.dim() == 3 else x for x in (self.mean, self.std))
-        )
+        return TokenStatistics(*(x[:, None] if x.dim() == 3 else x for x in (self.mean, self.std)))
 
     def select(self, rows: Tensor) -> TokenStatistics:
         """The statistics of these rows of the batch."""

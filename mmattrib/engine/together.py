@@ -87,4 +87,3 @@ class Together:
 
 ALONE = Together()
 """Each pair in a call of its own: the same shapes, and so the same bits, whatever its batch."""
-

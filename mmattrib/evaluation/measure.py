@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,19 @@ if TYPE_CHECKING:
 
 SECONDS = "seconds"
 """Beside the metrics: seconds per pair, for both maps."""
+
+
+_tell: ContextVar[Callable[[], None]] = ContextVar("tell", default=lambda: None)
+
+
+@contextmanager
+def telling(tell: Callable[[], None]) -> Iterator[None]:
+    """Within, ``tell`` is called for every sample that is done."""
+    before = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(before)
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,7 @@ def measure_method(context: Context, task: Task, variant: Variant) -> list[Sampl
             pairs[place] = sample.pair(*task.pair)
         except InputError as error:
             rows[place] = SampleRow(sample.id, {}, str(error))
+            _tell.get()()
     numbered = [(task.start + place, pair) for place, pair in pairs.items()]
     with ExitStack() as stack:
         for encoder in {id(e): e for e in backbone.values()}.values():
@@ -101,10 +116,12 @@ def measure_method(context: Context, task: Task, variant: Variant) -> list[Sampl
                 if isinstance(result.error, OptionError):
                     raise result.error
                 rows[place] = SampleRow(pair.id, {}, str(result.error))
+                _tell.get()()
                 continue
             wanted = [name for name, count in task.metrics.items() if place < count]
             seen = _Seen(context, task, variant, backbone, method, pair, result)
             rows[place] = _scored(context, task, seen, wanted)
+            _tell.get()()
     return [rows[place] for place in range(len(task.samples))]
 
 

@@ -22,7 +22,7 @@ from mmattrib.errors import (
     check_whole,
 )
 from mmattrib.evaluation.candidates import Methods, candidates, listed
-from mmattrib.evaluation.executors import Engine, Executor, executor_for
+from mmattrib.evaluation.executors import Done, Engine, Executor, executor_for
 from mmattrib.evaluation.measure import SECONDS, Context
 from mmattrib.evaluation.models import ModelSource, model_sources
 from mmattrib.evaluation.progress import Outcome, Progress
@@ -347,8 +347,8 @@ def run(
             store.name(labels)
         state = Progress(plan.context, store, source, bar)
         tasks = state.unfinished(plan.tasks(), fresh)
-        for task, found in (executor or executor_for(1)).run(context, tasks):
-            bar.update(len(task.samples))
+        for task, found in _telling(executor or executor_for(1), context, tasks, state):
+            state.ended(task)
             if not isinstance(found, Exception):
                 state.keep(task, found)
             elif isinstance(found, WorkerError):
@@ -360,3 +360,14 @@ def run(
     results = state.collector.results(labels, plan.describe())
     state.outcome.results = replace(results, left_out=state.left_out)
     return state.outcome
+
+
+def _telling(
+    executor: Executor, context: Context, tasks: Iterable[Task], state: Progress
+) -> Iterator[Done]:
+    """Every task that has ended; meanwhile the executor tells how far the others are."""
+    executor.told = state.told  # type: ignore[method-assign]
+    try:
+        yield from executor.run(context, tasks)
+    finally:
+        del executor.told
