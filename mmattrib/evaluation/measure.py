@@ -16,7 +16,9 @@ from mmattrib.datasets.base import Dataset
 from mmattrib.errors import InputError, OptionError
 from mmattrib.evaluation.candidates import Candidate, Variant
 from mmattrib.evaluation.models import ModelSource
-from mmattrib.explain import Explained, Failure, explain, explain_some
+from mmattrib.explain import Explained, explain
+from mmattrib.many import Failure, explain_some
+from mmattrib.methods.pace import Pace
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
@@ -71,6 +73,7 @@ class Context:
         fingerprints: label -> the data set's fingerprint.
         candidates: label -> candidate.
         metrics: name -> metric.
+        pace: how pairs go through the models.
     """
 
     backbones: Mapping[str, ModelSource]
@@ -78,6 +81,7 @@ class Context:
     fingerprints: Mapping[str, str]
     candidates: Mapping[str, Candidate]
     metrics: Mapping[str, Metric]
+    pace: Pace = field(default_factory=Pace)
 
     def settled(self, device: str) -> Context:
         """The same with every model on a device; for a process that has a copy of its own."""
@@ -110,7 +114,7 @@ def measure_method(context: Context, task: Task, variant: Variant) -> list[Sampl
     with ExitStack() as stack:
         for encoder in {id(e): e for e in backbone.values()}.values():
             stack.enter_context(encoder.frozen())
-        found = explain_some(backbone, numbered, method, layer)
+        found = explain_some(backbone, numbered, method, layer, context.pace)
         for (place, pair), result in zip(pairs.items(), found, strict=True):
             if isinstance(result, Failure):
                 if isinstance(result.error, OptionError):
@@ -203,7 +207,10 @@ class _Model:
             other = raws[self._guide] if guide is None else guide
             pair = prepare(backbone or self.backbone, {**raws, self._guide: other})
         layer = seen.variant.layers_for(seen.task.pair)
-        again = explain(backbone or self.backbone, [pair], method, layer, sides=[self._side])
+        again = explain(
+            backbone or self.backbone, [pair], method, layer, sides=[self._side],
+            pace=seen.context.pace,
+        )  # fmt: skip
         return again[0].explanation[self._side]
 
     @cached_property

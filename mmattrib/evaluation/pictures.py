@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from mmattrib.errors import InputError, OptionError, TrustWarning
 from mmattrib.evaluation.degrading import highest, percentile_of, without
-from mmattrib.explain import Failure, explain_some
+from mmattrib.many import Failure, explain_some
 from mmattrib.metrics.faithfulness import reduced_input
 from mmattrib.render.gallery import Gallery, Tile, check_size
 from mmattrib.render.panels import Panel, Piece, TextPanel, panels
