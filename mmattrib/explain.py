@@ -69,7 +69,8 @@ def attribute(
         precision: of what lies behind the explained layer: ``"full"``, the model's own; ``"half"``,
             bfloat16 (under ``torch.autocast``; slopes, masks and capacities stay float32, and a
             model that is not float32 stays as it is); ``"auto"``, half on graphics cards with units
-            for bfloat16, and full elsewhere. Maps then differ by a few hundredths of their largest score.
+            for bfloat16, and full elsewhere. In half, maps differ by a few hundredths of their
+            largest score.
         **options: the method's own, e.g. ``beta=0.1``.
 
     Returns:
