@@ -25,9 +25,11 @@ from mmattrib.errors import (
     check_whole,
 )
 from mmattrib.loading import load_method
-from mmattrib.methods import Method, Side, SideScores, guide_of
+from mmattrib.methods import Method, Side, SideScores
+from mmattrib.methods.base import guide_from
 from mmattrib.models.backbone import Backbone, check_backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
+from mmattrib.models.passes import Passes, PassKeep
 from mmattrib.placement import with_unseen_warning
 from mmattrib.preparing import Prepared, pair_key, prepare, side_encoder, side_key
 from mmattrib.provenance import provenance_of
@@ -148,10 +150,11 @@ def attribute_many(
         raise OptionError(f"on_error must be one of {accepted}, got {on_error!r}")
     made = load_method(method, seed, **options)
     total = len(pairs) if isinstance(pairs, Sized) else None
+    keep = PassKeep()
     with tqdm(total=total, unit="pair", disable=not progress) as bar:
         numbered = enumerate(pairs)
         while batch := list(islice(numbered, batch_size)):
-            for found in explain_some(backbone, batch, made, layer):
+            for found in explain_some(backbone, batch, made, layer, keep):
                 bar.update()
                 if isinstance(found, Explained):
                     yield found.explanation
@@ -205,6 +208,7 @@ def explain_some(
     batch: Sequence[tuple[int, Any]],
     method: Method,
     layer: Layers,
+    keep: PassKeep | None = None,
 ) -> Iterator[Explained | Failure]:
     """Every pair of a batch in its order; one that fails takes no other with it."""
     prepared: list[Prepared | Failure] = [_try(backbone, index, pair) for index, pair in batch]
@@ -215,14 +219,14 @@ def explain_some(
             continue
         pairs = [pair for pair in group if isinstance(pair, Prepared)]
         try:
-            yield from explain(backbone, pairs, method, layer)
+            yield from explain(backbone, pairs, method, layer, keep=keep)
         except MmattribError as error:
             if len(pairs) == 1:
                 yield Failure(int(pairs[0].index or 0), pairs[0].sample, error)
                 continue
             for pair in pairs:
                 try:
-                    yield from explain(backbone, [pair], method, layer)
+                    yield from explain(backbone, [pair], method, layer, keep=keep)
                 except MmattribError as alone:
                     yield Failure(int(pair.index or 0), pair.sample, alone)
 
@@ -246,6 +250,7 @@ def explain(
     method: Method,
     layer: Layers = None,
     sides: Sequence[str] | None = None,
+    keep: PassKeep | None = None,
 ) -> list[Explained]:
     """Explain pairs whose inputs have the same shapes, in one go.
 
@@ -255,6 +260,7 @@ def explain(
         method: explains each side.
         layer: as for :func:`attribute`.
         sides: which sides to explain; both if None.
+        keep: of passes through these encoders' towers; of these pairs alone if None.
 
     Raises:
         OptionError: a layer or a side that is not there.
@@ -268,18 +274,20 @@ def explain(
     with ExitStack() as stack:
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
-        inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
-        guides = {side: guide_of(encoders[side], inputs[side], layers[side]) for side in both}
+        passes = {
+            side: Passes(encoders[side], _batch(pairs, side), layers[side], keep) for side in both
+        }
+        guides = {side: guide_from(passes[side]) for side in both}
         _check_joint(encoders, guides)
-        given = _sides(encoders, pairs, layers, guides, keys)
-        changed = {side: _changed(given[side], guides[side]) for side in both}
+        given = _sides(passes, pairs, guides, keys)
+        changed = {side: _changed(passes[side]) for side in both}
         kinds = [tuple(bool(changed[side][row]) for side in both) for row in range(len(pairs))]
         if len(set(kinds)) > 1:  # each row as it is explained alone
-            again = partial(explain, backbone, method=method, layer=layer, sides=sides)
+            again = partial(explain, backbone, method=method, layer=layer, sides=sides, keep=keep)
             return _by_kind(kinds, again, pairs)
         if any(kinds[0]):
-            _replay(encoders, guides, given, changed, inputs)
-            given = _sides(encoders, pairs, layers, guides, keys)
+            _replay(encoders, passes, guides, changed)
+            given = _sides(passes, pairs, guides, keys)
         for side in wanted:
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
@@ -319,23 +327,24 @@ def _cosines(first: torch.Tensor, second: torch.Tensor) -> list[float]:
     return found
 
 
-def _changed(side: Side, own: Guide) -> tuple[float, ...]:
-    """How far the suffix is from the model on each input, which is embedded in ``own``."""
-    return side.encoder.changed(side.inputs, side.layer, side.tokens(), own.embedding)
+def _changed(known: Passes) -> tuple[float, ...]:
+    """How far the suffix is from the model on each input."""
+    own, tokens = known.embeddings(), known.tokens(known.layer)
+    return known.encoder.changed(known.inputs, known.layer, tokens, own, known.behind())
 
 
 def _replay(
     encoders: dict[str, Encoder],
+    passes: dict[str, Passes],
     guides: dict[str, Guide],
-    given: Mapping[str, Side],
     changed: Mapping[str, Sequence[float]],
-    inputs: Mapping[str, Sequence[EncoderInputs]],
 ) -> None:
     """Put in the place of encoders that were changed those that run the whole model."""
-    for name, side in given.items():
+    for name, own in passes.items():
         if max(changed[name]):
-            encoders[name] = side.encoder.replaying(max(changed[name]), side.layer)
-            guides[name] = guide_of(encoders[name], inputs[name], side.layer)
+            encoders[name] = own.encoder.replaying(max(changed[name]), own.layer)
+            passes[name] = own.by(encoders[name])
+            guides[name] = guide_from(passes[name])
 
 
 def _by_kind(
@@ -361,23 +370,27 @@ def _check_tokens(side: Side) -> None:
         )
 
 
+def _batch(pairs: Sequence[Prepared], side: str) -> EncoderInputs:
+    return EncoderInputs.cat([pair.inputs[side] for pair in pairs])
+
+
 def _sides(
-    encoders: Mapping[str, Encoder],
+    passes: Mapping[str, Passes],
     pairs: Sequence[Prepared],
-    layers: Mapping[str, int],
     guides: Mapping[str, Guide],
     keys: Sequence[str],
 ) -> dict[str, Side]:
     """Each side of a batch of pairs, guided by the other."""
     found = {}
-    for side, encoder in encoders.items():
+    for side, known in passes.items():
         own = [f"{key}:{side_key(p.raw, side)}" for key, p in zip(keys, pairs, strict=True)]
         found[side] = Side(
-            encoder=encoder,
-            inputs=EncoderInputs.cat([pair.inputs[side] for pair in pairs]),
-            layer=layers[side],
-            guide=guides[_other(tuple(encoders), side)],
+            encoder=known.encoder,
+            inputs=known.inputs,
+            layer=known.layer,
+            guide=guides[_other(tuple(passes), side)],
             keys=tuple(own),
+            passes=known,
         )
     return found
 
