@@ -20,10 +20,12 @@ from mmattrib.errors import (
     TrustWarning,
 )
 from mmattrib.loading import load_method
-from mmattrib.methods import Method, Side, SideScores, guide_of
+from mmattrib.methods import Method, Side, SideScores
+from mmattrib.methods.base import guide_from
 from mmattrib.methods.pace import Pace
 from mmattrib.models.backbone import Backbone, check_backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
+from mmattrib.models.passes import Passes, PassKeep
 from mmattrib.placement import with_unseen_warning
 from mmattrib.preparing import Prepared, pair_key, prepare, side_encoder, side_key
 from mmattrib.provenance import provenance_of
@@ -124,6 +126,7 @@ def explain(
     layer: Layers = None,
     sides: Sequence[str] | None = None,
     *,
+    keep: PassKeep | None = None,
     pace: Pace | None = None,
 ) -> list[Explained]:
     """Explain pairs whose inputs have the same shapes, in one go.
@@ -134,6 +137,7 @@ def explain(
         method: explains each side.
         layer: as for :func:`attribute`.
         sides: which sides to explain; both if None.
+        keep: of passes through these encoders' towers; of these pairs alone if None.
         pace: how the pairs go through the model; as the device has it if None.
 
     Raises:
@@ -148,18 +152,26 @@ def explain(
     with ExitStack() as stack:
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
-        inputs = {side: [pair.inputs[side] for pair in pairs] for side in both}
-        guides = {side: guide_of(encoders[side], inputs[side], layers[side]) for side in both}
+        passes = {
+            side: Passes(
+                encoders[side], _batch(pairs, side), layers[side], keep,
+                together=pace.together(encoders[side].device, len(pairs)),
+            )
+            for side in both
+        }  # fmt: skip
+        guides = {side: guide_from(passes[side]) for side in both}
         _check_joint(encoders, guides)
-        given = _sides(encoders, pairs, layers, guides, keys, pace)
-        changed = {side: _changed(given[side], guides[side]) for side in both}
+        given = _sides(passes, pairs, guides, keys, pace)
+        changed = {side: _changed(passes[side]) for side in both}
         kinds = [tuple(bool(changed[side][row]) for side in both) for row in range(len(pairs))]
         if len(set(kinds)) > 1:  # each row as it is explained alone
-            again = partial(explain, backbone, method=method, layer=layer, sides=sides, pace=pace)
+            again = partial(
+                explain, backbone, method=method, layer=layer, sides=sides, keep=keep, pace=pace
+            )
             return _by_kind(kinds, again, pairs)
         if any(kinds[0]):
-            _replay(encoders, guides, given, changed, inputs)
-            given = _sides(encoders, pairs, layers, guides, keys, pace)
+            _replay(encoders, passes, guides, changed)
+            given = _sides(passes, pairs, guides, keys, pace)
         for side in wanted:
             if side not in both:
                 raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
@@ -203,23 +215,24 @@ def _cosines(first: torch.Tensor, second: torch.Tensor) -> list[float]:
     return found
 
 
-def _changed(side: Side, own: Guide) -> tuple[float, ...]:
-    """How far the suffix is from the model on each input, which is embedded in ``own``."""
-    return side.encoder.changed(side.inputs, side.layer, side.tokens(), own.embedding)
+def _changed(known: Passes) -> tuple[float, ...]:
+    """How far the suffix is from the model on each input."""
+    own, tokens = known.embeddings(), known.tokens(known.layer)
+    return known.encoder.changed(known.inputs, known.layer, tokens, own, known.behind())
 
 
 def _replay(
     encoders: dict[str, Encoder],
+    passes: dict[str, Passes],
     guides: dict[str, Guide],
-    given: Mapping[str, Side],
     changed: Mapping[str, Sequence[float]],
-    inputs: Mapping[str, Sequence[EncoderInputs]],
 ) -> None:
     """Put in the place of encoders that were changed those that run the whole model."""
-    for name, side in given.items():
+    for name, own in passes.items():
         if max(changed[name]):
-            encoders[name] = side.encoder.replaying(max(changed[name]), side.layer)
-            guides[name] = guide_of(encoders[name], inputs[name], side.layer)
+            encoders[name] = own.encoder.replaying(max(changed[name]), own.layer)
+            passes[name] = own.by(encoders[name])
+            guides[name] = guide_from(passes[name])
 
 
 def _by_kind(
@@ -245,24 +258,28 @@ def _check_tokens(side: Side) -> None:
         )
 
 
+def _batch(pairs: Sequence[Prepared], side: str) -> EncoderInputs:
+    return EncoderInputs.cat([pair.inputs[side] for pair in pairs])
+
+
 def _sides(
-    encoders: Mapping[str, Encoder],
+    passes: Mapping[str, Passes],
     pairs: Sequence[Prepared],
-    layers: Mapping[str, int],
     guides: Mapping[str, Guide],
     keys: Sequence[str],
     pace: Pace,
 ) -> dict[str, Side]:
     """Each side of a batch of pairs, guided by the other."""
     found = {}
-    for side, encoder in encoders.items():
+    for side, known in passes.items():
         own = [f"{key}:{side_key(p.raw, side)}" for key, p in zip(keys, pairs, strict=True)]
         found[side] = Side(
-            encoder=encoder,
-            inputs=EncoderInputs.cat([pair.inputs[side] for pair in pairs]),
-            layer=layers[side],
-            guide=guides[_other(tuple(encoders), side)],
+            encoder=known.encoder,
+            inputs=known.inputs,
+            layer=known.layer,
+            guide=guides[_other(tuple(passes), side)],
             keys=tuple(own),
+            passes=known,
             pace=pace,
         )
     return found

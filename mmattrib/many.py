@@ -6,7 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -25,6 +25,7 @@ from mmattrib.loading import load_method
 from mmattrib.methods import Method
 from mmattrib.methods.pace import Pace
 from mmattrib.models.backbone import Backbone, check_backbone
+from mmattrib.models.passes import PassKeep
 from mmattrib.preparing import Prepared, prepare
 from mmattrib.samples import Sample
 from mmattrib.types import Explanation
@@ -160,6 +161,7 @@ class _Work:
     method: Method
     layer: Layers
     pace: Pace
+    keep: PassKeep = field(default_factory=PassKeep)
 
     def here(
         self, pairs: Iterable[Any], batch_size: int, readers: int | None
@@ -169,7 +171,9 @@ class _Work:
         count = (READERS if together else 0) if readers is None else readers
         size = batch_size if together or count else 1
         for batch in _batches(self.backbone, enumerate(pairs), size, count):
-            found = _explain_prepared(self.backbone, batch, self.method, self.layer, self.pace)
+            found = _explain_prepared(
+                self.backbone, batch, self.method, self.layer, self.pace, self.keep
+            )
             for each in found:
                 yield each.explanation if isinstance(each, Explained) else each
 
@@ -189,7 +193,8 @@ class _Work:
 def _explain_in_worker(
     work: _Work, numbered: tuple[int, Any], _tell: Tell
 ) -> Explanation | Failure:
-    (found,) = explain_some(work.backbone, [numbered], work.method, work.layer, work.pace)
+    method, layer, pace, keep = work.method, work.layer, work.pace, work.keep
+    (found,) = explain_some(work.backbone, [numbered], method, layer, pace, keep)
     return found.explanation if isinstance(found, Explained) else found
 
 
@@ -237,6 +242,7 @@ def explain_some(
     method: Method,
     layer: Layers,
     pace: Pace | None = None,
+    keep: PassKeep | None = None,
 ) -> Iterator[Explained | Failure]:
     """Every numbered pair of a batch in its order; one that fails takes no other with it.
 
@@ -245,7 +251,7 @@ def explain_some(
     pace = pace or Pace()
     size = len(batch) if takes_together(backbone, pace) else 1
     for some in _batches(backbone, iter(batch), size, 0):
-        yield from _explain_prepared(backbone, some, method, layer, pace)
+        yield from _explain_prepared(backbone, some, method, layer, pace, keep)
 
 
 def _explain_prepared(
@@ -254,9 +260,10 @@ def _explain_prepared(
     method: Method,
     layer: Layers,
     pace: Pace,
+    keep: PassKeep | None,
 ) -> Iterator[Explained | Failure]:
     def call(pairs: Sequence[Prepared]) -> list[Explained]:
-        return explain(backbone, pairs, method, layer, pace=pace)
+        return explain(backbone, pairs, method, layer, pace=pace, keep=keep)
 
     if not takes_together(backbone, pace):
         for each in prepared:

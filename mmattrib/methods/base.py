@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mmattrib.engine.together import Together
     from mmattrib.models.encoder import Encoder, EncoderInputs
     from mmattrib.models.grids import TokenGrid
+    from mmattrib.models.passes import Passes
     from mmattrib.plugins.hookspecs import Register
 
 __all__ = [
@@ -65,6 +66,7 @@ class Side:
         other: the guides as a side of their own, for methods that look into the guide's encoder;
             its own ``other`` is None.
         pace: how the pairs go through the model; one by one unless the caller says otherwise.
+        passes: what is known of these inputs by this encoder; found anew if None, or of others.
     """
 
     encoder: Encoder
@@ -74,6 +76,7 @@ class Side:
     keys: tuple[str, ...]
     other: Side | None = None
     pace: Pace = PLAIN
+    passes: Passes | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -96,11 +99,10 @@ class Side:
     def tokens(self) -> Tensor:
         """``(B, N, C)`` at the explained layer, without gradients.
 
-        Inputs go through one by one: a tower's sums round differently in another batch size, and
-        a map must not depend on the batch. The prefix is a small part of the work. Not to be
+        Inputs go through one by one, as :class:`mmattrib.models.passes.Passes` says. Not to be
         changed in place: every call gives the same tensor.
         """
-        return self._tokens
+        return self._passes.tokens(self.layer)
 
     def token_embeddings(self) -> Tensor:
         """The explained inputs' own tokens in the joint space, ``(B, N, D)``, one by one.
@@ -108,7 +110,7 @@ class Side:
         Raises:
             OptionError: the layer has another number of tokens than the last.
         """
-        found = self._token_embeddings
+        found = self._passes.token_embeddings()[0]
         if found.shape[1] != self.grid().valid.shape[1]:
             raise OptionError(
                 f"layer {self.layer} has {self.grid().valid.shape[1]} cells of the "
@@ -119,31 +121,39 @@ class Side:
             )
         return found
 
-    # Kept: a method may ask for them several times, and each costs a pass through the tower.
-
     @cached_property
-    def _tokens(self) -> Tensor:
-        import torch
+    def _passes(self) -> Passes:
+        from mmattrib.models.passes import Passes
 
-        with torch.no_grad():
-            return torch.cat([self.encoder.prefix(one, self.layer) for one in self._one_by_one()])
-
-    @cached_property
-    def _token_embeddings(self) -> Tensor:
-        import torch
-
-        with torch.no_grad():
-            return torch.cat(
-                [
-                    self.encoder.sure_token_embeddings(one, self.layer).values
-                    for one in self._one_by_one()
-                ]
-            )
+        given = self.passes
+        if given is not None and given.encoder is self.encoder and given.inputs is self.inputs:
+            return given
+        return Passes(self.encoder, self.inputs, self.layer, together=self.together)
 
     def suffix(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """``(R, N, C)`` tokens of inputs ``rows`` -> ``(R, D)`` embeddings."""
         with self.pace.suffix_precision(tokens):
             return self.encoder.suffix(tokens, self.layer, self.inputs.select(rows))
+
+    def behind(self) -> Tensor:
+        """``(B, D)``: the suffix of :meth:`tokens` as they are, in full precision, no gradients.
+
+        Known before a method is called: it is what the model is checked by. Not to be changed in
+        place.
+        """
+        if self.layer == self._passes.layer:
+            return self._passes.behind()
+        return self._behind(self.tokens())
+
+    def _behind(self, tokens: Tensor) -> Tensor:
+        import torch
+
+        def some(pairs: Tensor, _rows: int) -> Tensor:
+            return self.encoder.suffix(tokens[pairs], self.layer, self.inputs.select(pairs))
+
+        kind = ("behind", tokens.shape[1:])
+        with torch.no_grad():
+            return torch.cat(list(self.together.over(len(self), some, kind=kind)))
 
     def cosines(self, tokens: Tensor) -> Tensor:
         """``(B, N, C)`` tokens -> ``(B,)`` cosines with each input's guide, in full precision."""
@@ -151,12 +161,8 @@ class Side:
 
         from mmattrib.engine.objective import fit
 
-        def some(pairs: Tensor, _rows: int) -> Tensor:
-            return self.encoder.suffix(tokens[pairs], self.layer, self.inputs.select(pairs))
-
-        kind = ("cosines", tokens.shape[1:])
         with torch.no_grad():
-            embeddings = torch.cat(list(self.together.over(len(self), some, kind=kind)))
+            embeddings = self.behind() if tokens is self.tokens() else self._behind(tokens)
             target = self.guide.embedding.to(embeddings.device)
             return fit(embeddings.float()[:, None], target[:, None])[:, 0]
 
@@ -175,9 +181,6 @@ class Side:
         kind = ("slopes", tokens.shape[1:])
         return torch.cat(list(self.together.over(len(self), some, kind=kind)))
 
-    def _one_by_one(self) -> list[EncoderInputs]:
-        return [self.inputs.select([row]) for row in range(len(self))]
-
 
 @dataclass(frozen=True)
 class SideScores:
@@ -195,10 +198,7 @@ class SideScores:
 
 
 def guide_of(encoder: Encoder, inputs: Sequence[EncoderInputs], layer: int = INPUT_LAYER) -> Guide:
-    """Some inputs as the guides of others.
-
-    Each is embedded by itself, so that no batch rounds it. Their token embeddings are computed when
-    a method first reads them; the caller is still within ``encoder.frozen()`` then.
+    """Some inputs as the guides of others; see :func:`guide_from`.
 
     Args:
         encoder: of the guides' modality.
@@ -206,17 +206,21 @@ def guide_of(encoder: Encoder, inputs: Sequence[EncoderInputs], layer: int = INP
         layer: behind which the suffix is known to be the model's; if that is no sign for the
             tokens, :meth:`Encoder.sure_token_embeddings` looks further.
     """
-    import torch
+    from mmattrib.models.encoder import EncoderInputs
+    from mmattrib.models.passes import Passes
 
+    return guide_from(Passes(encoder, EncoderInputs.cat(inputs), layer))
+
+
+def guide_from(passes: Passes) -> Guide:
+    """The inputs of some passes as the guides of others.
+
+    Their token embeddings are computed when a method first reads them; the caller is still within
+    ``encoder.frozen()`` then.
+    """
     from mmattrib.engine import Guide
 
-    def load() -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            found = [encoder.sure_token_embeddings(one, layer) for one in inputs]
-        return torch.cat([one.values for one in found]), torch.cat([one.valid for one in found])
-
-    with torch.no_grad():
-        return Guide(torch.cat([encoder.embed(one) for one in inputs]), load=load)
+    return Guide(passes.embeddings(), load=passes.token_embeddings)
 
 
 class Method(ABC):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from mmattrib.models.attention import AttentionPass, pass_of, recording
 from mmattrib.models.capabilities import ATTENTION, INPUT_LAYER, require
 from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings, agrees
 from mmattrib.models.gradients import watching
+from mmattrib.models.passes import Pass, captured_at, held
 from mmattrib.models.turns import in_this_thread, turn, uncompiled
 
 
@@ -77,6 +78,9 @@ class BlockEncoder(Encoder):
     def prefix(self, inputs: EncoderInputs, layer: int) -> Tensor:
         if self.check_layer(layer) == INPUT_LAYER:
             return self.input_tokens(inputs)
+        known = captured_at(self.module, inputs, layer)
+        if known is not None:
+            return known
         captured: list[Tensor] = []
 
         def capture(value: Any) -> Any:
@@ -89,6 +93,22 @@ class BlockEncoder(Encoder):
         except _ReachedError:
             pass
         return captured[0]
+
+    def one_pass(self, inputs: EncoderInputs, layers: Sequence[int]) -> Pass:
+        """One run of :meth:`embed`, in which hooks on the blocks take what :meth:`prefix` reads.
+
+        What the last two blocks give is taken as well: token embeddings are made of it.
+        """
+        if _heeds_hooks(self.module):
+            return super().one_pass(inputs, layers)
+        last = self.num_layers - 1
+        wanted = {max(-1, layer) for layer in (*layers, last - 1, last)}
+        with self._capturing(wanted) as runs:
+            embedding = self.embed(inputs)
+        captured = {layer: found[0] for layer, found in runs.items() if len(found) == 1}
+        with held(self.module, inputs, captured):
+            tokens = {layer: self.prefix(inputs, layer) for layer in layers}
+        return Pass(embedding, tokens, captured)
 
     def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
         if self.check_layer(layer) == INPUT_LAYER:
@@ -104,7 +124,9 @@ class BlockEncoder(Encoder):
     def replayed_token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
         return BlockEncoder.token_embeddings(self, inputs)
 
-    def sure_token_embeddings(self, one: EncoderInputs, layer: int) -> TokenEmbeddings:
+    def sure_token_embeddings(
+        self, one: EncoderInputs, layer: int, embedding: Tensor | None = None
+    ) -> TokenEmbeddings:
         """A quick way leads through the parts of the last block: its suffix is tried as well.
 
         Behind layers before the last block, that has been seen.
@@ -112,7 +134,7 @@ class BlockEncoder(Encoder):
         last = self.num_layers - 1
         quick = type(self).token_embeddings is not BlockEncoder.token_embeddings
         if quick and not -1 <= layer < last:
-            (difference,) = self.changed(one, last - 1)
+            (difference,) = self.changed(one, last - 1, embedding=embedding)
             if difference:
                 return self.replaying(difference, last - 1).token_embeddings(one)
         return self.token_embeddings(one)
@@ -175,6 +197,35 @@ class BlockEncoder(Encoder):
         return with_first(output, tokens)
 
     @contextmanager
+    def _capturing(self, layers: Iterable[int]) -> Iterator[dict[int, list[Tensor]]]:
+        """Note the tokens at some layers, in this thread, for a while; once for each run.
+
+        Nothing is put in: a block that runs more than once, or not at all, is no error here.
+        """
+        found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+
+        def note(layer: int, value: Any) -> None:
+            # A copy: blocks may work in place.
+            found[layer].append(self.tokens_from(first_of(value)).detach().clone())
+
+        @in_this_thread
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            note(-1, args[0] if args else kwargs.get(_tokens_name(kwargs)))
+
+        def behind(layer: int) -> Callable[..., None]:
+            return in_this_thread(lambda _module, _args, output: note(layer, output))
+
+        with turn(), uncompiled(self.module), ExitStack() as stack:
+            for layer in found:
+                block = self.blocks[max(0, layer)]
+                if layer < 0:
+                    handle = block.register_forward_pre_hook(before, with_kwargs=True)
+                else:
+                    handle = block.register_forward_hook(behind(layer))
+                stack.callback(handle.remove)
+            yield found
+
+    @contextmanager
     def _at(self, layer: int, change: Callable[[Any], Any]) -> Iterator[None]:
         """Let ``change`` replace the tokens at a layer, in this thread, for a while.
 
@@ -215,6 +266,11 @@ class BlockEncoder(Encoder):
                 "forward(); blocks must be the modules that the tower really calls, in order: if "
                 "they have been replaced since it was wrapped, wrap the model again"
             )
+
+
+def _heeds_hooks(module: nn.Module) -> bool:
+    """Whether the tower computes otherwise where hooks are: torch's layers leave a quick way."""
+    return any(isinstance(part, nn.TransformerEncoderLayer) for part in module.modules())
 
 
 def first_of(output: Any) -> Any:

@@ -27,6 +27,7 @@ from mmattrib.models.attention import AttentionPass
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER, require
 from mmattrib.models.gradients import watched
 from mmattrib.models.grids import TokenGrid
+from mmattrib.models.passes import Pass
 from mmattrib.models.turns import normal_mode, set_evaluating, turn
 from mmattrib.types import Modality, RawArray, RawAudio, RawImage, RawInput, RawText
 
@@ -42,6 +43,12 @@ class _Rows(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         value = self._tensors[name]
         return value[self._rows.to(value.device)]
+
+    def distinct(self, raws: tuple[RawInput, ...]) -> tuple[_Rows, Tensor, tuple[RawInput, ...]]:
+        """Each row once, which of them every row is, and their raw inputs."""
+        rows, which = self._rows.unique(return_inverse=True)
+        first = [which.tolist().index(number) for number in range(len(rows))]
+        return _Rows(self._tensors, rows), which, tuple(raws[row] for row in first)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -86,6 +93,18 @@ class EncoderInputs:
         return EncoderInputs(
             _Rows(self.tensors, index), tuple(self.raw[row] for row in index.tolist())
         )
+
+    def distinct(self) -> tuple[EncoderInputs, Tensor]:
+        """The batch without the rows that :meth:`select` repeated, and each row's number in it.
+
+        Returns:
+            The smaller batch, and ``(B,)``: its rows at these numbers are this batch's rows.
+        """
+        if isinstance(self.tensors, _Rows):
+            own, which, raws = self.tensors.distinct(self.raw)
+            if len(raws) < len(self):
+                return EncoderInputs(own, raws), which
+        return self, torch.arange(len(self), device="cpu")
 
     def with_tensor(self, name: str, value: Tensor) -> EncoderInputs:
         """The same batch with another tensor under ``name``.
@@ -218,6 +237,14 @@ class Encoder(ABC):
     def token_embeddings(self, inputs: EncoderInputs) -> TokenEmbeddings:
         """Every token in the joint space, in the token order of the layers."""
 
+    def one_pass(self, inputs: EncoderInputs, layers: Sequence[int]) -> Pass:
+        """The embedding, and the tokens of some layers, as :meth:`embed` and :meth:`prefix` give.
+
+        Here by a call of each; an encoder that needs one run of its tower for all overrides it, as
+        :class:`BlockEncoder` does, with the same results bit for bit.
+        """
+        return Pass(self.embed(inputs), {layer: self.prefix(inputs, layer) for layer in layers})
+
     @abstractmethod
     def grid(self, inputs: EncoderInputs, layer: int) -> TokenGrid:
         """Where the tokens of ``layer`` lie on the inputs."""
@@ -259,11 +286,21 @@ class Encoder(ABC):
         """``(B, D)``: the embedding of other cells than the inputs'; ``suffix`` at layer -2."""
         if self.input_name is None:
             return self.suffix(tokens, -1, inputs)
+        return self.embed(inputs.with_tensor(self.input_name, self._laid(tokens, inputs)))
+
+    def lays_back(self, tokens: Tensor, inputs: EncoderInputs) -> bool:
+        """Whether :meth:`embed_input` of these cells is :meth:`embed` of the inputs as they are."""
+        if self.input_name is None or type(self).embed_input is not Encoder.embed_input:
+            return False
+        return torch.equal(self._laid(tokens, inputs), inputs[self.input_name])
+
+    def _laid(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
+        """The input tensor that holds other cells."""
+        assert self.input_name is not None
         there, back = (part.strip() for part in self.input_pattern.split("->"))
         value = inputs[self.input_name]
         sizes = dict(zip(there.split(), value.shape, strict=True))
-        laid = einops.rearrange(tokens, f"{back} -> {there}", **sizes)
-        return self.embed(inputs.with_tensor(self.input_name, laid.to(value.dtype)))
+        return einops.rearrange(tokens, f"{back} -> {there}", **sizes).to(value.dtype)
 
     def check_layer(self, layer: int) -> int:
         """Return ``layer`` or say what would be accepted.
@@ -317,6 +354,7 @@ class Encoder(ABC):
         layer: int,
         tokens: Tensor | None = None,
         embedding: Tensor | None = None,
+        behind: Tensor | None = None,
     ) -> tuple[float, ...]:
         """Per row how far the suffix is from the whole model's embedding; 0 up to rounding.
 
@@ -330,6 +368,7 @@ class Encoder(ABC):
             layer: the layer that is explained.
             tokens: ``(B, N, C)``, what :meth:`prefix` gives each row, if it is known.
             embedding: ``(B, D)``, what :meth:`embed` gives each row, if it is known.
+            behind: ``(B, D)``, what :meth:`suffix` gives each row's tokens, if it is known.
 
         Raises:
             EncoderError: the whole tower does not give its own embedding either.
@@ -337,16 +376,16 @@ class Encoder(ABC):
         found = []
         with torch.no_grad():
             for row in range(len(inputs)):
-                one = inputs.select([row])
+                one = inputs if len(inputs) == 1 else inputs.select([row])
                 known = self.prefix(one, layer) if tokens is None else tokens[row : row + 1]
                 whole = self.embed(one) if embedding is None else embedding[row : row + 1]
-                found.append(self._difference(one, layer, known, whole))
+                cut = self.suffix(known, layer, one) if behind is None else behind[row : row + 1]
+                found.append(self._difference(one, layer, known, whole, cut))
         return tuple(found)
 
     def _difference(
-        self, one: EncoderInputs, layer: int, tokens: Tensor, embedding: Tensor
+        self, one: EncoderInputs, layer: int, tokens: Tensor, embedding: Tensor, found: Tensor
     ) -> float:
-        found = self.suffix(tokens, layer, one)
         if agrees(found, embedding, tokens.dtype):
             return 0.0
         self._check_repeats(one, embedding, tokens.dtype)
@@ -386,12 +425,15 @@ class Encoder(ABC):
         general.__dict__["token_embeddings"] = self.replayed_token_embeddings
         return general
 
-    def sure_token_embeddings(self, one: EncoderInputs, layer: int) -> TokenEmbeddings:
+    def sure_token_embeddings(
+        self, one: EncoderInputs, layer: int, embedding: Tensor | None = None
+    ) -> TokenEmbeddings:
         """:meth:`token_embeddings` of one input, by no quick way that the model has left.
 
         Args:
             one: a batch of one.
             layer: the explained one, at which the input is not :meth:`changed`.
+            embedding: ``(1, D)``, what :meth:`embed` gives, if it is known.
 
         Warns:
             TrustWarning: as :meth:`replaying`.

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +121,44 @@ def quick_state(weights: Sequence[Weight]) -> object:
     for some in samples.values():
         digest.update(_bytes(torch.cat(some)))
     return tuple(facts), digest.digest()
+
+
+def tower_state(encoder: Any) -> str | None:
+    """Two of these are equal unless a tower, or its encoder, has changed; costs a few milliseconds.
+
+    Weights are looked at as by :func:`quick_state`; with them the parts of the tower, the code that
+    each runs, and their plain attributes (numbers, flags, words), those of the encoder included.
+
+    Args:
+        encoder: any, with the tower in ``module``.
+
+    Returns:
+        None where nobody can tell: a part has hooks, or a ``forward`` of its own put in its place.
+    """
+    if torch.nn.modules.module._has_any_global_hook():
+        return None
+    facts: list[object] = [_plain(encoder)]
+    for part in encoder.module.modules():
+        own = vars(part)
+        if own.get("_forward_hooks") or own.get("_forward_pre_hooks") or "forward" in own:
+            return None
+        facts.append((id(part), id(type(part).forward), _plain(part)))
+    facts.append(quick_state(list(weights_of("", encoder.module))))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+_KINDS = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None)}
+_OF_ANY_MODULE = frozenset(vars(nn.Module()))
+
+
+def _plain(owner: object) -> list[tuple[str, object]]:
+    """Attributes that are equal where they print alike; not those that every module has."""
+    return [
+        (name, value)
+        for name, value in vars(owner).items()
+        if (type(value) in _KINDS and name not in _OF_ANY_MODULE)
+        or (type(value) is tuple and _KINDS.issuperset(map(type, value)))
+    ]
 
 
 def _sample(value: Tensor) -> Tensor:

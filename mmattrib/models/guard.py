@@ -7,7 +7,7 @@ modality, the method of the encoder and what it gave, instead of failing somewhe
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeAlias
 
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from mmattrib.errors import EncoderError, MmattribError
+from mmattrib.models.blocks import BlockEncoder
 from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings
 from mmattrib.models.gradients import watched
 from mmattrib.models.grids import TokenGrid
+from mmattrib.models.passes import Pass
 
 Check: TypeAlias = Callable[..., str | None]
 """Takes what a method gave and its arguments; gives what is wrong, or None."""
@@ -52,10 +54,12 @@ def guarded(encoder: Encoder) -> Encoder:
         ) from error
     for name, check in _CHECKS.items():
         method = getattr(encoder, name)
+        if name == "one_pass" and method.__func__ in (Encoder.one_pass, BlockEncoder.one_pass):
+            continue  # made of the others, and so of those checked here
         if name == "suffix":
             method = watched(method, encoder.module, who)
         vars(made)[name] = _guard(method, f"{who}: {name}", check)
-    vars(made)["guard"] = True
+    vars(made)["guard"] = encoder
     return made
 
 
@@ -203,10 +207,23 @@ def _sentences(found: object, raw: object) -> str | None:
     return f"{_shown(found)}; accepted: a list or tuple of sentences"
 
 
+def _passed(found: object, inputs: EncoderInputs, layers: Sequence[int]) -> str | None:
+    if not isinstance(found, Pass):
+        return f"{_shown(found)}; accepted: a mmattrib.models.Pass"
+    if not isinstance(found.tokens, dict) or not isinstance(found.captured, dict):
+        return "a Pass whose tokens or captured are no mapping from layer to tensor"
+    if missing := [layer for layer in layers if layer not in found.tokens]:
+        return f"no tokens of layer {missing[0]}"
+    wrong = _embedded(found.embedding, inputs)
+    each = (_tokens(found.tokens[layer], inputs, layer) for layer in layers)
+    return wrong or next((told for told in each if told is not None), None)
+
+
 _CHECKS: dict[str, Check] = {
     "notes": _sentences,
     "preprocess": _preprocessed,
     "embed": _embedded,
+    "one_pass": _passed,
     "prefix": _tokens,
     "suffix": _behind,
     "token_embeddings": _joint,

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from mmattrib.errors import EncoderError
+from mmattrib.models.block_calls import BlockCall, ByRow, by_row, laid_out, tensors_of
 from mmattrib.models.blocks import BlockEncoder, first_of
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.models.captions import CaptionTokenizer
@@ -137,7 +138,8 @@ class TowerEncoder(BlockEncoder):
     capabilities = frozenset((ATTENTION, INPUT_GRADIENT))
     last: PreNorm | None = None
     call_depends_on_input = True
-    _call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    _call: BlockCall | None = None
+    _by_row: ByRow | None = None
 
     def __init__(
         self, module: nn.Module, blocks: Sequence[nn.Module], default_layer: int | None = None
@@ -189,11 +191,30 @@ class TowerEncoder(BlockEncoder):
         """What the tower computes in."""
         return next(self.module.parameters()).dtype
 
-    def block_call(self, inputs: EncoderInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What the tower gives its first block beside the tokens; the same for all of them."""
+    def block_call(self, inputs: EncoderInputs) -> BlockCall:
+        """What the tower gives its first block beside the tokens; the same for all of them.
+
+        Of rows that :meth:`EncoderInputs.select` repeated one goes through the tower's embedding
+        layer, and what belongs to it is laid out for the others.
+        """
         if self._call is not None:
             return self._call
-        caught: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        few, which = inputs.distinct()
+        call = self._first_call(few)
+        tensors = [place for place, _ in tensors_of(call)]
+        if not tensors and not self.call_depends_on_input:
+            self._call = call
+        if not tensors or len(few) == len(inputs):
+            return call
+        known = self._by_row or {}
+        if any(place not in known for place in tensors):
+            one = few.select([0])
+            twice = self._first_call(one.select([0, 0]))
+            self._by_row = known = {**known, **by_row(self._first_call(one), twice)}
+        return laid_out(call, known, which) or self._first_call(inputs)
+
+    def _first_call(self, inputs: EncoderInputs) -> BlockCall:
+        caught: list[BlockCall] = []
 
         @in_this_thread
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -214,11 +235,7 @@ class TowerEncoder(BlockEncoder):
                 f"the first block of the {self.modality} encoder is not called with its tokens as "
                 "first argument"
             )
-        call = caught[0][0][1:], caught[0][1]
-        shared = not any(isinstance(value, Tensor) for value in (*call[0], *call[1].values()))
-        if shared and not self.call_depends_on_input:
-            self._call = call
-        return call
+        return caught[0][0][1:], caught[0][1]
 
     def suffix(self, tokens: Tensor, layer: int, inputs: EncoderInputs) -> Tensor:
         if self.check_layer(layer) == INPUT_LAYER:
