@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, brief
 from mmattrib.files import as_path, write_atomic
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Distribution:
         """
         numbers = np.asarray(values, dtype=np.float64)
         if not numbers.size or not np.isfinite(numbers).all():
-            raise OptionError(f"a distribution needs finite numbers, got {numbers.tolist()!r:.80}")
+            raise OptionError(f"a distribution needs finite numbers, got {brief(numbers.tolist())}")
         quantiles = np.percentile(numbers, LEVELS)
         return cls(
             numbers.size,
@@ -111,7 +111,7 @@ class Distribution:
         tree = _mapping(value, "a distribution")
         n, given = tree.get("n"), _mapping(tree.get("quantiles"), "quantiles")
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise InputError(f"a distribution of {n!r:.40} numbers")
+            raise InputError(f"a distribution of {brief(n)} numbers")
         quantiles = tuple(_number(given.get(str(at)), f"the {at} % quantile") for at in LEVELS)
         if list(quantiles) != sorted(quantiles):
             raise InputError("quantiles that do not rise")
@@ -245,10 +245,10 @@ class Calibration:
         """
         tree = _mapping(value, "a calibration")
         if tree.get("format") != FORMAT:
-            raise InputError(f"no {FORMAT}: its format is {tree.get('format')!r:.80}")
+            raise InputError(f"no {FORMAT}: its format is {brief(tree.get('format'))}")
         if tree.get("version") != VERSION:
             raise InputError(
-                f"version {tree.get('version')!r:.80}, this release of mmattrib reads {VERSION}"
+                f"version {brief(tree.get('version'))}, this release of mmattrib reads {VERSION}"
             )
         kinds = _mapping(tree.get("similarities"), "similarities")
         scores = tree.get("scores")
@@ -410,7 +410,7 @@ def _entry(explanation: Explanation, calibration: Calibration | None) -> Mapping
         raise OptionError(
             f"the calibration is of {calibration.backbone!r} with weights "
             f"{calibration.weights_sha256[:12]}, the explanation of "
-            f"{provenance.get('backbone')!r:.40} with {str(made_by)[:12]}; give the one that was "
+            f"{brief(provenance.get('backbone'))} with {str(made_by)[:12]}; give the one that was "
             "made of these weights"
         )
     modalities = {side: raw.modality for side, raw in explanation.inputs.items()}
@@ -440,23 +440,23 @@ def _shown(value: float, digits: int = 2) -> str:
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InputError(f"{value!r:.80} where {what} belongs")
+        raise InputError(f"{brief(value)} where {what} belongs")
     return value
 
 
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str) or len(value) > 4000:
-        raise InputError(f"{value!r:.80} where the text {what!r} belongs")
+        raise InputError(f"{brief(value)} where the text {what!r} belongs")
     return value
 
 
 def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{value!r:.80} where the number {what!r} belongs")
+        raise InputError(f"{brief(value)} where the number {what!r} belongs")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise InputError(f"{value!r:.80} where the finite number {what!r} belongs")
+        raise InputError(f"{brief(value)} where the finite number {what!r} belongs")
     return number

@@ -7,7 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief
 
 
 def is_file(path: Path) -> bool:
@@ -38,7 +38,7 @@ def as_path(given: object, what: str) -> Path:
     """
     if isinstance(given, str | os.PathLike):
         return Path(given)
-    raise OptionError(f"{what} takes the path of a file, got {given!r:.60}")
+    raise OptionError(f"{what} takes the path of a file, got {brief(given)}")
 
 
 def regular_target(path: str | Path) -> Path:

@@ -14,7 +14,7 @@ from math import ceil, isfinite, prod
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, brief
 from mmattrib.types import (
     Attribution,
     Axis,
@@ -239,7 +239,7 @@ class PlanePlacement(Placement):
             return self.shape
         if len(size) != len(self.axes) or min(size) < 1 or prod(map(int, size)) > MOST_PLACES:
             raise InputError(
-                f"size {size!r:.80}: accepted is one number of places, at least 1, for each of the "
+                f"size {brief(size)}: accepted is one number of places, at least 1, for each of "
                 f"axes {', '.join(axis.name for axis in self.axes)}, and {MOST_PLACES} places in "
                 "all"
             )

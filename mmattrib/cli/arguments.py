@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from mmattrib.cli.outputs import SUFFIXES, HomePath
 from mmattrib.errors import SEEDS, OptionError, check_seed
 from mmattrib.plugins.registry import did_you_mean
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def together(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
+    """Several options as one decorator; help shows them in this order."""
+
+    def decorate(function: _F) -> _F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
 
 with_backbone = click.option(
     "--backbone", default="tiny", show_default=True, help="One of `mmattrib backbones`."
@@ -26,6 +40,7 @@ with_backbone_options = click.option(
 with_device = click.option(
     "--device", help="Where to compute, e.g. cpu or cuda. Default: the backbone's choice."
 )
+with_model = together(with_backbone, with_backbone_options, with_device)
 with_data = click.option(
     "--data", default="scenes", show_default=True, help="One of `mmattrib datasets`."
 )
@@ -36,6 +51,7 @@ with_data_options = click.option(
     help="An option of the data set, e.g. folder=DIR of pairs, or seed=1 of scenes. May be "
     "repeated.",
 )
+with_samples = together(with_data, with_data_options)
 with_method = click.option(
     "--method", default="ca-m2ib", show_default=True, help="One of `mmattrib methods`."
 )
@@ -170,14 +186,6 @@ def checked_device(device: str) -> str:
             f"--device {device} cannot be used here ({reason}); accepted: {', '.join(here)}"
         ) from error
     return device
-
-
-def named_method(text: str) -> tuple[str, dict[str, Any]]:
-    """A method with its options from ``NAME`` or ``NAME:KEY=VALUE,...``."""
-    name, colon, rest = text.partition(":")
-    if colon and not rest:
-        raise OptionError(f"--method {text} ends in a colon; write it like {name}:beta=1")
-    return name, parse_options(rest.split(",") if rest else (), f"--method {name}:")
 
 
 def refuse_own_keywords(options: dict[str, Any], function: Any) -> None:

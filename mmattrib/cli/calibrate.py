@@ -9,20 +9,17 @@ from click.core import ParameterSource
 
 from mmattrib.calibration import LEAST_PAIRS
 from mmattrib.cli.arguments import (
-    checked_device,
     parse_layers,
     parse_options,
     refuse_own_keywords,
-    with_backbone,
-    with_backbone_options,
-    with_data,
-    with_data_options,
-    with_device,
     with_layer,
     with_method,
     with_method_options,
+    with_model,
+    with_samples,
     with_seed,
 )
+from mmattrib.cli.naming import load_models, open_datasets, parse_several
 from mmattrib.cli.outputs import HomePath, check_outputs
 from mmattrib.cli.speech import say
 from mmattrib.errors import OptionError
@@ -31,11 +28,8 @@ from mmattrib.plugins.contained import contained
 
 
 @click.command()
-@with_backbone
-@with_backbone_options
-@with_device
-@with_data
-@with_data_options
+@with_model
+@with_samples
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -86,25 +80,22 @@ def calibrate(
     check_outputs([out], suffixes=(".json",))
     if not maps:
         _refuse_idle(context)
-    options = parse_options(backbone_option, "--backbone-option")
-    data_options = parse_options(data_option, "--data-option")
+    models = parse_several([backbone], "backbone", "--backbone", backbone_option)
+    datasets = parse_several([data], "dataset", "--data", data_option)
     method_options = parse_options(option, "--option")
     registry = default_plugins().registry
-    registry.check_options("backbone", backbone, options, "--backbone-option")
-    registry.check_options("dataset", data, data_options, "--data-option")
     registry.require("method", method)
-    layers = parse_layers(layer, registry.get("dataset", data).modalities)
+    layers = parse_layers(layer, registry.get("dataset", datasets[0].name).modalities)
 
     import mmattrib
 
     refuse_own_keywords(method_options, mmattrib.load_method)
     with contained():  # models, methods and data sets of others may print
-        dataset = mmattrib.load_dataset(data, **data_options)
+        (dataset,) = open_datasets(datasets).values()
         made_by = mmattrib.load_method(method, seed, **method_options)
-        if device is not None:
-            options["device"] = checked_device(device)
+        (model,) = load_models(models, device).values()
         made = mmattrib.calibrate(
-            mmattrib.load_backbone(backbone, **options),
+            model,
             dataset,
             limit=limit,
             maps=maps,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from mmattrib.cli.arguments import (
     Seed,
     parse_layers,
+    together,
     with_backbone_options,
     with_config,
     with_data_options,
@@ -43,110 +44,97 @@ NUMBERS = ".numbers.csv"
 FIGURES = (".png", ".pdf")
 SUFFIXES = (*TABLES, ".json", ".parquet")
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+_with_what = together(
+    click.option(
+        "--backbone", multiple=True, default=("tiny",), show_default=True,
+        metavar="[LABEL=]NAME[:KEY=VALUE,...]",
+        help="One of `mmattrib backbones`, with options of its own; repeated.",
+    ),
+    with_backbone_options,
+    with_device,
+    click.option(
+        "--data", multiple=True, default=("scenes",), show_default=True,
+        metavar="[LABEL=]NAME[:KEY=VALUE,...]",
+        help="One of `mmattrib datasets`, with options of its own; repeated.",
+    ),
+    with_data_options,
+    click.option(
+        "--limit", type=click.IntRange(min=1),
+        help="How many samples of each, from the first on. Default: all, and 50 scenes.",
+    ),
+    click.option(
+        "--method", multiple=True, metavar="[LABEL=]NAME[:KEY=VALUE,...]",
+        help="One of `mmattrib methods`, with options of its own, or 'all'; repeated. "
+        "Default: all.",
+    ),
+    with_config,
+    click.option(
+        "--metric", multiple=True, metavar="NAME[:N]",
+        help="One of `mmattrib metrics`, on the first N samples alone if given; or 'all'. "
+        "Repeated. Default: those that need nothing but a known truth.",
+    ),
+    click.option(
+        "--pair", multiple=True, metavar="A,B",
+        help="Two kinds of input, e.g. image,text; repeated. Default: every pair in the "
+        "first sample.",
+    ),
+    click.option(
+        "--seed", type=Seed(), multiple=True,
+        help="Of the methods' noise; repeated to average. Default: 0.",
+    ),
+    with_layer,
+)  # fmt: skip
+"""Options that say what is measured, on what."""
 
 
-def _with_what(function: _F) -> _F:
-    """Options that say what is measured, on what."""
-    for option in reversed(
-        [
-            click.option(
-                "--backbone", multiple=True, default=("tiny",), show_default=True,
-                metavar="[LABEL=]NAME[:KEY=VALUE,...]",
-                help="One of `mmattrib backbones`, with options of its own; repeated.",
-            ),
-            with_backbone_options,
-            with_device,
-            click.option(
-                "--data", multiple=True, default=("scenes",), show_default=True,
-                metavar="[LABEL=]NAME[:KEY=VALUE,...]",
-                help="One of `mmattrib datasets`, with options of its own; repeated.",
-            ),
-            with_data_options,
-            click.option(
-                "--limit", type=click.IntRange(min=1),
-                help="How many samples of each, from the first on. Default: all, and 50 scenes.",
-            ),
-            click.option(
-                "--method", multiple=True, metavar="[LABEL=]NAME[:KEY=VALUE,...]",
-                help="One of `mmattrib methods`, with options of its own, or 'all'; repeated. "
-                "Default: all.",
-            ),
-            with_config,
-            click.option(
-                "--metric", multiple=True, metavar="NAME[:N]",
-                help="One of `mmattrib metrics`, on the first N samples alone if given; or 'all'. "
-                "Repeated. Default: those that need nothing but a known truth.",
-            ),
-            click.option(
-                "--pair", multiple=True, metavar="A,B",
-                help="Two kinds of input, e.g. image,text; repeated. Default: every pair in the "
-                "first sample.",
-            ),
-            click.option(
-                "--seed", type=Seed(), multiple=True,
-                help="Of the methods' noise; repeated to average. Default: 0.",
-            ),
-            with_layer,
-        ]
-    ):  # fmt: skip
-        function = option(function)
-    return function
-
-
-def _with_how(function: _F) -> _F:
-    """Options that say how it runs and what is written."""
-    for option in reversed(
-        [
-            click.option(
-                "--baseline", metavar="METHOD",
-                help="Show the paired difference of the others from it.",
-            ),
-            click.option(
-                "--layout", type=click.Choice(["directions", "paper"]), default="directions",
-                show_default=True,
-                help="A table for each direction with a row for each method, or one as the "
-                "paper's Table 1, with a column for each method.",
-            ),
-            click.option(
-                "--error", type=click.Choice(["seeds", "samples"]), default="seeds",
-                show_default=True,
-                help="What standard errors are over. One seed gives none over seeds: then they "
-                "are over samples.",
-            ),
-            click.option(
-                "--resume", type=HomePath(path_type=Path),
-                help="A file that keeps finished work: stop at any time, and call again to go on, "
-                "with more methods if you like.",
-            ),
-            click.option(
-                "--jobs", type=click.IntRange(min=1), default=1, show_default=True,
-                help="Workers to share the work; no number depends on it but the seconds.",
-            ),
-            click.option(
-                "--engine", type=click.Choice(["serial", "processes", "ray"]),
-                help="What the workers are: this process alone, processes on this machine, or "
-                "workers of Ray on one machine or many (extra `ray`), of which --device is then "
-                "the device. Default: processes where --jobs is above 1.",
-            ),
-            click.option(
-                "--out", multiple=True, type=HomePath(path_type=Path), metavar="FILE",
-                help="A table (.txt, .md, .csv or .tex), or every number: .json, .parquet, "
-                ".numbers.csv. May be repeated.",
-            ),
-            click.option(
-                "--grid", multiple=True, type=HomePath(path_type=Path), metavar="FILE",
-                help="A .png or .pdf of the first samples' maps, a column for each method. May be "
-                "repeated.",
-            ),
-            click.option(
-                "--grid-samples", type=click.IntRange(1, 20), default=6, show_default=True,
-                help="How many.",
-            ),
-        ]
-    ):  # fmt: skip
-        function = option(function)
-    return function
+_with_how = together(
+    click.option(
+        "--baseline", metavar="METHOD",
+        help="Show the paired difference of the others from it.",
+    ),
+    click.option(
+        "--layout", type=click.Choice(["directions", "paper"]), default="directions",
+        show_default=True,
+        help="A table for each direction with a row for each method, or one as the "
+        "paper's Table 1, with a column for each method.",
+    ),
+    click.option(
+        "--error", type=click.Choice(["seeds", "samples"]), default="seeds",
+        show_default=True,
+        help="What standard errors are over. One seed gives none over seeds: then they "
+        "are over samples.",
+    ),
+    click.option(
+        "--resume", type=HomePath(path_type=Path),
+        help="A file that keeps finished work: stop at any time, and call again to go on, "
+        "with more methods if you like.",
+    ),
+    click.option(
+        "--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+        help="Workers to share the work; no number depends on it but the seconds.",
+    ),
+    click.option(
+        "--engine", type=click.Choice(["serial", "processes", "ray"]),
+        help="What the workers are: this process alone, processes on this machine, or "
+        "workers of Ray on one machine or many (extra `ray`), of which --device is then "
+        "the device. Default: processes where --jobs is above 1.",
+    ),
+    click.option(
+        "--out", multiple=True, type=HomePath(path_type=Path), metavar="FILE",
+        help="A table (.txt, .md, .csv or .tex), or every number: .json, .parquet, "
+        ".numbers.csv. May be repeated.",
+    ),
+    click.option(
+        "--grid", multiple=True, type=HomePath(path_type=Path), metavar="FILE",
+        help="A .png or .pdf of the first samples' maps, a column for each method. May be "
+        "repeated.",
+    ),
+    click.option(
+        "--grid-samples", type=click.IntRange(1, 20), default=6, show_default=True,
+        help="How many.",
+    ),
+)  # fmt: skip
+"""Options that say how it runs and what is written."""
 
 
 @click.command()

@@ -10,17 +10,13 @@ import click
 
 from mmattrib.cli.arguments import (
     Seed,
-    checked_device,
-    named_method,
     parse_layers,
     parse_options,
-    with_backbone,
-    with_backbone_options,
-    with_data,
-    with_data_options,
-    with_device,
     with_layer,
+    with_model,
+    with_samples,
 )
+from mmattrib.cli.naming import load_models, open_datasets, parse_methods, parse_several
 from mmattrib.cli.outputs import HomePath, check_folder, check_outputs
 from mmattrib.cli.speech import say
 from mmattrib.plugins import default_plugins
@@ -34,11 +30,8 @@ SUFFIXES = (".md", ".json")
 
 
 @click.command()
-@with_backbone
-@with_backbone_options
-@with_device
-@with_data
-@with_data_options
+@with_model
+@with_samples
 @click.option(
     "--limit",
     type=click.IntRange(min=5, max=50_000),
@@ -47,8 +40,8 @@ SUFFIXES = (".md", ".json")
 @click.option(
     "--method",
     multiple=True,
-    metavar="NAME[:KEY=VALUE,...]",
-    help="One of `mmattrib methods`, with options of its own; repeated. Default: all.",
+    metavar="[LABEL=]NAME[:KEY=VALUE,...]",
+    help="One of `mmattrib methods`, with options of its own, or 'all'; repeated. Default: all.",
 )
 @click.option(
     "--direction",
@@ -124,28 +117,23 @@ def roar(
     """
     check_folder(folder, "--folder")
     check_outputs(out, suffixes=SUFFIXES)
-    options = parse_options(backbone_option, "--backbone-option")
-    data_options = parse_options(data_option, "--data-option")
-    registry = default_plugins().registry
-    registry.check_options("backbone", backbone, options, "--backbone-option")
-    registry.check_options("dataset", data, data_options, "--data-option")
-    wanted = [named_method(text) for text in given["method"]]
-    for name, _ in wanted:
-        registry.require("method", name)
-    embedded = registry.get("backbone", backbone).modalities or ("image", "text")
-    layers = parse_layers(layer, tuple(s + more for s in embedded for more in ("", SECOND)))
+    models = parse_several([backbone], "backbone", "--backbone", backbone_option)
+    datasets = parse_several([data], "dataset", "--data", data_option)
+    embedded = default_plugins().registry.get("backbone", models[0].name).modalities
+    sides = [side + more for side in embedded or ("image", "text") for more in ("", SECOND)]
+    layers = parse_layers(layer, tuple(sides))
+    methods = parse_methods(given["method"], layers)
 
-    import mmattrib
-    from mmattrib.evaluation import Variant, remove_and_retrain
+    from mmattrib.evaluation import remove_and_retrain
 
-    if device is not None:
-        options["device"] = checked_device(device)
     with contained():  # models, methods and data sets of others may print
+        (model,) = load_models(models, device).values()
+        (dataset,) = open_datasets(datasets).values()
         found = remove_and_retrain(
-            mmattrib.load_backbone(backbone, **options),
-            mmattrib.load_dataset(data, **data_options),
+            model,
+            dataset,
             folder=folder,
-            methods=[Variant(name, name, own, layers) for name, own in wanted] or "all",
+            methods=methods or "all",
             layer=layers,
             limit=given["limit"],
             strict=given["strict"],

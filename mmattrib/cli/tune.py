@@ -12,14 +12,11 @@ from mmattrib.cli.arguments import (
     Seed,
     parse_options,
     refuse_own_keywords,
-    with_backbone,
-    with_backbone_options,
-    with_data,
-    with_data_options,
-    with_device,
     with_jobs,
     with_method,
     with_method_options,
+    with_model,
+    with_samples,
 )
 from mmattrib.cli.evaluate import FIGURES
 from mmattrib.cli.naming import load_models, open_datasets, parse_pair, parse_several, refuse_twice
@@ -37,11 +34,8 @@ _FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of a price's default, where nothing say
 
 
 @click.command()
-@with_backbone
-@with_backbone_options
-@with_device
-@with_data
-@with_data_options
+@with_model
+@with_samples
 @with_method
 @with_method_options
 @click.option(

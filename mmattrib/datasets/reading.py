@@ -386,7 +386,7 @@ def first_file(paths: Iterable[Path], what: str) -> Path:
         if is_file(path):
             return path
         tried.append(path)
-    raise MissingFileError(f"{what} {str(tried[0])!r:.300} is missing")
+    raise MissingFileError(f"{what} {brief(str(tried[0]), 300)} is missing")
 
 
 def with_suffixes(stem: Path, suffixes: Iterable[str]) -> Iterator[Path]:

@@ -6,7 +6,6 @@ import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from mmattrib.errors import InputError, OptionError, TrustWarning
+from mmattrib.errors import InputError, TrustWarning
 from mmattrib.evaluation.candidates import Variant
+from mmattrib.evaluation.measure import all_frozen, each_explained
 from mmattrib.files import is_file, write_atomic
-from mmattrib.many import Failure, explain_some
+from mmattrib.many import Failure
 from mmattrib.models.backbone import Backbone
 from mmattrib.perturb import keep
 from mmattrib.preparing import Prepared, side_encoder
@@ -158,18 +158,20 @@ def _explained(
     seed: int,
 ) -> Maps:
     started = time.perf_counter()
-    method = variant.make(seed)
-    layer = variant.layers_for(tuple(prepared[0].raw))
+    first, second = prepared[0].raw
     maps = Maps()
     numbered = [(int(p.index or 0), s) for s, p in zip(samples, prepared, strict=True)]
-    with ExitStack() as stack, warnings.catch_warnings():
+    with all_frozen(backbone), warnings.catch_warnings():
         warnings.simplefilter("ignore", TrustWarning)  # many maps: their numbers tell
-        for encoder in {id(e): e for e in backbone.values()}.values():
-            stack.enter_context(encoder.frozen())
-        for place, result in enumerate(explain_some(backbone, numbered, method, layer)):
+        made = each_explained(
+            backbone,
+            numbered,
+            (first, second),
+            variant.make(seed),
+            variant.layers_for((first, second)),
+        )
+        for place, result in enumerate(made):
             if isinstance(result, Failure):
-                if isinstance(result.error, OptionError):
-                    raise result.error
                 maps.problems[place] = str(result.error)
                 maps.found.append({})
             else:

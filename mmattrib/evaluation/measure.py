@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from mmattrib.datasets.base import Dataset
 from mmattrib.errors import InputError, OptionError
 from mmattrib.evaluation.candidates import Candidate, Variant
 from mmattrib.evaluation.models import ModelSource
-from mmattrib.explain import Explained, explain
+from mmattrib.explain import Explained, Layers, explain
 from mmattrib.many import Failure, explain_some
 from mmattrib.methods.pace import Pace
 from mmattrib.metrics.base import Case, Metric
@@ -101,32 +101,67 @@ def measure_method(context: Context, task: Task, variant: Variant) -> list[Sampl
             pair stand in its row.
     """
     backbone = context.backbones[task.backbone].get()
-    method, layer = variant.make(task.seed), variant.layers_for(task.pair)
-    rows: dict[int, SampleRow] = {}
-    pairs: dict[int, Sample] = {}
-    for place, sample in enumerate(task.samples):
-        try:
-            pairs[place] = sample.pair(*task.pair)
-        except InputError as error:
-            rows[place] = SampleRow(sample.id, {}, str(error))
-            _tell.get()()
-    numbered = [(task.start + place, pair) for place, pair in pairs.items()]
-    with ExitStack() as stack:
-        for encoder in {id(e): e for e in backbone.values()}.values():
-            stack.enter_context(encoder.frozen())
-        found = explain_some(backbone, numbered, method, layer, context.pace)
-        for (place, pair), result in zip(pairs.items(), found, strict=True):
+    method, rows = variant.make(task.seed), list[SampleRow]()
+    numbered = list(enumerate(task.samples, task.start))
+    with all_frozen(backbone):
+        layer = variant.layers_for(task.pair)
+        found = each_explained(backbone, numbered, task.pair, method, layer, context.pace)
+        for place, (sample, result) in enumerate(zip(task.samples, found, strict=True)):
             if isinstance(result, Failure):
-                if isinstance(result.error, OptionError):
-                    raise result.error
-                rows[place] = SampleRow(pair.id, {}, str(result.error))
+                rows.append(SampleRow(sample.id, {}, str(result.error)))
                 _tell.get()()
                 continue
             wanted = [name for name, count in task.metrics.items() if place < count]
+            pair = sample.pair(*task.pair)
             seen = _Seen(context, task, variant, backbone, method, pair, result)
-            rows[place] = _scored(context, task, seen, wanted)
+            rows.append(_scored(context, task, seen, wanted))
             _tell.get()()
-    return [rows[place] for place in range(len(task.samples))]
+    return rows
+
+
+@contextmanager
+def all_frozen(backbone: Backbone) -> Iterator[None]:
+    """Every encoder of a backbone in evaluation mode, for as long as many pairs are explained."""
+    with ExitStack() as stack:
+        for encoder in {id(e): e for e in backbone.values()}.values():
+            stack.enter_context(encoder.frozen())
+        yield
+
+
+def each_explained(
+    backbone: Backbone,
+    numbered: Sequence[tuple[int, Sample]],
+    pair: tuple[str, str],
+    method: Method,
+    layer: Layers,
+    pace: Pace | None = None,
+) -> Iterator[Explained | Failure]:
+    """One pair of sides of every sample, in their order; a failure stands in its sample's place.
+
+    Args:
+        backbone: explains.
+        numbered: each sample with its number in the data.
+        pair: of sides.
+        method: explains.
+        layer: as for :func:`mmattrib.attribute`.
+        pace: how the pairs go through the model; as the device has it if None.
+
+    Raises:
+        OptionError: an option or a layer that does not fit the backbone: it fits no sample.
+    """
+    chosen: list[tuple[int, Sample] | Failure] = []
+    for number, sample in numbered:
+        try:
+            chosen.append((number, sample.pair(*pair)))
+        except InputError as error:
+            chosen.append(Failure(number, sample.id, error))
+    wanted = [each for each in chosen if not isinstance(each, Failure)]
+    found = explain_some(backbone, wanted, method, layer, pace)
+    for each in chosen:
+        result = each if isinstance(each, Failure) else next(found)
+        if isinstance(result, Failure) and isinstance(result.error, OptionError):
+            raise result.error
+        yield result
 
 
 def _scored(context: Context, task: Task, seen: _Seen, wanted: list[str]) -> SampleRow:

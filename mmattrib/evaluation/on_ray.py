@@ -23,6 +23,7 @@ from mmattrib.errors import (
     OptionError,
     TrustWarning,
     WorkerError,
+    brief,
     check_whole,
 )
 from mmattrib.evaluation.executors import Done, Executor, work_on
@@ -64,7 +65,7 @@ class OnRay(Executor):
         if device not in (None, *DEVICES):
             raise OptionError(
                 f"device must be one of {', '.join(DEVICES)} on Ray, which itself chooses which "
-                f"GPU a worker gets, got {device!r:.60}"
+                f"GPU a worker gets, got {brief(device)}"
             )
         self.device = device
         self._ray = _library()

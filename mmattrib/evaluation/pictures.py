@@ -9,9 +9,10 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from mmattrib.errors import InputError, OptionError, TrustWarning
+from mmattrib.errors import InputError, TrustWarning
 from mmattrib.evaluation.degrading import highest, percentile_of, without
-from mmattrib.many import Failure, explain_some
+from mmattrib.evaluation.measure import each_explained
+from mmattrib.many import Failure
 from mmattrib.metrics.faithfulness import reduced_input
 from mmattrib.render.gallery import Gallery, Tile, check_size
 from mmattrib.render.panels import Panel, Piece, TextPanel, panels
@@ -144,19 +145,11 @@ def degraded_input(raw: RawInput, attribution: Attribution) -> RawInput:
 def _explained(
     backbone: Backbone, sample: Sample, pair: tuple[str, str], variant: Variant, seed: int
 ) -> Explanation | Failure:
-    try:
-        chosen = sample.pair(*pair)
-    except InputError as error:
-        return Failure(0, sample.id, error)
     method, layer = variant.make(seed), variant.layers_for(pair)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrustWarning)  # methods are shown as they are
-        (found,) = explain_some(backbone, [(0, chosen)], method, layer)
-    if not isinstance(found, Failure):
-        return found.explanation
-    if isinstance(found.error, OptionError):
-        raise found.error
-    return found
+        (found,) = each_explained(backbone, [(0, sample)], pair, method, layer)
+    return found if isinstance(found, Failure) else found.explanation
 
 
 def _failed(failure: Failure) -> Tile:

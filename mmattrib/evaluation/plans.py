@@ -31,7 +31,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief
 from mmattrib.evaluation.candidates import Variant
 from mmattrib.evaluation.tables import REFERENCES
 
@@ -102,7 +102,7 @@ def _tables(plan: Mapping[str, Any], kind: str, where: str) -> Iterator[tuple[st
     found = plan.get(kind, {})
     if not isinstance(found, Mapping):
         raise OptionError(
-            f"{where}: {kind} must be a table, got {found!r:.60}; write [{kind}.NAME]"
+            f"{where}: {kind} must be a table, got {brief(found)}; write [{kind}.NAME]"
         )
     yield from found.items()
 
@@ -111,12 +111,12 @@ def _table(table: Any, where: str) -> dict[str, Any]:
     """A table with keys that are known, and options even where there are none."""
     options = table.get("options", {}) if isinstance(table, Mapping) else None
     if not isinstance(options, Mapping):
-        raise OptionError(f"{where} and its options must each be a table, got {table!r:.80}")
+        raise OptionError(f"{where} and its options must each be a table, got {brief(table)}")
     _only(table, _KEYS, where)
     sides = table.get("sides", {})
     if not isinstance(sides, Mapping) or not all(isinstance(v, Mapping) for v in sides.values()):
         raise OptionError(
-            f"{where}: sides must be a table of options for each modality, got {sides!r:.80}; "
+            f"{where}: sides must be a table of options for each modality, got {brief(sides)}; "
             "write it like sides = {text = {beta = 10}}"
         )
     return {**table, "options": dict(options), "sides": dict(sides)}

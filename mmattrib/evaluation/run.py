@@ -17,6 +17,7 @@ from mmattrib.errors import (
     InputError,
     OptionError,
     WorkerError,
+    brief,
     check_seed,
     check_switch,
     check_whole,
@@ -197,7 +198,7 @@ def make_plan(
     datasets = _datasets(data, limit)
     seeds = (seed,) if isinstance(seed, int) else tuple(listed(seed, "seed"))
     if not seeds or any(isinstance(s, bool) or not isinstance(s, int) for s in seeds):
-        raise OptionError(f"seed must be a whole number or several, got {seed!r:.60}")
+        raise OptionError(f"seed must be a whole number or several, got {brief(seed)}")
     for each in seeds:
         check_seed(each)
     compared = candidates(methods, layer)

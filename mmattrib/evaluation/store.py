@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief
 from mmattrib.evaluation.measure import SampleRow
 from mmattrib.files import write_atomic
 
@@ -289,7 +289,7 @@ def differences(stored: Any, wanted: Any, where: str = "") -> list[str]:
         return found
     if stored == wanted:
         return []
-    return [f"{where or 'the plan'} is {stored!r:.60} in the file, {wanted!r:.60} now"]
+    return [f"{where or 'the plan'} is {brief(stored)} in the file, {brief(wanted)} now"]
 
 
 def _parsed(line: bytes) -> Any:
@@ -343,7 +343,7 @@ def _check_rows(entry: Mapping[str, Any], where: str) -> None:
             for name, value in numbers.items():
                 if value is not None and not math.isfinite(value):
                     raise OptionError(
-                        f"{where}: {name} of {row['sample']!r:.60}, {direction:.60} is {value}; "
+                        f"{where}: {name} of {brief(row['sample'])}, {direction:.60} is {value}; "
                         f"accepted: a finite number, or null. Mend it, or {todo}"
                     )
 

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, brief
 
 Array: TypeAlias = npt.NDArray[Any]
 Leaf: TypeAlias = Callable[[str, Array], Any]
@@ -83,7 +83,7 @@ def _supported(name: str, array: Array) -> Array:
 
 
 def _text(value: Any) -> str:
-    expect(isinstance(value, str), f"{value!r:.80} where text belongs")
+    expect(isinstance(value, str), f"{brief(value)} where text belongs")
     return str(value)
 
 
@@ -101,7 +101,7 @@ def _shaped(dtype: np.dtype[Any], shape: Any, size: int, name: str) -> tuple[int
         isinstance(shape, list | tuple)
         and len(shape) <= 8
         and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in shape),
-        f"{name} of shape {shape!r:.80}",
+        f"{name} of shape {brief(shape)}",
     )
     expect(math.prod(shape) * dtype.itemsize == size, f"{name} of shape {shape} and {size} bytes")
     return tuple(shape)
@@ -237,14 +237,14 @@ def read_npz(path: Path) -> tuple[Any, Callable[[Any], Array]]:
         )
         arrays: dict[str, Array] = {}
         for name, info in members.items():
-            budget.spend(info.file_size, f"member {name!r:.80}")
+            budget.spend(info.file_size, f"member {brief(name)}")
             with archive.open(info) as member:
-                arrays[name] = _npy(member, info.file_size, f"member {name!r:.80}")
+                arrays[name] = _npy(member, info.file_size, f"member {brief(name)}")
 
     def array(key: str) -> Array:
         found = arrays.pop(f"{key}.npy", None)
         if found is None:
-            raise BrokenError(f"no member {key + '.npy'!r:.80}, or one that is used twice")
+            raise BrokenError(f"no member {brief(key + '.npy')}, or one that is used twice")
         return found
 
     return parsed_json(array(_META).tobytes()), lambda leaf: array(_text(leaf["npy"]))

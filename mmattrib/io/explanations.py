@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, brief
 from mmattrib.files import as_path
 from mmattrib.io._archive import (
     Array,
@@ -202,7 +202,7 @@ def _to_png(raw: RawImage) -> bytes:
     fits = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
     if not fits or not 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS:
         raise InputError(
-            f"the pixels of {raw.name!r:.80} are {pixels.dtype} of {pixels.shape}: accepted are "
+            f"the pixels of {brief(raw.name)} are {pixels.dtype} of {pixels.shape}: accepted are "
             f"uint8 (H, W, 3) with 1 to {MAX_PIXELS} pixels."
         )
     buffer = io.BytesIO()
@@ -241,7 +241,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
     raise InputError(
-        f"provenance and diagnostics hold a {type(value).__name__} ({value!r:.80}): accepted are "
+        f"provenance and diagnostics hold a {type(value).__name__} ({brief(value)}): accepted are "
         "None, bool, int, float, str, lists and mappings."
     )
 
@@ -253,7 +253,7 @@ def _from_tree(tree: Any, leaf: FromLeaf) -> Explanation:
     expect(isinstance(tree, dict) and tree.get("format") == _FORMAT, f"no {_FORMAT}")
     expect(
         tree["version"] == _VERSION,
-        f"version {tree['version']!r:.80}, this release of mmattrib reads version {_VERSION}",
+        f"version {brief(tree['version'])}, this release of mmattrib reads version {_VERSION}",
     )
     sample, index = tree["sample"], tree["index"]
     alone = sorted(set(tree["attributions"]) - set(tree["inputs"]))
@@ -289,7 +289,7 @@ def _placement_from(entry: Any, leaf: FromLeaf) -> Placement:
             for text, start, end in entry["words"]
         )
         return WordPlacement(words, _numbers(leaf(entry["word_of_token"])))
-    expect(entry["kind"] == "plane", f"a placement of kind {entry['kind']!r:.80}")
+    expect(entry["kind"] == "plane", f"a placement of kind {brief(entry['kind'])}")
     cells = tuple(_cells_from(each, leaf) for each in entry["cells"])
     places = math.prod(each.shape[0] for each in cells)
     expect(places <= MAX_PLACES, f"a map of {places} places, accepted are {MAX_PLACES}")
@@ -302,7 +302,7 @@ def _cells_from(entry: Any, leaf: FromLeaf) -> Cells:
         weights = _floats(leaf(entry["weights"]))
         expect(bool(np.isfinite(weights).all()), "weights that are not finite")
         return WeightedCells(weights)
-    expect(entry["kind"] == "even", f"cells of kind {entry['kind']!r:.80}")
+    expect(entry["kind"] == "even", f"cells of kind {brief(entry['kind'])}")
     return EvenCells(
         _whole(entry["count"], 1, MAX_PLACES),
         _whole(entry["length"], 0, MAX_PLACES),
@@ -336,9 +336,9 @@ def _input_from(entry: Any, leaf: FromLeaf) -> RawInput:
         values, given = leaf(entry["values"]), entry["rate"]
         expect(values.dtype.kind == "f", f"values of {values.dtype}")
         rate = None if given is None else float(given)
-        expect(rate is None or 0 < rate < math.inf, f"a rate of {given!r:.80}")
+        expect(rate is None or 0 < rate < math.inf, f"a rate of {brief(given)}")
         return RawArray(values, _text(entry["modality"]), name, rate)
-    expect(kind == "text", f"a raw input of kind {kind!r:.80}")
+    expect(kind == "text", f"a raw input of kind {brief(kind)}")
     return RawText(_text(entry["text"]), name)
 
 
@@ -356,7 +356,7 @@ def _from_png(data: Array) -> Any:
 
 
 def _text(value: Any) -> str:
-    expect(isinstance(value, str), f"{value!r:.80} where text belongs")
+    expect(isinstance(value, str), f"{brief(value)} where text belongs")
     return str(value)
 
 
@@ -377,7 +377,7 @@ def _numbers(array: Array) -> Any:
 
 
 def _mapping(value: Any) -> dict[str, Any]:
-    expect(isinstance(value, dict), f"{value!r:.80} where a mapping belongs")
+    expect(isinstance(value, dict), f"{brief(value)} where a mapping belongs")
     return dict(value)
 
 

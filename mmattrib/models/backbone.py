@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from mmattrib.calibration import Calibration
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, brief
 from mmattrib.models.encoder import Encoder
 from mmattrib.models.fingerprint import digest_of, quick_state, weights_of
 from mmattrib.types import JSONValue, Modality
@@ -21,7 +21,7 @@ def check_backbone(given: object) -> Backbone:
         return given
     raise OptionError(
         f"a backbone is what mm.load_backbone('tiny') gives, or mm.Backbone({{'image': encoder, "
-        f"'text': encoder}}) around encoders of your own; got {given!r:.60}"
+        f"'text': encoder}}) around encoders of your own; got {brief(given)}"
     )
 
 

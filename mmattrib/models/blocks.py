@@ -41,6 +41,12 @@ class BlockEncoder(Encoder):
     """
 
     blocks: Sequence[nn.Module]
+    _in_row: tuple[int, ...] = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("module", "blocks") and {"module", "blocks"} <= vars(self).keys():
+            super().__setattr__("_in_row", _in_row(self.module, self.blocks))
 
     @abstractmethod
     def forward(self, inputs: EncoderInputs) -> Tensor:
@@ -61,15 +67,27 @@ class BlockEncoder(Encoder):
             yield
 
     def _check_blocks(self) -> None:
-        """Refuse blocks that the tower no longer has; its owner may have put others in place."""
+        """Refuse blocks that the tower no longer has, and others that now stand among them.
+
+        Layers would no longer be what they are called, and the last block no longer the last.
+        """
+        who = f"the {self.modality} encoder ({type(self).__name__})"
         there = {id(part) for part in self.module.modules()}
         gone = [number for number, block in enumerate(self.blocks) if id(block) not in there]
         if gone:
             raise EncoderError(
-                f"block {gone[0]} of the {self.modality} encoder ({type(self).__name__}) is no "
-                f"part of its module any more ({len(gone)} of {len(self.blocks)} are not): blocks "
-                "have been replaced or taken out since it was wrapped; wrap the model again, "
-                "and let `module` hold every module of `blocks`"
+                f"block {gone[0]} of {who} is no part of its module any more ({len(gone)} of "
+                f"{len(self.blocks)} are not): blocks have been replaced or taken out since it was "
+                "wrapped; wrap the model again, and let `module` hold every module of `blocks`"
+            )
+        now = _in_row(self.module, self.blocks)
+        if len(now) != len(self._in_row):  # `blocks` is the tower's own list, or a property
+            return
+        added = max((n - before for n, before in zip(now, self._in_row, strict=True)), default=0)
+        if added > 0:
+            raise EncoderError(
+                f"{who} was wrapped with {len(self.blocks)} blocks, and {added} more stand among "
+                "them now: blocks have been added to its module since; wrap the model again"
             )
 
     def embed(self, inputs: EncoderInputs) -> Tensor:
@@ -271,6 +289,17 @@ class BlockEncoder(Encoder):
 def _heeds_hooks(module: nn.Module) -> bool:
     """Whether the tower computes otherwise where hooks are: torch's layers leave a quick way."""
     return any(isinstance(part, nn.TransformerEncoderLayer) for part in module.modules())
+
+
+def _in_row(module: nn.Module, blocks: Sequence[nn.Module]) -> tuple[int, ...]:
+    """For each block, how many modules stand in the list or sequence of modules that holds it."""
+    if not isinstance(module, nn.Module) or not isinstance(blocks, Iterable):
+        return ()  # for the checks of an encoder to say
+    found: dict[int, int] = {}
+    for part in module.modules():
+        if isinstance(part, nn.ModuleList | nn.Sequential | nn.ModuleDict):
+            found |= {id(each): len(part) for each in part._modules.values()}
+    return tuple(found.get(id(block), 0) for block in blocks)
 
 
 def first_of(output: Any) -> Any:

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeAlias
 
-from mmattrib.errors import MmattribError
+from mmattrib.errors import MmattribError, brief
 from mmattrib.plugins.registry import one_line
 
 Fault: TypeAlias = type[MmattribError]
@@ -115,7 +115,7 @@ def refuse(fault: Fault, what: str, wrong: str | None) -> None:
 def shown(value: object) -> str:
     """What a value is, in a word or two: others' ``repr`` may be long, or fail."""
     if value is None or isinstance(value, bool | int | float | str):
-        return f"{value!r:.60}"
+        return brief(value)
     return f"a {type(value).__name__}"
 
 

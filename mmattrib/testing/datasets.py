@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Sequence
 from itertools import islice
-from typing import NoReturn
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from mmattrib.models.words import words_of_tokens
 from mmattrib.placement import from_map
 from mmattrib.plugins.strangers import unheld
 from mmattrib.samples import Sample, Truth
+from mmattrib.testing.checks import Check
 from mmattrib.types import (
     SECOND,
     Attribution,
@@ -58,15 +57,14 @@ def check_dataset(dataset: Dataset, *, limit: int = 100) -> None:
     _DatasetCheck(dataset, limit).run()
 
 
-class _DatasetCheck:
+class _DatasetCheck(Check):
     """One run of :func:`check_dataset`."""
 
-    def __init__(self, dataset: Dataset, limit: int) -> None:
-        self.dataset, self.limit = dataset, limit
+    function, kind, fault = "check_dataset", "data set", DatasetError
 
-    def fail(self, message: str) -> NoReturn:
-        name = getattr(self.dataset, "name", type(self.dataset).__name__)
-        raise DatasetError(f"check_dataset: data set {name!r} {message}")
+    def __init__(self, dataset: Dataset, limit: int) -> None:
+        super().__init__(dataset)
+        self.dataset, self.limit = dataset, limit
 
     def run(self) -> None:
         self.check_declared()
@@ -90,15 +88,8 @@ class _DatasetCheck:
         dataset = self.dataset
         if not isinstance(dataset, Dataset):
             self.fail(f"is {type(dataset).__name__}; accepted: a mmattrib.datasets.Dataset")
-        if not isinstance(dataset.name, str) or len(dataset.name.splitlines()) != 1:
-            self.fail(f"has name {dataset.name!r}; accepted: one line of text")
-        described = dataset.describe()
-        try:
-            same = json.loads(json.dumps(described, allow_nan=False)) == described
-        except (TypeError, ValueError) as error:
-            self.fail(f"describes itself with what JSON cannot hold: {error}")
-        if not same:
-            self.fail(f"describes itself with what JSON changes, such as a tuple: {described!r}")
+        self.check_lines("name")
+        self.check_json(dataset.describe())
 
     def read(self, dataset: Dataset) -> list[Sample]:
         """The first samples; one more than the limit says that there are more."""

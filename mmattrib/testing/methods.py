@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import MISSING, fields, is_dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from mmattrib.methods import Method, Side, SideScores, guide_of
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.turns import ordinary_tensors
 from mmattrib.plugins.strangers import unheld
+from mmattrib.testing.checks import Check
 from mmattrib.testing.encoders import _State
 from mmattrib.types import RawInput
 
@@ -67,8 +67,10 @@ def check_method(
     _MethodCheck(method, encoder, list(raws), guide, list(guides), layer, rtol).run()
 
 
-class _MethodCheck:
+class _MethodCheck(Check):
     """One run of :func:`check_method`."""
+
+    function, kind, fault = "check_method", "method", MethodError
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class _MethodCheck:
         layer: int | None,
         rtol: float,
     ) -> None:
+        super().__init__(method)
         self.method, self.rtol = method, rtol
         self.encoder, self.guide = encoder, guide
         with ordinary_tensors(encoder.module):
@@ -88,10 +91,6 @@ class _MethodCheck:
             self.others = guide.preprocess(guides)
         self.layer = method.default_layer(encoder) if layer is None else layer
         self.valid = encoder.grid(self.inputs, self.layer).valid
-
-    def fail(self, message: str) -> NoReturn:
-        name = getattr(self.method, "name", type(self.method).__name__)
-        raise MethodError(f"check_method: method {name!r} {message}")
 
     def run(self) -> None:
         self.check_declared()
@@ -105,10 +104,7 @@ class _MethodCheck:
         self.check_padding(rows)
 
     def check_declared(self) -> None:
-        for name in ("name", "unit", "summary"):
-            value = getattr(self.method, name, None)
-            if not isinstance(value, str) or len(value.splitlines()) != 1:
-                self.fail(f"has {name} {value!r}; accepted: one line of text")
+        self.check_lines("name", "unit", "summary")
 
     def check_options(self) -> None:
         method = self.method
@@ -121,17 +117,9 @@ class _MethodCheck:
             if each.default is MISSING:
                 self.fail(f"has no default for its option {each.name}")
         described = method.describe()
-        self.check_json(described, "describe()")
+        self.check_json(described, "gives describe() that")
         if unknown := sorted(set(described) - {each.name for each in fields(options)}):
             self.fail(f"describes {', '.join(unknown)}, which are not among its options")
-
-    def check_json(self, value: Any, what: str) -> None:
-        try:
-            same = json.loads(json.dumps(value, allow_nan=False)) == value
-        except (TypeError, ValueError) as error:
-            self.fail(f"gives {what} that JSON cannot hold: {error}")
-        if not same:
-            self.fail(f"gives {what} that JSON changes, such as a tuple: {value!r}")
 
     def check_required(self) -> None:
         if not self.method.requires:
@@ -152,7 +140,7 @@ class _MethodCheck:
         if found.scores[~self.valid.to(found.scores.device)].any():
             self.fail("gives scores at padding")
         for entry in found.diagnostics:
-            self.check_json(entry, "diagnostics")
+            self.check_json(entry, "gives diagnostics that")
 
     def check_repeated(self, found: SideScores, rows: list[int]) -> None:
         self.same(self.explain(self.method, rows), found, rows, "when asked again")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -22,6 +21,7 @@ from mmattrib.metrics.base import MODEL, NEEDS, REEXPLAIN, TRUTH, Case, CaseMode
 from mmattrib.models.backbone import Backbone
 from mmattrib.plugins.strangers import unheld
 from mmattrib.samples import Sample
+from mmattrib.testing.checks import Check
 from mmattrib.testing.encoders import _State
 
 if TYPE_CHECKING:
@@ -110,15 +110,14 @@ def check_metric(metric: Metric, cases: Sequence[Case] | None = None) -> None:
     _MetricCheck(metric, found).run()
 
 
-class _MetricCheck:
+class _MetricCheck(Check):
     """One run of :func:`check_metric`."""
 
-    def __init__(self, metric: Metric, cases: list[Case]) -> None:
-        self.metric, self.cases = metric, cases
+    function, kind, fault = "check_metric", "metric", MetricError
 
-    def fail(self, message: str) -> NoReturn:
-        name = getattr(self.metric, "name", type(self.metric).__name__)
-        raise MetricError(f"check_metric: metric {name!r} {message}")
+    def __init__(self, metric: Metric, cases: list[Case]) -> None:
+        super().__init__(metric)
+        self.metric, self.cases = metric, cases
 
     def run(self) -> None:
         self.check_declared()
@@ -130,10 +129,7 @@ class _MetricCheck:
         metric = self.metric
         if not isinstance(metric, Metric):
             self.fail(f"is {type(metric).__name__}; accepted: a mmattrib.metrics.Metric")
-        for label in ("name", "summary"):
-            value = getattr(metric, label, None)
-            if not isinstance(value, str) or len(value.splitlines()) != 1:
-                self.fail(f"has {label} {value!r}; accepted: one line of text")
+        self.check_lines("name", "summary")
         needs = metric.needs
         if not isinstance(needs, frozenset) or not needs <= set(NEEDS):
             self.fail(f"needs {needs!r}; accepted: a frozenset of {', '.join(map(repr, NEEDS))}")
@@ -147,13 +143,7 @@ class _MetricCheck:
                     f"has {label} {getattr(metric, label)!r}; accepted: "
                     f"{', '.join(map(str, accepted))}"
                 )
-        described = metric.describe()
-        try:
-            same = json.loads(json.dumps(described, allow_nan=False)) == described
-        except (TypeError, ValueError) as error:
-            self.fail(f"describes itself with what JSON cannot hold: {error}")
-        if not same:
-            self.fail(f"describes itself with what JSON changes, such as a tuple: {described!r}")
+        self.check_json(metric.describe())
         try:
             pickle.loads(pickle.dumps(metric))
         except Exception as error:

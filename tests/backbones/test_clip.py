@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import checkpoints
 import conformance
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from clip_folders import Written, copy_of
+from small_backbones import PICTURE
 
 import mmattrib as mm
 from mmattrib.backbones.clip import load, wrap
@@ -28,6 +30,11 @@ pytestmark = [
     pytest.mark.usefixtures("quiet_transformers"),
     pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning"),
 ]
+
+
+def small_clip(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    options = {"checkpoint": str(checkpoints.write("clip", folder)[0])}
+    return options, {"image": PICTURE, "text": "a small red cat"}
 
 
 families = pytest.mark.parametrize("kind", list(checkpoints.FAMILIES))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from checkpoints import Malicious
 from PIL import Image
+from small_backbones import PICTURE
 from torch.nn import functional as nnf
 
 import mmattrib as mm
@@ -30,6 +31,13 @@ pytestmark = [
 ]
 
 SIDE = 32
+
+
+def small_cxr_repair(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    import open_clip_models
+
+    options = {"checkpoint": str(open_clip_models.write_openai(folder)[0])}
+    return options, {"image": PICTURE, "text": "a small red cat"}
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_imagebind import backbone, model, noise, picture, raws, sound, video
+from small_imagebind import (
+    SMALL,
+    backbone,
+    checkpoint,
+    model,
+    noise,
+    picture,
+    raws,
+    sound,
+    video,
+)
 
 import mmattrib as mm
 from mmattrib.backbones.imagebind import MODALITIES, signals
@@ -17,6 +29,12 @@ from mmattrib.errors import InputError
 from mmattrib.models.blocks import BlockEncoder
 from mmattrib.testing import check_encoder, check_grid
 from mmattrib.types import RawArray, RawAudio, RawText
+
+
+def small_imagebind(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    options = {"checkpoint": str(checkpoint()), "architecture": SMALL}
+    return options, {"image": picture(), "text": "a dog barks"}
+
 
 SHORT = pytest.mark.filterwarnings("ignore:.*trained on clips of 2 s:UserWarning")
 

@@ -15,6 +15,7 @@ import open_clip_models
 import pytest
 import torch
 from checkpoints import Malicious
+from small_backbones import PICTURE
 
 import mmattrib as mm
 from mmattrib.backbones.open_clip import load, wrap
@@ -32,6 +33,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning"),
 ]
 kinds = pytest.mark.parametrize("kind", list(open_clip_models.CONFIGS))
+
+
+def small_open_clip(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    options = {"model": f"local-dir:{open_clip_models.write('plain', folder)[0]}"}
+    return options, {"image": PICTURE, "text": "a small red cat"}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,11 @@ from mmattrib.datasets.scenes import Bank
 from mmattrib.datasets.scenes.captions import vocabulary
 from mmattrib.errors import InputError, TrustWarning, WeightsError
 from mmattrib.types import RawText
+
+
+def small_tiny(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    scene = mm.scenes(1, seed=11)[0]
+    return {}, {side: scene.input(side) for side in ("image", "text")}
 
 
 def random_inputs(batch: int = 2) -> dict[str, Tensor]:

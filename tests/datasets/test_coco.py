@@ -18,6 +18,10 @@ from mmattrib.errors import InputError, OptionError
 from mmattrib.testing import check_dataset
 
 
+def small_coco(folder: Path) -> dict[str, Any]:
+    return {"folder": write_coco(folder)}
+
+
 def test_a_sample_for_every_category_that_is_neither_small_nor_everything(tmp_path: Path) -> None:
     found = list(mm.load_dataset("coco", folder=write_coco(tmp_path)))
     assert [sample.id for sample in found] == ["3-person", "3-dog", "7-person"]

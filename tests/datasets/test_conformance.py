@@ -5,61 +5,29 @@ from __future__ import annotations
 import contextlib
 import inspect
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dataset_folders as folders
 import pytest
-from coco_folder import write_coco
+from small_examples import needed
 
 import mmattrib as mm
 from mmattrib.errors import MmattribError
 from mmattrib.plugins import default_plugins
+from mmattrib.plugins.registry import OWN_DISTRIBUTION
 from mmattrib.testing import check_dataset
 
-NAMES = default_plugins().registry.names("dataset")
-
-
-def _scenes(_: Path) -> dict[str, Any]:
-    return {"n": 3, "seed": 7}
-
-
-def _coco(folder: Path) -> dict[str, Any]:
-    return {"folder": write_coco(folder)}
-
-
-OPTIONS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "audiocaps": folders.audiocaps,
-    "chexlocalize": folders.chexlocalize,
-    "clotho": folders.clotho,
-    "coco": _coco,
-    "conceptual-captions": folders.conceptual_captions,
-    "desed": folders.desed,
-    "flickr30k-entities": folders.flickr30k_entities,
-    "huggingface": folders.huggingface,
-    "manifest": folders.manifest,
-    "ms-cxr": folders.ms_cxr,
-    "pairs": folders.pairs,
-    "scenes": _scenes,
-    "vgg-ss": folders.vgg_ss,
-    "webdataset": folders.webdataset,
-}
-"""Data sets that need options, or are quicker with some: what makes a small one in a folder."""
+NAMES = [
+    entry.name
+    for entry in default_plugins().registry.entries("dataset")
+    if entry.distribution == OWN_DISTRIBUTION
+]
 
 
 def options_of(name: str, folder: Path) -> dict[str, Any]:
-    if name in OPTIONS:
-        return OPTIONS[name](folder)
-    factory = default_plugins().registry.get("dataset", name).factory
-    needed = [
-        p.name
-        for p in inspect.signature(factory).parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    ]
-    if needed:
-        pytest.skip(f"data set {name!r} needs {', '.join(needed)}: its own test checks it")
-    return {}
+    """What opens a small data set of a name, in a folder that may be written to."""
+    given: dict[str, Any] = needed("dataset", name, "the options that open a small one")(folder)
+    return given
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,7 +69,3 @@ def test_what_is_echoed_of_an_option_is_short(name: str, tmp_path: Path) -> None
             except MmattribError as error:
                 said = str(error)
             assert len(said) < 1000, option
-
-
-def test_no_options_are_kept_for_a_data_set_that_is_gone() -> None:
-    assert set(OPTIONS) <= set(NAMES)

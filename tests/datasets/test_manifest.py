@@ -20,6 +20,18 @@ from mmattrib.errors import InputError, InputWarning, OptionError
 from mmattrib.samples import BoxRegion, SpanRegion, TimeRegion
 from mmattrib.testing import check_dataset
 
+
+def small_manifest(folder: Path) -> dict[str, Any]:
+    picture(folder / "one.png")
+    sound(folder / "one.wav")
+    rows = [
+        {"image": "one.png", "text": "a dog barks", "boxes": [[1, 2, 9, 9]], "spans": [[2, 5]]},
+        {"audio": "one.wav", "text": "a dog barks", "times": [[0.2, 0.6]], "id": 7,
+         "tags": {"source": "mine"}},
+    ]  # fmt: skip
+    return {"path": text(folder / "rows.jsonl", *map(json.dumps, rows))}
+
+
 ROWS: list[dict[str, Any]] = [
     {"id": "a", "image": "one.png", "text": "a dog, asleep", "boxes": [[1, 2, 9, 9], [3, 3, 5, 7]],
      "kind": "pet"},

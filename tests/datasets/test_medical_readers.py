@@ -9,14 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from dataset_folders import (
-    CHEX,
-    CXR,
-    CXR_PATH,
-    chexlocalize,
+    HEIGHT,
+    WIDTH,
     compressed,
-    ms_cxr,
-    ms_cxr_csv,
-    ms_cxr_json,
     picture,
     text,
     written,
@@ -28,6 +23,58 @@ from mmattrib.errors import InputError, InputWarning
 from mmattrib.placement import from_map
 from mmattrib.testing import check_dataset
 from mmattrib.types import Attribution, Axis
+
+CXR = "02aa804e-bde0afdd-112c0b34-7bc16630-4e384014"
+CXR_PATH = f"files/p10/p10000032/s50414267/{CXR}.jpg"
+
+
+def ms_cxr_json() -> dict[str, Any]:
+    said = ["left basal opacity", "left basal opacity", "small right effusion"]
+    boxes = [[10, 20, 30, 40], [100, 20, 30.5, 40], [0, 0, 320, 120]]
+    return {
+        "info": {"version": "1.0.0"},
+        "images": [
+            {"id": 3, "file_name": f"{CXR}.jpg", "width": 320, "height": 240,
+             "num_annotations": 3, "path": CXR_PATH},
+        ],
+        "categories": [{"id": 1, "name": "Lung Opacity"}, {"id": 2, "name": "Pleural Effusion"}],
+        "annotations": [
+            {"id": n, "image_id": 3, "category_id": 1 + (n == 2), "bbox": box, "label_text": text}
+            for n, (box, text) in enumerate(zip(boxes, said, strict=True))
+        ],
+    }  # fmt: skip
+
+
+def ms_cxr_csv() -> list[str]:
+    head = "dicom_id,category_name,label_text,path,x,y,w,h,image_width,image_height,split"
+    start = f"{CXR},Lung Opacity,left basal opacity,{CXR_PATH}"
+    other = f"{CXR},Pleural Effusion,small right effusion,{CXR_PATH}"
+    return [head, f"{start},10,20,30,40,320,240,test", f"{other},0,0,320,120,320,240,val",
+            f"{start},100,20,30,40,320,240,test"]  # fmt: skip
+
+
+def small_ms_cxr(folder: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> dict[str, Any]:
+    """The picture is a tenth of the size on which the boxes were drawn."""
+    written(folder / "MS_CXR_Local_Alignment_v1.0.0.json", ms_cxr_json())
+    picture(folder / CXR_PATH, size)
+    return {"folder": folder}
+
+
+CHEX = "patient64622_study1_view1_frontal"
+
+
+def small_chexlocalize(folder: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> dict[str, Any]:
+    found = {
+        CHEX: {
+            "img_size": [48, 64],
+            "Support Devices": [[[2.0, 2.5], [20.0, 2.5], [20.0, 20.0], [2.0, 20.0]]],
+            "Lung Lesion": [[[30, 30], [40, 30], [40, 40]], [[50, 8], [60, 8], [60, 20], [50, 20]]],
+        }
+    }
+    written(folder / "CheXlocalize" / "gt_annotations_val.json", found)
+    picture(folder / "CheXpert" / "val" / "patient64622" / "study1" / "view1_frontal.jpg", size)
+    return {"folder": folder}
+
 
 JSON = "MS_CXR_Local_Alignment_v1.0.0.json"
 
@@ -43,7 +90,7 @@ def plane(width: int, height: int) -> Attribution:
 
 @pytest.mark.parametrize("size", [(32, 24), (320, 240), (64, 48)])
 def test_boxes_of_a_phrase_are_scaled_with_the_picture(tmp_path: Path, size: Any) -> None:
-    first, second = mm.load_dataset("ms-cxr", **ms_cxr(tmp_path, size))
+    first, second = mm.load_dataset("ms-cxr", **small_ms_cxr(tmp_path, size))
     assert (first.id, second.id) == (f"{CXR}-0", f"{CXR}-1")
     assert first.inputs == {"image": tmp_path / CXR_PATH, "text": "left basal opacity"}
     assert first.tags["category_name"] == "Lung Opacity"
@@ -61,7 +108,7 @@ def test_boxes_of_a_phrase_are_scaled_with_the_picture(tmp_path: Path, size: Any
 
 
 def test_the_csv_form_says_the_same_and_has_splits(tmp_path: Path) -> None:
-    ms_cxr(tmp_path)
+    small_ms_cxr(tmp_path)
     text(tmp_path / "MS_CXR_Local_Alignment_v1.1.0.csv", *ms_cxr_csv())  # newer than the JSON
     data = mm.load_dataset("ms-cxr", folder=tmp_path)
     check_dataset(data)
@@ -126,7 +173,7 @@ def changed(number: int, **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_broken_annotation_costs_its_phrase_alone(tmp_path: Path, index: Any, says: str) -> None:
-    ms_cxr(tmp_path)
+    small_ms_cxr(tmp_path)
     written(tmp_path / JSON, index)
     with pytest.warns(InputWarning, match=says):
         left = [sample.inputs["text"] for sample in mm.load_dataset("ms-cxr", folder=tmp_path)]
@@ -137,15 +184,15 @@ def test_a_broken_annotation_costs_its_phrase_alone(tmp_path: Path, index: Any, 
 
 def test_a_picture_that_was_cut_cannot_take_the_boxes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it was cut or padded, not only scaled"):
-        mm.load_dataset("ms-cxr", **ms_cxr(tmp_path, (24, 24)))
+        mm.load_dataset("ms-cxr", **small_ms_cxr(tmp_path, (24, 24)))
     with pytest.raises(InputError, match="it was cut or padded, not only scaled"):
-        mm.load_dataset("chexlocalize", **chexlocalize(tmp_path, (24, 24)))
+        mm.load_dataset("chexlocalize", **small_chexlocalize(tmp_path, (24, 24)))
 
 
 def test_a_picture_that_was_stretched_takes_them_when_that_is_said(tmp_path: Path) -> None:
-    _, whole = mm.load_dataset("ms-cxr", **ms_cxr(tmp_path, (24, 24)), stretched=True)
+    _, whole = mm.load_dataset("ms-cxr", **small_ms_cxr(tmp_path, (24, 24)), stretched=True)
     assert whole.truth["image"].on(plane(24, 24)).mask[:12].all()
-    data = mm.load_dataset("chexlocalize", **chexlocalize(tmp_path, (24, 24)), stretched=True)
+    data = mm.load_dataset("chexlocalize", **small_chexlocalize(tmp_path, (24, 24)), stretched=True)
     mask = next(iter(data)).truth["image"].on(plane(24, 24)).mask
     assert mask[2:9, 1:7].all()
     assert mask.sum() <= 10 * 8
@@ -153,7 +200,7 @@ def test_a_picture_that_was_stretched_takes_them_when_that_is_said(tmp_path: Pat
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a\\b", "files/../../x.jpg"])
 def test_an_index_leads_nowhere_else(tmp_path: Path, path: str) -> None:
-    ms_cxr(tmp_path)
+    small_ms_cxr(tmp_path)
     index = ms_cxr_json()
     index["images"][0]["path"] = path
     written(tmp_path / JSON, index)
@@ -172,7 +219,7 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(32, 24), (64, 48)])
 def test_outlines_of_findings_are_scaled_with_the_picture(tmp_path: Path, size: Any) -> None:
-    devices, lesion = mm.load_dataset("chexlocalize", **chexlocalize(tmp_path, size))
+    devices, lesion = mm.load_dataset("chexlocalize", **small_chexlocalize(tmp_path, size))
     assert devices.id == f"{CHEX}-Support-Devices"
     assert devices.inputs["text"] == "support devices"
     assert devices.tags == {"cxr": CHEX, "finding": "Support Devices"}
@@ -203,7 +250,7 @@ def test_broken_run_lengths_are_refused(counts: Any) -> None:
 
 
 def test_masks_of_findings_that_are_there(tmp_path: Path) -> None:
-    chexlocalize(tmp_path)
+    small_chexlocalize(tmp_path)
     mask = np.zeros((48, 64), bool)
     mask[10:20, 30:50] = True
     masks = {"Edema": mask, "Lung Lesion": mask & False}
@@ -229,7 +276,7 @@ def test_masks_of_findings_that_are_there(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_finding_is_named(tmp_path: Path, findings: Any, says: str) -> None:
-    chexlocalize(tmp_path)
+    small_chexlocalize(tmp_path)
     path = tmp_path / "CheXlocalize" / "gt_annotations_val.json"
     found = {"patient1_study1_view1_frontal": findings, **json.loads(path.read_text())}
     written(path, found)

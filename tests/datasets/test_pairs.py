@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from dataset_folders import HEIGHT, WIDTH, picture, text
 from PIL import Image
 
 import mmattrib as mm
@@ -15,6 +17,17 @@ from mmattrib.io import load_image
 from mmattrib.samples import BoxRegion
 from mmattrib.testing import check_dataset
 from mmattrib.types import RawImage
+
+
+def small_pairs(folder: Path) -> dict[str, Any]:
+    picture(folder / "one.png")
+    picture(folder / "two.png", seed=1)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4:12, 8:20] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    text(folder / "pairs.csv", "image,text,id,mask,boxes,source", "one.png,a dog,x,mask.png,,mine",
+         "two.png,a cat,y,,2 3 10 12; 4 4 8 20,")  # fmt: skip
+    return {"folder": folder}
 
 
 @pytest.fixture

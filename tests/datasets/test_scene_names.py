@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mmattrib as mm
 from mmattrib.datasets import scenes
+
+
+def small_scenes(_: Path) -> dict[str, Any]:
+    return {"n": 3, "seed": 7}
 
 
 def test_every_exported_name_is_there() -> None:

@@ -9,17 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from dataset_folders import (
-    ANNOTATION,
-    AUDIOCAPS_ROWS,
-    DESED_ROWS,
-    SENTENCES,
-    audiocaps,
-    clotho,
-    desed,
-    flickr30k_entities,
+    HEIGHT,
+    WIDTH,
+    picture,
     sound,
     text,
-    vgg_ss,
     written,
 )
 
@@ -29,6 +23,82 @@ from mmattrib.datasets.regions import RelativeBox
 from mmattrib.errors import InputError, InputWarning, OptionError
 from mmattrib.samples import Sample, SpanRegion, TimeRegion
 from mmattrib.testing import check_dataset
+
+SENTENCES = (
+    "[/EN#40/people A man] pets [/EN#41/animals a dog] in [/EN#42/scene the park] .",
+    "[/EN#41/animals A small dog] and [/EN#40/people its owner] look at [/EN#0/notvisual it] .",
+    "The park is empty .",
+)
+ANNOTATION = f"""<annotation><filename>11.jpg</filename>
+<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>
+<object><name>40</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>8</xmax><ymax>20</ymax></bndbox>
+</object>
+<object><name>41</name><bndbox><xmin>11</xmin><ymin>9</ymin><xmax>20</xmax><ymax>24</ymax></bndbox>
+</object>
+<object><name>41</name><bndbox><xmin>21</xmin><ymin>9</ymin><xmax>32</xmax><ymax>12</ymax></bndbox>
+</object>
+<object><name>42</name><scene>1</scene><nobndbox>0</nobndbox></object>
+</annotation>"""
+
+
+def small_flickr30k_entities(folder: Path) -> dict[str, Any]:
+    text(folder / "Sentences" / "11.txt", *SENTENCES)
+    text(folder / "Annotations" / "11.xml", ANNOTATION)
+    picture(folder / "flickr30k-images" / "11.jpg")
+    return {"folder": folder}
+
+
+def small_vgg_ss(folder: Path) -> dict[str, Any]:
+    entries = [
+        {"file": "-0ab_cdEfGh_000030", "class": "dog barking", "bbox": [[0.25, 0.5, 0.75, 1.01]]},
+        {"file": "z0ab_cdEfGh_000140", "class": "playing flute",
+         "bbox": [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]},
+    ]  # fmt: skip
+    for number, entry in enumerate(entries):
+        picture(folder / "frames" / f"{entry['file']}.jpg", seed=number)
+        sound(folder / "audio" / f"{entry['file']}.wav", seed=number)
+    written(folder / "vggss.json", entries)
+    return {"folder": folder}
+
+
+DESED_ROWS = (
+    "filename\tonset\toffset\tevent_label",
+    "Y00a_10.000_20.000.wav\t0.10\t0.40\tDog",
+    "Y00a_10.000_20.000.wav\t0.300\t0.900\tAlarm_bell_ringing",
+    "Y00b_30.000_40.000.wav\t\t\t",
+    "Y00a_10.000_20.000.wav\t0.6\t0.8\tDog",
+)
+
+
+def small_desed(folder: Path) -> dict[str, Any]:
+    table = text(folder / "metadata" / "validation" / "validation.tsv", *DESED_ROWS)
+    for name in ("Y00a_10.000_20.000.wav", "Y00b_30.000_40.000.wav"):
+        sound(folder / "audio" / "validation" / name)
+    return {"annotations": table}
+
+
+def small_clotho(folder: Path) -> dict[str, Any]:
+    said = [f'"A dog, number {number}, barks"' for number in range(1, 6)]
+    text(folder / "clotho_captions_evaluation.csv",
+         "file_name,caption_1,caption_2,caption_3,caption_4,caption_5",
+         ",".join(["Dog near (the) road.wav", *said]))  # fmt: skip
+    sound(folder / "evaluation" / "Dog near (the) road.wav")
+    return {"folder": folder}
+
+
+AUDIOCAPS_ROWS = (
+    "audiocap_id,youtube_id,start_time,caption",
+    "103549,-7fmOlUlwoNg,30,A dog barks",
+    '103541,0yxEvdnimGg,20,"Wind blows, and water runs"',
+    "103542,gone0000000,0,A clock ticks",
+)
+
+
+def small_audiocaps(folder: Path) -> dict[str, Any]:
+    text(folder / "test.csv", *AUDIOCAPS_ROWS[:3])
+    sound(folder / "audio" / "test" / "-7fmOlUlwoNg.wav")
+    sound(folder / "audio" / "test" / "Y0yxEvdnimGg.flac", seed=1)
+    return {"folder": folder}
 
 
 def covered(sample: Sample, part: int) -> list[str]:
@@ -40,7 +110,7 @@ def covered(sample: Sample, part: int) -> list[str]:
 
 
 def test_phrases_lie_on_words_and_on_the_picture(tmp_path: Path) -> None:
-    first, second = mm.load_dataset("flickr30k-entities", **flickr30k_entities(tmp_path))
+    first, second = mm.load_dataset("flickr30k-entities", **small_flickr30k_entities(tmp_path))
     assert (first.id, second.id) == ("11-0", "11-1")
     assert first.inputs == {
         "image": tmp_path / "flickr30k-images" / "11.jpg",
@@ -58,7 +128,9 @@ def test_phrases_lie_on_words_and_on_the_picture(tmp_path: Path) -> None:
 
 
 def test_a_phrase_alone_shares_its_own_boxes(tmp_path: Path) -> None:
-    data = mm.load_dataset("flickr30k-entities", **flickr30k_entities(tmp_path), texts="phrases")
+    data = mm.load_dataset(
+        "flickr30k-entities", **small_flickr30k_entities(tmp_path), texts="phrases"
+    )
     check_dataset(data)
     man, dog, small, _ = data
     assert [sample.inputs["text"] for sample in (man, dog, small)] == [
@@ -69,7 +141,7 @@ def test_a_phrase_alone_shares_its_own_boxes(tmp_path: Path) -> None:
 
 
 def test_a_list_says_which_pictures(tmp_path: Path) -> None:
-    options = flickr30k_entities(tmp_path)
+    options = small_flickr30k_entities(tmp_path)
     text(tmp_path / "test.txt", "11", "12")
     data = mm.load_dataset("flickr30k-entities", **options, split="test")
     with pytest.warns(InputWarning, match=r"1 of a missing file.*12\.txt is missing"):
@@ -112,14 +184,14 @@ FETCH = """<!DOCTYPE a SYSTEM "http://127.0.0.1:1/none.dtd">"""
     ],
 )
 def test_a_broken_annotation_file_is_named(tmp_path: Path, annotation: str, says: str) -> None:
-    options = flickr30k_entities(tmp_path)
+    options = small_flickr30k_entities(tmp_path)
     text(tmp_path / "Annotations" / "11.xml", annotation)
     with pytest.raises(InputError, match=says):
         mm.load_dataset("flickr30k-entities", **options)
 
 
 def test_a_broken_sentence_costs_itself_alone(tmp_path: Path) -> None:
-    options = flickr30k_entities(tmp_path)
+    options = small_flickr30k_entities(tmp_path)
     text(
         tmp_path / "Sentences" / "11.txt", SENTENCES[0], "[/EN#4/people A man sits .", SENTENCES[1]
     )
@@ -131,7 +203,7 @@ def test_a_broken_sentence_costs_itself_alone(tmp_path: Path) -> None:
 
 
 def test_frames_have_their_sound_and_boxes_in_shares(tmp_path: Path) -> None:
-    options = vgg_ss(tmp_path)
+    options = small_vgg_ss(tmp_path)
     first, second = mm.load_dataset("vgg-ss", **options, template="the sound of {}")
     assert list(first.inputs) == ["image", "audio", "text"]
     assert first.inputs["text"] == "the sound of dog barking"
@@ -153,7 +225,7 @@ def test_frames_have_their_sound_and_boxes_in_shares(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_entry_of_vgg_ss_is_named(tmp_path: Path, entry: Any, says: str) -> None:
-    options = vgg_ss(tmp_path)
+    options = small_vgg_ss(tmp_path)
     entries = json.loads((tmp_path / "vggss.json").read_text())
     written(tmp_path / "vggss.json", [entries[0], entry, entries[1]])
     with pytest.warns(InputWarning, match=rf"vggss\.json, entry 2: .*{says}"):
@@ -163,11 +235,11 @@ def test_a_broken_entry_of_vgg_ss_is_named(tmp_path: Path, entry: Any, says: str
 def test_templates_have_one_place_for_the_name(tmp_path: Path) -> None:
     for given in ("no place", "{} {}", "{0.__class__}", "{}{x}", 3):
         with pytest.raises(OptionError, match="template must be text"):
-            mm.load_dataset("vgg-ss", **vgg_ss(tmp_path), template=given)
+            mm.load_dataset("vgg-ss", **small_vgg_ss(tmp_path), template=given)
 
 
 def test_events_lie_on_time(tmp_path: Path) -> None:
-    dog, alarm = mm.load_dataset("desed", **desed(tmp_path))
+    dog, alarm = mm.load_dataset("desed", **small_desed(tmp_path))
     assert dog.id == "Y00a_10.000_20.000.wav-Dog"
     assert alarm.inputs["text"] == "the sound of alarm bell ringing"
     parts = {part.name: part for part in dog.truth["audio"].parts}
@@ -189,7 +261,7 @@ def test_events_lie_on_time(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_event_costs_its_recording(tmp_path: Path, row: str, says: str) -> None:
-    options = desed(tmp_path)
+    options = small_desed(tmp_path)
     sound(tmp_path / "audio" / "validation" / "other.wav")
     text(options["annotations"], *DESED_ROWS[:3], row, "other.wav\t0.1\t0.3\tCat", "x\t1")
     with pytest.warns(InputWarning, match=f"line 2: {says}"):
@@ -197,7 +269,7 @@ def test_a_broken_event_costs_its_recording(tmp_path: Path, row: str, says: str)
 
 
 def test_sounds_may_lie_in_a_folder_of_ones_own(tmp_path: Path) -> None:
-    options = desed(tmp_path)
+    options = small_desed(tmp_path)
     (tmp_path / "audio" / "validation").rename(tmp_path / "mine")
     with pytest.raises(InputError, match="1 of a missing file"):
         mm.load_dataset("desed", **options)
@@ -208,7 +280,7 @@ def test_sounds_may_lie_in_a_folder_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_five_captions_are_five_samples(tmp_path: Path) -> None:
-    data = mm.load_dataset("clotho", **clotho(tmp_path))
+    data = mm.load_dataset("clotho", **small_clotho(tmp_path))
     found = list(data)
     assert [sample.inputs["text"] for sample in found] == [
         f"A dog, number {number}, barks" for number in range(1, 6)
@@ -223,7 +295,7 @@ def test_five_captions_are_five_samples(tmp_path: Path) -> None:
 
 
 def test_sounds_that_can_no_longer_be_had_are_counted(tmp_path: Path) -> None:
-    options = audiocaps(tmp_path)
+    options = small_audiocaps(tmp_path)
     text(tmp_path / "test.csv", *AUDIOCAPS_ROWS)
     data = mm.load_dataset("audiocaps", **options)
     with pytest.warns(InputWarning, match=r"1 left out \(1 of a missing file\).*line 4: sound"):

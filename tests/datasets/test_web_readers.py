@@ -14,16 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from dataset_folders import (
-    Rows,
-    conceptual_captions,
+    HEIGHT,
+    WIDTH,
     encoded_picture,
     encoded_sound,
-    huggingface,
     picture,
-    shard,
     sound,
     text,
-    webdataset,
     written,
 )
 from PIL import Image
@@ -34,12 +31,68 @@ from mmattrib.io import Encoded, load_audio, load_image
 from mmattrib.samples import BoxRegion
 from mmattrib.testing import check_dataset
 
+
+def small_conceptual_captions(folder: Path) -> dict[str, Any]:
+    for number in range(2):
+        key = folder / "00000" / f"{number:09d}"
+        picture(key.with_suffix(".jpg"), seed=number)
+        key.with_suffix(".txt").write_text(f"a dog number {number}", encoding="utf-8")
+        told = {"caption": f"a dog number {number}", "url": f"http://web/{number}.jpg",
+                "key": key.name, "status": "success", "error_message": None, "width": WIDTH,
+                "height": HEIGHT, "exif": "{}"}  # fmt: skip
+        written(key.with_suffix(".json"), told)
+    return {"folder": folder}
+
+
+class Rows:
+    """What a data set of the ``datasets`` package is to its users: rows by number, and features."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+        self.features = dict.fromkeys(rows[0])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.rows[number]
+
+
+def small_huggingface(_: Path) -> dict[str, Any]:
+    rows = [
+        {"image": {"bytes": encoded_picture(seed), "path": f"{seed}.png"}, "caption": "a dog",
+         "objects": [[1, 2, 10, 8]], "source": "web"}
+        for seed in range(2)
+    ]  # fmt: skip
+    return {"data": Rows(rows), "boxes": "objects", "box_form": "sizes"}
+
+
+def shard(path: Path, *members: tuple[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            head = tarfile.TarInfo(name)
+            head.size = len(data)
+            tar.addfile(head, io.BytesIO(data))
+    return path
+
+
+def small_webdataset(folder: Path) -> dict[str, Any]:
+    told = json.dumps({"boxes": [[1, 1, 9, 9]], "source": "web"}).encode()
+    shard(folder / "000000.tar", ("a/0001.jpg", encoded_picture()), ("a/0001.txt", b"a dog"),
+          ("a/0001.json", told), ("a/0002.flac", encoded_sound()),
+          ("a/0002.json", b'{"caption": "a dog barks"}'))  # fmt: skip
+    shard(folder / "000001.tar", ("b.png", encoded_picture(1)), ("b.txt", b"a cat"),
+          ("b.wav", encoded_sound(1)), ("b.cls", b"3"))  # fmt: skip
+    return {"path": folder}
+
+
 LINKS = ("http://web/some/cat.jpg?w=3", "http://web/gone.jpg", "https://web/dog.png")
 TABLE = tuple(f"a {name} on the web\t{link}" for name, link in zip("xyz", LINKS, strict=True))
 
 
 def test_what_img2dataset_fetched_as_files(tmp_path: Path) -> None:
-    options = conceptual_captions(tmp_path)
+    options = small_conceptual_captions(tmp_path)
     first, second = mm.load_dataset("conceptual-captions", **options)
     assert (first.id, second.id) == ("000000000", "000000001")
     assert first.inputs["image"] == tmp_path / "00000" / "000000000.jpg"
@@ -48,7 +101,7 @@ def test_what_img2dataset_fetched_as_files(tmp_path: Path) -> None:
 
 
 def test_bad_links_are_counted_by_what_img2dataset_wrote(tmp_path: Path) -> None:
-    options = conceptual_captions(tmp_path)
+    options = small_conceptual_captions(tmp_path)
     stats = {"count": 5, "successes": 2, "failed_to_download": 2, "failed_to_resize": 1}
     written(tmp_path / "00000_stats.json", stats)
     data = mm.load_dataset("conceptual-captions", **options)
@@ -61,7 +114,7 @@ def test_bad_links_are_counted_by_what_img2dataset_wrote(tmp_path: Path) -> None
 def test_parquet_says_which_links_are_bad(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    options = conceptual_captions(tmp_path)
+    options = small_conceptual_captions(tmp_path)
     told = {"url": LINKS, "key": ["000000000", "000000001", "000000002"],
             "status": ["success", "failed_to_download", "success"],
             "error_message": [None, "HTTP Error 404: Not Found", None]}  # fmt: skip
@@ -72,7 +125,7 @@ def test_parquet_says_which_links_are_bad(tmp_path: Path) -> None:
 
 
 def test_a_picture_without_its_caption_is_named(tmp_path: Path) -> None:
-    options = conceptual_captions(tmp_path)
+    options = small_conceptual_captions(tmp_path)
     beside = tmp_path / "00000" / "000000000.txt"
     beside.unlink()
     assert next(iter(mm.load_dataset("conceptual-captions", **options))).inputs["text"] == (
@@ -135,7 +188,7 @@ def test_quotes_in_captions_are_captions_and_links_may_come_first(tmp_path: Path
 
 
 def test_options_of_conceptual_captions_act_or_are_refused(tmp_path: Path) -> None:
-    options = conceptual_captions(tmp_path)
+    options = small_conceptual_captions(tmp_path)
     with pytest.raises(OptionError, match="acts with index alone"):
         mm.load_dataset("conceptual-captions", **options, names="md5")
     with pytest.raises(OptionError, match="names must be one of number, url, md5"):
@@ -145,7 +198,7 @@ def test_options_of_conceptual_captions_act_or_are_refused(tmp_path: Path) -> No
 
 
 def test_members_of_one_key_are_one_sample(tmp_path: Path) -> None:
-    data = mm.load_dataset("webdataset", **webdataset(tmp_path))
+    data = mm.load_dataset("webdataset", **small_webdataset(tmp_path))
     first, second, third = data
     assert [sample.id for sample in (first, second, third)] == ["a/0001", "a/0002", "b"]
     assert list(first.inputs) == ["image", "text"]
@@ -255,7 +308,7 @@ def test_a_shard_of_many_members_holds_none_of_them(tmp_path: Path) -> None:
 
 
 def test_rows_of_an_object_are_samples(tmp_path: Path) -> None:
-    data = mm.load_dataset("huggingface", **huggingface(tmp_path))
+    data = mm.load_dataset("huggingface", **small_huggingface(tmp_path))
     first, second = data
     assert (first.id, second.id) == ("0", "1")
     assert first.inputs["text"] == "a dog"

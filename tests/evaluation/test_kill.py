@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,3 +177,82 @@ def test_the_array_of_slurm_measures_in_pieces_what_one_run_measures(tmp_path: P
     assert len(before) == 2
     assert (tmp_path / "runs" / "whole.jsonl").stat().st_size == sum(before.values())
     assert "32 samples" in (tmp_path / "runs" / "table.md").read_text()
+
+
+# ---------------------------------------------------------------------- the command line's own runs
+
+COMMAND = (
+    sys.executable, "-m", "mmattrib", "evaluate", "--limit", "80", "--pair", "image,text",
+    "--method", "gradient-x-input", "--method", "random", "--metric", "auc", "--metric", "iou",
+    "--seed", "0", "--seed", "1",
+)  # fmt: skip
+
+
+def commanded(folder: Path, store: str, **given: Any) -> subprocess.CompletedProcess[str]:
+    out = ("--resume", str(folder / store), "--out", str(folder / f"{store}.json"))
+    return subprocess.run([*COMMAND, *out], capture_output=True, text=True, check=False, **given)
+
+
+def numbers(folder: Path, store: str) -> list[Any]:
+    """Every number but the seconds, which no two runs share."""
+    columns = json.loads((folder / f"{store}.json").read_text())["columns"]
+    return [column for column in columns if column["metric"] != "seconds"]
+
+
+def ids(path: Path) -> list[str]:
+    """The ids of the finished tasks in a store, whole lines alone."""
+    found = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line).get("id"))
+        except ValueError:
+            continue
+    return [each for each in found if each is not None]
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_loses_no_pair_and_counts_none_twice(tmp_path: Path) -> None:
+    whole = commanded(tmp_path, "whole")
+    assert whole.returncode == 0, whole.stderr
+    store, chance, killed = tmp_path / "cut", random.Random(0), 0
+    goals = [1, 4, 7, 11]
+    while goals:
+        with subprocess.Popen(
+            [*COMMAND, "--resume", str(store)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as child:
+            while child.poll() is None and len(ids(store)) < goals[0]:
+                time.sleep(0.002)
+            time.sleep(0.05 * chance.random())
+            child.send_signal(signal.SIGKILL)
+            child.communicate()
+            killed += child.returncode == -signal.SIGKILL
+        goals.pop(0)
+    assert killed >= 3, "it was killed before it ended"
+    done = commanded(tmp_path, "cut")
+    assert done.returncode == 0, done.stderr
+    assert numbers(tmp_path, "cut") == numbers(tmp_path, "whole")
+    found = ids(store)
+    assert sorted(found) == sorted(ids(tmp_path / "whole"))
+    assert len(set(found)) == len(found) == 15  # 5 chunks, of 1 + 2 seeds
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit of file sizes")
+def test_a_disk_that_fills_up_is_said_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    whole = commanded(tmp_path, "whole")
+    assert whole.returncode == 0, whole.stderr
+    size = (tmp_path / "whole").stat().st_size
+
+    def little_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    full = commanded(tmp_path, "cut", preexec_fn=little_room)
+    assert full.returncode == 2
+    assert "cannot be written" in full.stderr
+    assert "run the same command again" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert 0 < len(ids(tmp_path / "cut")) < 15
+    done = commanded(tmp_path, "cut")
+    assert done.returncode == 0, done.stderr
+    assert numbers(tmp_path, "cut") == numbers(tmp_path, "whole")
+    assert sorted(ids(tmp_path / "cut")) == sorted(ids(tmp_path / "whole"))

@@ -34,6 +34,18 @@ WHITE = RawImage(np.full((16, 16, 3), 255, dtype=np.uint8))
 ONE_EACH = [RISE.build(keep=0.25), KernelSHAP(), KernelSHAP.build(samples=12), LeaveOneOut()]
 
 
+def small_rise() -> dict[str, int]:
+    return {"samples": 8, "cells": 3}
+
+
+def small_kernel_shap() -> dict[str, int]:
+    return {"samples": 12, "cells": 3}
+
+
+def small_leave_one_out() -> dict[str, int]:
+    return {"cells": 3}
+
+
 def explain(method: mm.Method, side: Side) -> SideScores:
     with side.encoder.frozen():
         return method(side)

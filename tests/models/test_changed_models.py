@@ -467,18 +467,3 @@ def test_parts_that_merge_weights_in_evaluation_mode_are_left_as_they_are(
         assert state(untrained) == before
         assert torch.equal(layer.weight, weight)
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("method", ["chefer", "ca-m2ib", "leave-one-out"])
-@pytest.mark.parametrize("change", ["replaced", "pruned"])
-def test_blocks_that_the_tower_no_longer_has_are_named(
-    untrained: mm.Backbone, change: str, method: str
-) -> None:
-    tower: Any = untrained["image"].module
-    kept = list(tower.blocks)[:-1]
-    last = type(kept[-1]).__new__(type(kept[-1]))
-    last.__dict__.update(tower.blocks[-1].__dict__)
-    tower.blocks = nn.ModuleList([*kept, *([last] if change == "replaced" else [])])
-    number = len(kept)
-    with pytest.raises(EncoderError, match=f"block {number} of the image .*wrap the model again"):
-        mm.attribute(untrained, image=PICTURE, text="a dog", method=method)
