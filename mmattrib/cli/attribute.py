@@ -22,6 +22,7 @@ from mmattrib.cli.arguments import (
     with_method,
     with_method_options,
     with_out,
+    with_precision,
     with_seed,
 )
 from mmattrib.cli.listing import json_option
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 @with_config
 @with_backbone_options
 @with_device
+@with_precision
 @click.option(
     "--calibration",
     type=HomePath(path_type=Path),
@@ -84,6 +86,7 @@ def attribute(
     config: Path | None,
     backbone_option: tuple[str, ...],
     device: str | None,
+    precision: str,
     calibration: Path | None,
     out: tuple[Path, ...],
     as_json: bool,
@@ -121,7 +124,13 @@ def attribute(
         made: Any = method if variant is None else variant.make(seed)
         layer_of: Any = layers if variant is None else variant.layers_for(given)
         explanation = mmattrib.attribute(
-            model, inputs=inputs, method=made, seed=seed, layer=layer_of, **options
+            model,
+            inputs=inputs,
+            method=made,
+            seed=seed,
+            layer=layer_of,
+            precision=precision,
+            **options,
         )
         written = [explanation.save(path) for path in out]
     summary = summarise(explanation, written)

@@ -18,6 +18,7 @@ from mmattrib.cli.arguments import (
     with_data_options,
     with_device,
     with_layer,
+    with_precision,
 )
 from mmattrib.cli.naming import (
     load_models,
@@ -52,6 +53,12 @@ _with_what = together(
     ),
     with_backbone_options,
     with_device,
+    with_precision,
+    click.option(
+        "--deterministic/--together", default=None,
+        help="Put every pair through the model by itself, or pairs of equal shapes together. "
+        "Default: together on a graphics card alone.",
+    ),
     click.option(
         "--data", multiple=True, default=("scenes",), show_default=True,
         metavar="[LABEL=]NAME[:KEY=VALUE,...]",
@@ -195,6 +202,8 @@ def evaluate(
             limit=given["limit"],
             resume=resume,
             engine=executor,
+            deterministic=given["deterministic"],
+            precision=given["precision"],
         )
     view = View(baseline=baseline, errors=error)  # type: ignore[arg-type]
     report = found.report(view, layout)  # type: ignore[arg-type]

@@ -31,6 +31,7 @@ from mmattrib.evaluation.results import Results
 from mmattrib.evaluation.store import Store
 from mmattrib.evaluation.tasks import Task, count_tasks, make_tasks
 from mmattrib.explain import Layers
+from mmattrib.methods.pace import Pace
 from mmattrib.metrics.base import TRUTH, Metric, check_metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.plugins import default_plugins
@@ -54,6 +55,8 @@ def evaluate(
     resume: str | Path | None = None,
     jobs: int = 1,
     engine: Engine | Executor | None = None,
+    deterministic: bool | None = None,
+    precision: str = "auto",
     progress: bool = True,
     keep_going: bool | None = None,
 ) -> Results:
@@ -76,6 +79,9 @@ def evaluate(
         jobs: workers, each with a copy of the model and one thread. No number depends on it.
         engine: what they are: ``"serial"`` (this process), ``"processes"``, ``"ray"`` or an
             :class:`mmattrib.evaluation.Executor`; by ``jobs`` alone if None.
+        deterministic: as for :func:`mmattrib.attribute_many`; pairs of one task go together, 16 at
+            most.
+        precision: as for :func:`mmattrib.attribute`.
         progress: show a progress bar on standard error.
         keep_going: name a method that does not fit a model in ``results.left_out`` and go on; by
             default where methods are ``"all"``.
@@ -98,6 +104,7 @@ def evaluate(
         Results(2 methods x 6 directions x 6 metrics on 2 samples)
     """
     given: dict[str, Any] = {"methods": methods, "metrics": metrics, "pairs": pairs, "layer": layer}
+    given["pace"] = Pace(deterministic, precision)
     plan = make_plan(backbones, data, seed=seed, limit=limit, **given)
     going = keep_going or (keep_going is None and methods == "all")
     check_switch(progress, "progress")
@@ -175,6 +182,7 @@ class Plan:
             },
             "pairs": [list(pair) for pair in self.pairs],
             "seeds": [seed for seed in self.seeds if seed in acting],
+            **context.pace.asked(),
         }
 
 
@@ -188,6 +196,7 @@ def make_plan(
     layer: Layers = None,
     seed: int | Sequence[int] = 0,
     limit: int | None = None,
+    pace: Pace | None = None,
 ) -> Plan:
     """Check the arguments of :func:`evaluate` and put them together.
 
@@ -208,7 +217,8 @@ def make_plan(
     _check_layers(layer, chosen)
     fingerprints = {label: dataset.fingerprint() for label, dataset in datasets.items()}
     named = {candidate.label: candidate for candidate in compared}
-    return Plan(Context(sources, datasets, fingerprints, named, known), chosen, seeds, wanted)
+    context = Context(sources, datasets, fingerprints, named, known, pace or Pace())
+    return Plan(context, chosen, seeds, wanted)
 
 
 def _store(resume: str | Path | None, plan: Plan) -> Store | None:

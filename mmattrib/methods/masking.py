@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,8 @@ from mmattrib.types import FloatArray, RawAudio, RawImage, RawInput, RawText
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from mmattrib.models.encoder import Encoder
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -49,7 +51,7 @@ class MaskOptions(MethodOptions):
             refuses, such as one without words, ``"blank"`` stands in; ``"embedding"`` and
             ``"pad"`` are those of ``mmattrib.perturb.tokens.TOKEN_FILLS``. Inputs of other
             modalities take the first fill of arrays.
-        batch: masked inputs in one call of the model.
+        batch: masked inputs in one call of the model; fewer where memory does not suffice.
     """
 
     image_fill: str = option("mean", choices=SOFT_FILLS)
@@ -102,12 +104,15 @@ class MaskedInput:
         """
         import torch
 
+        from mmattrib.engine.together import Together
+
         self.inputs = side.inputs.select([row])
         self.raw = self.inputs.raw[0]
         self.grid = side.encoder.grid(self.inputs, side.layer)
         self.shape = self.grid.placement(0).shape
         self.fill, self.rows = options.fill_of(self.raw), 0
         self._encoder, self._batch, self._seed = side.encoder, options.batch, fill_seed
+        self._together = Together(options.batch)
         self._goal = side.guide.embedding[row].float().cpu()
         with torch.no_grad():
             self.clean = float(self._cosines(side.encoder.embed(self.inputs))[0])
@@ -225,6 +230,8 @@ class MaskedInput:
         }
 
     def _embedded(self, laid: Iterator[FloatArray]) -> Iterator[Tensor]:
+        import torch
+
         encoder, batch = self._encoder, self._batch
         if self.fill in OF_TOKENS:
             from mmattrib.perturb.tokens import keep_tokens
@@ -235,7 +242,8 @@ class MaskedInput:
             return
         kept = self._kept(laid)
         while raws := list(islice(kept, batch)):
-            yield encoder.embed(encoder.preprocess(raws))
+            some = partial(_embed_some, encoder, raws)
+            yield torch.cat(list(self._together.over(len(raws), some)))
 
     def _kept(self, laid: Iterator[FloatArray]) -> Iterator[RawInput]:
         words = self.grid.words(0)
@@ -260,6 +268,10 @@ class MaskedInput:
             fit(embeddings.float().cpu()[None], self._goal[None, None])[0].double().numpy()
         )
         return found
+
+
+def _embed_some(encoder: Encoder, raws: list[RawInput], some: Tensor, _rows: int) -> Tensor:
+    return encoder.embed(encoder.preprocess([raws[row] for row in some.tolist()]))
 
 
 class MaskingMethod(Method):

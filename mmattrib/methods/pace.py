@@ -83,6 +83,12 @@ class Pace:
         with nullcontext() if half is None else torch.autocast(tokens.device.type, dtype=half):
             yield
 
+    def asked(self) -> dict[str, Any]:
+        """What was asked for beside the device's own choice, JSON values; empty if nothing."""
+        found = {"deterministic": self.deterministic, "precision": self.precision}
+        usual = Pace()
+        return {name: value for name, value in found.items() if value != getattr(usual, name)}
+
     def describe(self, devices: Iterable[torch.device]) -> dict[str, Any]:
         """What it comes to on the devices of a pair's towers, for provenance."""
         places = list(devices)
