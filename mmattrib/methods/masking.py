@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import InputError
-from mmattrib.methods.base import Method, MethodOptions, Side, SideScores, option
+from mmattrib.errors import InputError, OptionError
+from mmattrib.methods.base import Method, MethodOptions, Side, SideScores, option, require
 from mmattrib.perturb import FILLS, keep, keep_many
 from mmattrib.types import FloatArray, RawAudio, RawImage, RawInput, RawText
 
@@ -35,6 +35,12 @@ Bools = npt.NDArray[np.bool_]
 SOFT_FILLS: Final = tuple(name for name, fill in FILLS["image"].items() if fill.soft)
 """Fills of pictures that take weights between 0 and 1, such as RISE's."""
 
+DROP: Final = "drop"
+"""In place of a fill of pictures: patches are left out of the tower, and nothing stands in."""
+
+HALF: Final = 0.5
+"""Share of a patch from which on it is kept where others are dropped."""
+
 OF_TOKENS: Final = ("embedding", "pad")
 """Fills of captions that :mod:`mmattrib.perturb.tokens` applies where tokens enter the blocks."""
 
@@ -45,7 +51,9 @@ class MaskOptions(MethodOptions):
 
     Attributes:
         image_fill: what stands in for a part of a picture: a name in ``mmattrib.perturb.FILLS``
-            that takes soft weights.
+            that takes soft weights; or ``"drop"``: nothing does, and the patches of which a mask
+            keeps less than half are left out of the tower. That asks another question, what the
+            model makes of fewer patches, and is quicker; towers that attend alone.
         audio_fill: likewise for a recording.
         text_fill: likewise for a word. Where ``"delete"`` leaves a caption that the encoder
             refuses, such as one without words, ``"blank"`` stands in; ``"embedding"`` and
@@ -54,7 +62,7 @@ class MaskOptions(MethodOptions):
         batch: masked inputs in one call of the model; fewer where memory does not suffice.
     """
 
-    image_fill: str = option("mean", choices=SOFT_FILLS)
+    image_fill: str = option("mean", choices=(*SOFT_FILLS, DROP))
     audio_fill: str = option("silence", choices=tuple(FILLS["audio"]))
     text_fill: str = option("blank", choices=(*FILLS["text"], *OF_TOKENS))
     batch: int = option(32, least=1, most=4096, resource=True)
@@ -111,11 +119,24 @@ class MaskedInput:
         self.grid = side.encoder.grid(self.inputs, side.layer)
         self.shape = self.grid.placement(0).shape
         self.fill, self.rows = options.fill_of(self.raw), 0
+        if self.fill == DROP:
+            self._check_droppable(side)
         self._encoder, self._batch, self._seed = side.encoder, options.batch, fill_seed
         self._together = Together(options.batch)
         self._goal = side.guide.embedding[row].float().cpu()
         with torch.no_grad():
             self.clean = float(self._cosines(side.encoder.embed(self.inputs))[0])
+
+    def _check_droppable(self, side: Side) -> None:
+        from mmattrib.models.capabilities import ATTENTION
+
+        require(side.encoder, frozenset({ATTENTION}), f"image_fill={DROP!r}")
+        count = side.encoder.grid(self.inputs, -1).content.shape[1]
+        if self.grid.content.shape[1] != count:
+            raise OptionError(
+                f"image_fill={DROP!r} leaves out tokens of the blocks, {count} here, and layer "
+                f"{side.layer} has {self.grid.content.shape[1]}; explain a layer from -1 on"
+            )
 
     @cached_property
     def extents(self) -> tuple[tuple[int, int], ...]:
@@ -167,6 +188,11 @@ class MaskedInput:
         """``(N,)``: the mean of a laid mask over each token's own places, 0 for other tokens."""
         found: Floats = self.grid.to_tokens([laid])[0].double().numpy()
         return found
+
+    def kept_by(self, laid: FloatArray) -> Floats:
+        """``(N,)``: how much of each token a laid mask keeps, as the model is shown it."""
+        shares = self.on_tokens(laid)
+        return (shares >= HALF).astype(np.float64) if self.fill == DROP else shares
 
     def spread(self, values: Floats) -> Floats:
         """``(N,)``: each part's value shared among the tokens that lie on it; their sum is kept.
@@ -233,6 +259,13 @@ class MaskedInput:
         import torch
 
         encoder, batch = self._encoder, self._batch
+        if self.fill == DROP:
+            from mmattrib.perturb.tokens import embed_without
+
+            while rows := list(islice(laid, batch)):
+                kept = torch.from_numpy(np.stack([self.kept_by(row) for row in rows]) > 0)
+                yield embed_without(encoder, self.inputs, kept)
+            return
         if self.fill in OF_TOKENS:
             from mmattrib.perturb.tokens import keep_tokens
 
