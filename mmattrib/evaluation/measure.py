@@ -19,6 +19,7 @@ from mmattrib.explain import Explained, Failure, explain, explain_some
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
+from mmattrib.models.passes import Passes, PassKeep
 from mmattrib.preparing import Prepared, prepare, side_encoder
 from mmattrib.samples import Sample
 from mmattrib.types import Attribution
@@ -57,6 +58,8 @@ class Context:
         fingerprints: label -> the data set's fingerprint.
         candidates: label -> candidate.
         metrics: name -> metric.
+        keep: passes through the models' towers, for all candidates, seeds and metrics; each process
+            has its own.
     """
 
     backbones: Mapping[str, ModelSource]
@@ -64,6 +67,7 @@ class Context:
     fingerprints: Mapping[str, str]
     candidates: Mapping[str, Candidate]
     metrics: Mapping[str, Metric]
+    keep: PassKeep = field(default_factory=PassKeep, repr=False, compare=False)
 
     def settled(self, device: str) -> Context:
         """The same with every model on a device; for a process that has a copy of its own."""
@@ -95,7 +99,7 @@ def measure_method(context: Context, task: Task, variant: Variant) -> list[Sampl
     with ExitStack() as stack:
         for encoder in {id(e): e for e in backbone.values()}.values():
             stack.enter_context(encoder.frozen())
-        found = explain_some(backbone, numbered, method, layer)
+        found = explain_some(backbone, numbered, method, layer, context.keep)
         for (place, pair), result in zip(pairs.items(), found, strict=True):
             if isinstance(result, Failure):
                 if isinstance(result.error, OptionError):
@@ -166,8 +170,10 @@ class _Model:
         raws = self._seen.found.explanation.inputs
         pair = prepare(self.backbone, {**raws, self._guide: guide})
         encoder = side_encoder(self.backbone, self._guide)
-        with torch.no_grad(), encoder.frozen():
-            return encoder.embed(pair.inputs[self._guide])[0]
+        layers: Any = self._seen.found.explanation.provenance["layers"]
+        with encoder.frozen():
+            keep, own = self._seen.context.keep, pair.inputs[self._guide]
+            return Passes(encoder, own, layers[self._guide], keep).embeddings()[0]
 
     def reexplain(
         self, *, seed: int | None, guide: Any | None, backbone: Backbone | None
@@ -186,7 +192,8 @@ class _Model:
             other = raws[self._guide] if guide is None else guide
             pair = prepare(backbone or self.backbone, {**raws, self._guide: other})
         layer = seen.variant.layers_for(seen.task.pair)
-        again = explain(backbone or self.backbone, [pair], method, layer, sides=[self._side])
+        keep = seen.context.keep if backbone is None else None
+        again = explain(backbone or self.backbone, [pair], method, layer, [self._side], keep)
         return again[0].explanation[self._side]
 
     @cached_property

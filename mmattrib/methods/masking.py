@@ -100,8 +100,6 @@ class MaskedInput:
             options: fills and batch.
             fill_seed: of fills that draw at random.
         """
-        import torch
-
         self.inputs = side.inputs.select([row])
         self.raw = self.inputs.raw[0]
         self.grid = side.encoder.grid(self.inputs, side.layer)
@@ -109,8 +107,7 @@ class MaskedInput:
         self.fill, self.rows = options.fill_of(self.raw), 0
         self._encoder, self._batch, self._seed = side.encoder, options.batch, fill_seed
         self._goal = side.guide.embedding[row].float().cpu()
-        with torch.no_grad():
-            self.clean = float(self._cosines(side.encoder.embed(self.inputs))[0])
+        self.clean = float(self._cosines(side.embeddings()[row : row + 1])[0])
 
     @cached_property
     def extents(self) -> tuple[tuple[int, int], ...]:
