@@ -137,7 +137,7 @@ def tower_state(encoder: Any) -> str | None:
     Returns:
         None where nobody can tell: a part has hooks, or a ``forward`` of its own put in its place.
     """
-    if torch.nn.modules.module._has_any_global_hook():
+    if torch.nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
         return None
     facts: list[object] = [_plain(encoder)]
     holds = [value for value in vars(encoder).values() if isinstance(value, nn.Module)]
