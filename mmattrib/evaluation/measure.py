@@ -22,6 +22,7 @@ from mmattrib.methods.pace import Pace
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
+from mmattrib.models.passes import Passes, PassKeep
 from mmattrib.preparing import Prepared, prepare, side_encoder
 from mmattrib.samples import Sample
 from mmattrib.types import Attribution
@@ -74,6 +75,8 @@ class Context:
         candidates: label -> candidate.
         metrics: name -> metric.
         pace: how pairs go through the models.
+        keep: passes through the models' towers, for all candidates, seeds and metrics; each process
+            has its own.
     """
 
     backbones: Mapping[str, ModelSource]
@@ -82,6 +85,7 @@ class Context:
     candidates: Mapping[str, Candidate]
     metrics: Mapping[str, Metric]
     pace: Pace = field(default_factory=Pace)
+    keep: PassKeep = field(default_factory=PassKeep, repr=False, compare=False)
 
     def settled(self, device: str) -> Context:
         """The same with every model on a device; for a process that has a copy of its own."""
@@ -105,7 +109,9 @@ def measure_method(context: Context, task: Task, variant: Variant) -> list[Sampl
     numbered = list(enumerate(task.samples, task.start))
     with all_frozen(backbone):
         layer = variant.layers_for(task.pair)
-        found = each_explained(backbone, numbered, task.pair, method, layer, context.pace)
+        found = each_explained(
+            backbone, numbered, task.pair, method, layer, context.pace, context.keep
+        )
         for place, (sample, result) in enumerate(zip(task.samples, found, strict=True)):
             if isinstance(result, Failure):
                 rows.append(SampleRow(sample.id, {}, str(result.error)))
@@ -135,6 +141,7 @@ def each_explained(
     method: Method,
     layer: Layers,
     pace: Pace | None = None,
+    keep: PassKeep | None = None,
 ) -> Iterator[Explained | Failure]:
     """One pair of sides of every sample, in their order; a failure stands in its sample's place.
 
@@ -145,6 +152,7 @@ def each_explained(
         method: explains.
         layer: as for :func:`mmattrib.attribute`.
         pace: how the pairs go through the model; as the device has it if None.
+        keep: of passes through these encoders' towers; of these pairs alone if None.
 
     Raises:
         OptionError: an option or a layer that does not fit the backbone: it fits no sample.
@@ -156,7 +164,7 @@ def each_explained(
         except InputError as error:
             chosen.append(Failure(number, sample.id, error))
     wanted = [each for each in chosen if not isinstance(each, Failure)]
-    found = explain_some(backbone, wanted, method, layer, pace)
+    found = explain_some(backbone, wanted, method, layer, pace, keep)
     for each in chosen:
         result = each if isinstance(each, Failure) else next(found)
         if isinstance(result, Failure) and isinstance(result.error, OptionError):
@@ -222,8 +230,10 @@ class _Model:
         raws = self._seen.found.explanation.inputs
         pair = prepare(self.backbone, {**raws, self._guide: guide})
         encoder = side_encoder(self.backbone, self._guide)
-        with torch.no_grad(), encoder.frozen():
-            return encoder.embed(pair.inputs[self._guide])[0]
+        layers: Any = self._seen.found.explanation.provenance["layers"]
+        with encoder.frozen():
+            keep, own = self._seen.context.keep, pair.inputs[self._guide]
+            return Passes(encoder, own, layers[self._guide], keep).embeddings()[0]
 
     def reexplain(
         self, *, seed: int | None, guide: Any | None, backbone: Backbone | None
@@ -242,9 +252,10 @@ class _Model:
             other = raws[self._guide] if guide is None else guide
             pair = prepare(backbone or self.backbone, {**raws, self._guide: other})
         layer = seen.variant.layers_for(seen.task.pair)
+        keep = seen.context.keep if backbone is None else None
         again = explain(
             backbone or self.backbone, [pair], method, layer, sides=[self._side],
-            pace=seen.context.pace,
+            keep=keep, pace=seen.context.pace,
         )  # fmt: skip
         return again[0].explanation[self._side]
 

@@ -104,6 +104,10 @@ class Side:
         """
         return self._passes.tokens(self.layer)
 
+    def embeddings(self) -> Tensor:
+        """``(B, D)`` of the explained inputs themselves, one by one, without gradients."""
+        return self._passes.embeddings()
+
     def token_embeddings(self) -> Tensor:
         """The explained inputs' own tokens in the joint space, ``(B, N, D)``, one by one.
 

@@ -171,16 +171,9 @@ class CAM2IB(Method):
         """Diagnostics: the cosine behind the solved mask, behind noise alone, and unmasked."""
         import torch
 
-        grid, tokens = side.grid(), side.tokens()
-        content = grid.content.to(tokens.device)
+        clean = side.behind()
+        content = side.grid().content.to(clean.device)
         kept = torch.sigmoid(alpha[..., 0]).float()
-        with torch.no_grad():
-            clean = torch.cat(
-                [
-                    side.suffix(tokens[i : i + 1], torch.tensor([i], device="cpu"))
-                    for i in range(len(side))
-                ]
-            )
         embeddings = {"clean": clean.float()}
         for name, share in (("start", torch.zeros_like(kept)), ("end", kept)):
             mask = share.where(content, torch.ones_like(share))

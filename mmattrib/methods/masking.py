@@ -110,8 +110,6 @@ class MaskedInput:
             options: fills and batch.
             fill_seed: of fills that draw at random.
         """
-        import torch
-
         from mmattrib.engine.together import Together
 
         self.inputs = side.inputs.select([row])
@@ -124,8 +122,7 @@ class MaskedInput:
         self._encoder, self._batch, self._seed = side.encoder, options.batch, fill_seed
         self._together = Together(options.batch)
         self._goal = side.guide.embedding[row].float().cpu()
-        with torch.no_grad():
-            self.clean = float(self._cosines(side.encoder.embed(self.inputs))[0])
+        self.clean = float(self._cosines(side.embeddings()[row : row + 1])[0])
 
     def _check_droppable(self, side: Side) -> None:
         from mmattrib.models.capabilities import ATTENTION

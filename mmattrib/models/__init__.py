@@ -73,6 +73,7 @@ _NAMES = {
     "convolution": ("ConvCells", "ConvEncoder", "ConvImageEncoder", "conv_grid"),
     "encoder": ("Encoder", "EncoderInputs", "TokenEmbeddings", "expect"),
     "melspec": ("MelSpec",),
+    "passes": ("Pass",),
     "pixels": ("PixelRecipe", "patch_grid"),
     "pretrained": ("Pretrained",),
     "resizing": ("centre_crop", "letterbox", "normalise", "pixels_to_tensor", "stretch"),

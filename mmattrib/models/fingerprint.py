@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -127,7 +128,8 @@ def tower_state(encoder: Any) -> str | None:
     """Two of these are equal unless a tower, or its encoder, has changed; costs a few milliseconds.
 
     Weights are looked at as by :func:`quick_state`; with them the parts of the tower, the code that
-    each runs, and their plain attributes (numbers, flags, words), those of the encoder included.
+    each runs, and their plain attributes (numbers, flags, words, functions), those of the encoder
+    and of the modules that it holds included.
 
     Args:
         encoder: any, with the tower in ``module``.
@@ -135,10 +137,11 @@ def tower_state(encoder: Any) -> str | None:
     Returns:
         None where nobody can tell: a part has hooks, or a ``forward`` of its own put in its place.
     """
-    if torch.nn.modules.module._has_any_global_hook():
+    if torch.nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
         return None
     facts: list[object] = [_plain(encoder)]
-    for part in encoder.module.modules():
+    holds = [value for value in vars(encoder).values() if isinstance(value, nn.Module)]
+    for part in dict.fromkeys((*holds, *encoder.module.modules())):
         own = vars(part)
         if own.get("_forward_hooks") or own.get("_forward_pre_hooks") or "forward" in own:
             return None
@@ -148,17 +151,22 @@ def tower_state(encoder: Any) -> str | None:
 
 
 _KINDS = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None)}
+_CODE = {FunctionType, MethodType, BuiltinFunctionType}
 _OF_ANY_MODULE = frozenset(vars(nn.Module()))
 
 
 def _plain(owner: object) -> list[tuple[str, object]]:
     """Attributes that are equal where they print alike; not those that every module has."""
     return [
-        (name, value)
+        (name, id(value) if type(value) in _CODE else value)
         for name, value in vars(owner).items()
-        if (type(value) in _KINDS and name not in _OF_ANY_MODULE)
-        or (type(value) is tuple and _KINDS.issuperset(map(type, value)))
+        if name not in _OF_ANY_MODULE
+        and (type(value) in _KINDS or type(value) in _CODE or _is_plain_tuple(value))
     ]
+
+
+def _is_plain_tuple(value: object) -> bool:
+    return type(value) is tuple and _KINDS.issuperset(map(type, value))
 
 
 def _sample(value: Tensor) -> Tensor:

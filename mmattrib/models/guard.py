@@ -56,8 +56,8 @@ def guarded(encoder: Encoder) -> Encoder:
         ) from error
     for name, check in _CHECKS.items():
         method = getattr(encoder, name)
-        if name == "one_pass" and method.__func__ in (Encoder.one_pass, BlockEncoder.one_pass):
-            continue  # made of the others, and so of those checked here
+        if name == "one_pass" and getattr(method, "__func__", None) in _MADE_OF_OTHERS:
+            continue  # with those checked here in them
         if name == "preprocess" and is_own(encoder):
             method = _in_turn(method)
         if name == "suffix":
@@ -232,6 +232,7 @@ def _passed(found: object, inputs: EncoderInputs, layers: Sequence[int]) -> str 
     return wrong or next((told for told in each if told is not None), None)
 
 
+_MADE_OF_OTHERS = (Encoder.one_pass, BlockEncoder.one_pass)
 _CHECKS: dict[str, Check] = {
     "notes": _sentences,
     "preprocess": _preprocessed,

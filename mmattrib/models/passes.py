@@ -239,13 +239,19 @@ class Passes:
     def _embedding(self, row: int) -> Tensor:
         known = self._pass(row)
         if known.embedding is None:
-            made = self.encoder.one_pass(self._ones[row], (self.layer,))
+            made = self.encoder.one_pass(self._ones[row], self._layers())
             known.embedding = made.embedding
             known.tokens = {**made.tokens, **known.tokens}
             known.captured = {**made.captured, **known.captured}
             self._put(row)
         assert known.embedding is not None
         return known.embedding
+
+    def _layers(self) -> tuple[int, ...]:
+        """Of which layers to ask for tokens beside the embedding: of none where each is a pass."""
+        from mmattrib.models.encoder import Encoder
+
+        return () if type(self.encoder).one_pass is Encoder.one_pass else (self.layer,)
 
     def _tokens(self, row: int, layer: int) -> Tensor:
         known = self._pass(row)

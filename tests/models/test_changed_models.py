@@ -18,8 +18,8 @@ from toy_encoders import ToyImage, pictures
 import mmattrib as mm
 from mmattrib.backbones.tiny.encoders import wrap
 from mmattrib.errors import EncoderError, TrustWarning
-from mmattrib.methods.base import Side, guide_of
 from mmattrib.models import EncoderInputs, expect
+from mmattrib.models.passes import Passes
 from mmattrib.models.turns import is_compiled
 from mmattrib.types import RawImage
 
@@ -204,9 +204,7 @@ def test_tokens_in_the_joint_space_are_the_changed_models_at_any_layer(
             expected = encoder.replayed_token_embeddings(inputs).values
             for layer in (-2, encoder.num_layers - 1):
                 with pytest.warns(TrustWarning, match="has been changed"):
-                    own = Side(
-                        encoder, inputs, layer, guide_of(encoder, [inputs]), ("p",)
-                    )._token_embeddings
+                    own, _ = Passes(encoder, inputs, layer).token_embeddings()
                 assert torch.equal(own, expected)
     assert torch.equal(seen[1], expected)
     assert not torch.allclose(expected, unhooked, atol=1e-3)
