@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterable
 
 
 class MmattribError(Exception):
@@ -85,6 +86,11 @@ def brief(value: object, most: int = 60) -> str:
     except Exception:  # of the object's own code, of any kind
         text = type(value).__name__
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def is_one_of(value: object, accepted: Iterable[str]) -> bool:
+    """Whether something is one of some words; an array or a list is none, and no error."""
+    return isinstance(value, str) and value in tuple(accepted)
 
 
 SEEDS = (-(2**63), 2**63 - 1)

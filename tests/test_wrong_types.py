@@ -11,8 +11,12 @@ import pytest
 
 import mmattrib as mm
 from mmattrib.errors import MmattribError, OptionError
+from mmattrib.evaluation import Column, Results, executor_for
 from mmattrib.evaluation.store import Store, read_entries
+from mmattrib.metrics.curves import Insertion
+from mmattrib.perturb import keep
 from mmattrib.plugins.registry import Registry
+from mmattrib.types import RawText
 
 PAIR = {"image": np.zeros((8, 8, 3), np.uint8), "text": "a dog"}
 WRONG = [None, 5, [], {}, "tiny", object()]
@@ -60,6 +64,39 @@ def test_what_is_of_a_wrong_type_is_refused(
 ) -> None:
     with pytest.raises(MmattribError):
         use(untrained, given)
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    column = Column("scenes", "tiny", "random", 0, "image|text", "auc")
+    return Results({column: np.array([0.5])}, {"scenes": {0: "a"}})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [np.zeros(0), np.zeros((2, 2)), np.array("auc"), {"auc": 1}, 5],
+    ids=["empty", "table", "scalar", "mapping", "number"],
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda _e, r, x: r.values(x, "image|text", "auc"),
+        lambda _e, r, x: r.values("random", x, "auc"),
+        lambda _e, r, x: r.values("random", "image|text", x),
+        lambda _e, r, x: r.values("random", "image|text", "auc", dataset=x),
+        lambda _e, _r, x: mm.load_dataset("scenes", n=1, split=x),
+        lambda _e, _r, x: executor_for(1, x),
+        lambda _e, _r, x: keep(RawText("a dog", "caption"), np.ones(2), fill=x),
+        lambda _e, _r, x: Insertion(fill=x),
+        lambda e, _r, x: e.save("never.html", scale=x),
+    ],
+)
+def test_what_is_no_word_is_none_of_the_accepted_words(
+    explanation: mm.Explanation, results: Results, use: Callable[..., Any], given: Any
+) -> None:
+    """An array is compared element by element, and a mapping cannot be looked up."""
+    with pytest.raises(OptionError):
+        use(explanation, results, given)
 
 
 @pytest.mark.parametrize("path", [None, 5])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mmattrib.datasets.base import Dataset, input_hash
 from mmattrib.datasets.ids import Ids
-from mmattrib.errors import InputError, InputWarning, OptionError, brief
+from mmattrib.errors import InputError, InputWarning, OptionError, brief, is_one_of
 from mmattrib.files import is_file, is_folder
 from mmattrib.io import Encoded
 from mmattrib.io.files import one_line, unreadable
@@ -330,7 +330,7 @@ def one_of(given: object, what: str, accepted: Iterable[str]) -> str:
     Raises:
         OptionError: it is none of them.
     """
-    if given not in tuple(accepted):
+    if not is_one_of(given, accepted):
         raise OptionError(f"{what} must be one of {', '.join(accepted)}, got {brief(given)}")
     return str(given)
 

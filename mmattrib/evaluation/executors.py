@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from mmattrib.errors import MmattribError, OptionError, TrustWarning, brief, check_whole
+from mmattrib.errors import MmattribError, OptionError, TrustWarning, brief, check_whole, is_one_of
 from mmattrib.evaluation.measure import Context, SampleRow, telling
 from mmattrib.evaluation.tasks import Task
 from mmattrib.workers import MOST_JOBS, Tell, Workers
@@ -71,7 +71,7 @@ def executor_for(
     if isinstance(engine, Executor):
         _refuse_jobs(jobs, "an executor that is made already")
         return engine
-    if engine not in ENGINES:
+    if not is_one_of(engine, ENGINES):
         raise OptionError(f"engine must be one of {', '.join(ENGINES)}, got {brief(engine)}")
     if engine == "ray":
         from mmattrib.evaluation.on_ray import OnRay

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import MmattribError, OptionError
+from mmattrib.errors import MmattribError, OptionError, brief, is_one_of
 from mmattrib.evaluation.statistics import Difference, Numbers, compare, mean_and_error
 from mmattrib.evaluation.store import read_entries
 
@@ -158,8 +158,8 @@ class Results:
             ("metric", metric, self.metrics),
             *(("backbone", label, self.backbones) for label in backbones or ()),
         ):
-            if name not in known:
-                raise OptionError(f"no {what} {name!r} in these results: {', '.join(known)}")
+            if not is_one_of(name, known):
+                raise OptionError(f"no {what} {brief(name)} in these results: {', '.join(known)}")
         labels = self.measured(method, direction, dataset) if backbones is None else backbones
         size = len(self.samples.get(dataset, ()))
         rows = np.full((len(labels), size), np.nan)
@@ -294,6 +294,10 @@ class Results:
 
     def _dataset(self, label: str | None) -> str:
         if label is not None:
+            if not is_one_of(label, self.samples):
+                raise OptionError(
+                    f"no data set {brief(label)} in these results: {', '.join(self.samples)}"
+                )
             return label
         if len(self.samples) != 1:
             raise OptionError(

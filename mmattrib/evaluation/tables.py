@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief, is_one_of
 from mmattrib.evaluation.sheets import Cell, Content, Report, Table, as_markdown, row
 from mmattrib.evaluation.statistics import Numbers, mean_and_error
 from mmattrib.plugins import default_plugins
@@ -145,8 +145,8 @@ def everything(results: Results, view: View | None = None, layout: Layout = "dir
     Raises:
         OptionError: as these, or no such layout.
     """
-    if layout not in get_args(Layout):
-        raise OptionError(f"layout {layout!r}: accepted are {', '.join(get_args(Layout))}")
+    if not is_one_of(layout, get_args(Layout)):
+        raise OptionError(f"layout {brief(layout)}: accepted are {', '.join(get_args(Layout))}")
     view, make = view or View(), by_direction if layout == "directions" else as_paper
     parts = [
         (label, make(results, replace(view, dataset=label[0], backbones=(label[1],))))

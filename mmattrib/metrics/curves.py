@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import OptionError, check_whole
+from mmattrib.errors import OptionError, brief, check_whole, is_one_of
 from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.perturb import FILLS
 from mmattrib.plugins.hookspecs import Register, hookimpl
@@ -142,8 +142,8 @@ class _Curve(CostlyMetric):
         """
         self.steps = check_whole(steps, "steps", 1, MOST_STEPS)
         known = dict.fromkeys(name for table in FILLS.values() for name in table)
-        if fill is not None and fill not in known:
-            raise OptionError(f"no fill {fill!r}; accepted: {', '.join(known)}, or None")
+        if fill is not None and not is_one_of(fill, known):
+            raise OptionError(f"no fill {brief(fill)}; accepted: {', '.join(known)}, or None")
         self.fill = fill
 
     def fill_of(self, modality: str) -> str | None:

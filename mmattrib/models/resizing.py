@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief, is_one_of
 from mmattrib.models.grids import Box
 from mmattrib.types import RawImage
 
@@ -129,9 +129,9 @@ def _resampled(
     box: tuple[float, float, float, float],
     resample: Resample = "bicubic",
 ) -> tuple[npt.NDArray[np.uint8], Box]:
-    if resample not in get_args(Resample):
+    if not is_one_of(resample, get_args(Resample)):
         raise OptionError(
-            f"resample must be one of {', '.join(get_args(Resample))}, got {resample!r}"
+            f"resample must be one of {', '.join(get_args(Resample))}, got {brief(resample)}"
         )
     height, width = raw.pixels.shape[:2]
     h, w = _checked_size(size)
@@ -190,7 +190,7 @@ def pixels_to_tensor(
     Raises:
         OptionError: ``fit`` or ``size`` is none of the above.
     """
-    if fit not in ("crop", "stretch"):
+    if not is_one_of(fit, ("crop", "stretch")):
         raise OptionError(f"fit must be 'crop' or 'stretch', got {fit!r}")
     pixels, box = (centre_crop if fit == "crop" else stretch)(raw, size)
     return normalise(pixels, mean, std), box

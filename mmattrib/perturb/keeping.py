@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, brief, is_one_of
 from mmattrib.perturb.array import ARRAY_FILLS, array_keeper
 from mmattrib.perturb.audio import AUDIO_FILLS, audio_keeper
 from mmattrib.perturb.fills import Fill
@@ -173,10 +173,11 @@ def _fill_of(raw: RawInput, fill: str | None) -> Fill[Any]:
         )
     table = FILLS[kind]
     name = next(iter(table)) if fill is None else fill
-    if name not in table:
+    if not is_one_of(name, table):
         more = f"; of tokens: {_TOKEN_FILLS}" if kind == "text" else ""
         raise OptionError(
-            f"{raw.name}: no fill {name!r} for {raw.modality}; accepted: {', '.join(table)}{more}."
+            f"{raw.name}: no fill {brief(name)} for {raw.modality}; accepted: "
+            f"{', '.join(table)}{more}."
         )
     return table[name]
 

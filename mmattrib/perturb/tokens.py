@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmattrib.errors import EncoderError, InputError, OptionError
+from mmattrib.errors import EncoderError, InputError, OptionError, brief, is_one_of
 from mmattrib.models.capabilities import ATTENTION, INPUT_LAYER, require
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.grids import TokenGrid
@@ -97,8 +97,8 @@ def keep_tokens(
         InputError: fill ``"pad"`` for an input that is no caption.
         EncoderError: the encoder does not say which id it pads with.
     """
-    if fill not in get_args(TokenFill):
-        raise OptionError(f"no fill {fill!r} for tokens; accepted: {', '.join(TOKEN_FILLS)}.")
+    if not is_one_of(fill, get_args(TokenFill)):
+        raise OptionError(f"no fill {brief(fill)} for tokens; accepted: {', '.join(TOKEN_FILLS)}.")
     if layer not in (-1, INPUT_LAYER):
         raise OptionError(f"tokens fade at layer -1 or {INPUT_LAYER}, got layer {layer!r}.")
     encoder.check_layer(layer)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias, get_args
 
 from mmattrib.calibration import scores_of
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief, is_one_of
 from mmattrib.types import Explanation
 
 Scale: TypeAlias = Literal["map", "page", "absolute"]
@@ -39,8 +39,10 @@ def check_scale(scale: str) -> None:
     Raises:
         OptionError: it is none of :data:`Scale`.
     """
-    if scale not in get_args(Scale):
-        raise OptionError(f"scale={scale!r}: accepted are {', '.join(map(repr, get_args(Scale)))}.")
+    if not is_one_of(scale, get_args(Scale)):
+        raise OptionError(
+            f"scale={brief(scale)}: accepted are {', '.join(map(repr, get_args(Scale)))}."
+        )
 
 
 def full_scores(

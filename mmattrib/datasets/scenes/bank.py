@@ -28,7 +28,7 @@ from typing import (
     TypeVar,
 )
 
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, brief, is_one_of
 from mmattrib.files import is_file
 from mmattrib.io.files import unreadable
 
@@ -447,8 +447,8 @@ def _fields(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _select(bank: Bank, assets: Iterable[_A], class_name: str | None, split: str) -> tuple[_A, ...]:
-    if split not in SPLITS:
-        raise OptionError(f"split {split!r}: 'train' and 'heldout' are accepted")
+    if not is_one_of(split, SPLITS):
+        raise OptionError(f"split {brief(split)}: 'train' and 'heldout' are accepted")
     if class_name is not None and class_name not in bank.class_names:
         raise OptionError(f"class {class_name!r} is not one of {', '.join(bank.class_names)}")
     return tuple(a for a in assets if a.class_name == class_name and a.split in (split, "both"))

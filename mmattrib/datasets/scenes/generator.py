@@ -24,7 +24,7 @@ from mmattrib.datasets.scenes.specs import (
     SceneSpec,
     draw_spec,
 )
-from mmattrib.errors import InputError, OptionError, check_whole
+from mmattrib.errors import InputError, OptionError, brief, check_whole, is_one_of
 from mmattrib.models.melspec import MelSpec
 from mmattrib.samples import MaskRegion, Part, Region, SpanRegion
 from mmattrib.types import Axis, Modality, RawAudio, RawImage, RawInput, RawText
@@ -215,8 +215,8 @@ def generate(
     `bank` is what it is made of, the shipped one if None.
     Raises OptionError for an unknown split, or where no recognisable scene can be drawn.
     """
-    if split not in SPLITS:
-        raise OptionError(f"split {split!r}: accepted are {' and '.join(SPLITS)}.")
+    if not is_one_of(split, SPLITS):
+        raise OptionError(f"split {brief(split)}: accepted are {' and '.join(SPLITS)}.")
     options, bank = options or SceneOptions(), bank or Bank.shipped()
     for attempt in range(_ATTEMPTS):
         spec = draw_spec(bank, seed, index, split, options, attempt)
