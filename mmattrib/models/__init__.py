@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings, expect
     from mmattrib.models.melspec import MelSpec
     from mmattrib.models.pixels import PixelRecipe, patch_grid
+    from mmattrib.models.prenorm import PreNorm, attend_linear, causal_keys, packed_parts
     from mmattrib.models.pretrained import Pretrained
     from mmattrib.models.resizing import (
         centre_crop,
@@ -47,12 +48,8 @@ if TYPE_CHECKING:
     from mmattrib.models.towers import (
         ImageTowerEncoder,
         Parts,
-        PreNorm,
         TextTowerEncoder,
         TowerEncoder,
-        attend_linear,
-        causal_keys,
-        packed_parts,
         relative_layer,
     )
     from mmattrib.models.weights import (
@@ -75,17 +72,14 @@ _NAMES = {
     "melspec": ("MelSpec",),
     "passes": ("Pass",),
     "pixels": ("PixelRecipe", "patch_grid"),
+    "prenorm": ("PreNorm", "attend_linear", "causal_keys", "packed_parts"),
     "pretrained": ("Pretrained",),
     "resizing": ("centre_crop", "letterbox", "normalise", "pixels_to_tensor", "stretch"),
     "towers": (
         "ImageTowerEncoder",
         "Parts",
-        "PreNorm",
         "TextTowerEncoder",
         "TowerEncoder",
-        "attend_linear",
-        "causal_keys",
-        "packed_parts",
         "relative_layer",
     ),
     "weights": (

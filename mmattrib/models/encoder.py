@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
+from mmattrib.models.activations import quick_activations
 from mmattrib.models.attention import AttentionPass
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER, require
 from mmattrib.models.gradients import watched
@@ -467,12 +468,13 @@ class Encoder(ABC):
         weights (LoRA layers merge theirs) and rounding would not give them back; where a model's
         evaluation mode is more than the flag, put it in that mode before. Threads take turns:
         another thread that enters waits, whichever model it has. Inside, gradients can be taken
-        even where the caller is in ``torch.inference_mode``, and compiled parts run uncompiled.
+        even where the caller is in ``torch.inference_mode``, compiled parts run uncompiled, and
+        activations run as one operation (:mod:`mmattrib.models.activations`).
 
         Raises:
             EncoderError: the weights were made inside ``torch.inference_mode``.
         """
-        with turn(), normal_mode(self.module):
+        with turn(), normal_mode(self.module), quick_activations(self.module):
             training = [(module, module.training) for module in self.module.modules()]
             required = [(p, p.requires_grad) for p in self.module.parameters()]
             try:

@@ -20,6 +20,14 @@ from mmattrib.errors import EncoderError
 _NO_BACKWARD = "NotImplemented"
 """How torch's names of operations without a backward pass end."""
 
+_LOOKS = "only_looks"
+"""Set on hooks that change nothing."""
+
+
+def only_looks(hook: object) -> bool:
+    """Whether a module's hook is one of :func:`watching`'s, which changes nothing."""
+    return getattr(hook, _LOOKS, False) is True
+
 
 def watched(method: Callable[..., Any], module: nn.Module, who: str) -> Callable[..., Any]:
     """A suffix that looks at each layer's first call with gradients.
@@ -65,6 +73,7 @@ def watching(module: nn.Module, who: str) -> Iterator[list[Tensor]]:
         if looks and not cut and _cuts(part, args, kwargs, output):
             cut.append(part)
 
+    vars(after)[_LOOKS] = True
     handles = [
         part.register_forward_hook(after, with_kwargs=True)
         for part in dict.fromkeys(module.modules())

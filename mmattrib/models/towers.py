@@ -21,8 +21,7 @@ An image tower needs this much::
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from mmattrib.models.captions import CaptionTokenizer
 from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings, expect
 from mmattrib.models.grids import TextGrid, TokenGrid
 from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
+from mmattrib.models.prenorm import PreNorm, pick
 from mmattrib.models.turns import in_this_thread, turn, uncompiled
 from mmattrib.types import RawImage, RawInput, RawText
 
@@ -52,55 +52,6 @@ def relative_layer(depth: int, of_twelve: int = PUBLISHED_LAYER) -> int:
         of_twelve: 0-based layer of a tower of 12 blocks.
     """
     return max(-1, min(depth - 2, round(of_twelve * depth / 12)))
-
-
-def _same(tokens: Tensor) -> Tensor:
-    return tokens
-
-
-@dataclass(frozen=True)
-class PreNorm:
-    """The parts of a pre-norm block: x + attention(norm(x)), then x + mlp(norm(x)).
-
-    Attributes:
-        norm1: before the attention.
-        attend: (query tokens ``(B, 1, C)``, all tokens ``(B, N, C)``, readable ``(B, N)`` bool or
-            None) -> ``(B, 1, C)``; None where this is not known to be exact.
-        values: ``(B, N, C)`` -> each token's value through the output projection.
-        norm2: before the MLP.
-        mlp: the MLP.
-        scale1: layer scale behind the attention.
-        scale2: layer scale behind the MLP.
-    """
-
-    norm1: Callable[[Tensor], Tensor]
-    attend: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None
-    values: Callable[[Tensor], Tensor]
-    norm2: Callable[[Tensor], Tensor]
-    mlp: Callable[[Tensor], Tensor]
-    scale1: Callable[[Tensor], Tensor] = _same
-    scale2: Callable[[Tensor], Tensor] = _same
-
-    def value_path(self, tokens: Tensor) -> Tensor:
-        """``(B, N, C)``: what each token would give if attention read it alone.
-
-        Without residual and MLP (MaskCLIP, Zhou et al. 2022, section 3.2).
-        """
-        return self.scale1(self.values(self.norm1(tokens)))
-
-    def at(self, tokens: Tensor, index: Tensor, readable: Tensor | None) -> Tensor:
-        """``(B, C)``: what the block gives for one token of each row, one query and all keys."""
-        if self.attend is None:
-            raise EncoderError("this block has no way for a single query")
-        normed = self.norm1(tokens)
-        query = pick(normed, index)[:, None]
-        one = pick(tokens, index)[:, None] + self.scale1(self.attend(query, normed, readable))
-        return (one + self.scale2(self.mlp(self.norm2(one))))[:, 0]
-
-
-def pick(tokens: Tensor, index: Tensor) -> Tensor:
-    """``(B, C)``: token ``index[b]`` of each row of ``(B, N, C)``."""
-    return tokens[torch.arange(len(tokens), device=tokens.device), index.to(tokens.device)]
 
 
 class Parts(nn.Module):
@@ -366,56 +317,3 @@ class TextTowerEncoder(TowerEncoder):
         count = valid.shape[1]
         spans = [[*found.spans, *[None] * (count - len(found.spans))] for found in captions]
         return TextGrid.from_spans([expect(raw, RawText).text for raw in inputs.raw], spans, valid)
-
-
-def causal_keys(index: Tensor, count: int) -> Tensor:
-    """``(B, N)`` bool: a token reads itself and those before it."""
-    return torch.arange(count, device=index.device)[None] <= index[:, None]
-
-
-def attend_linear(
-    query: Callable[[Tensor], Tensor],
-    key: Callable[[Tensor], Tensor],
-    value: Callable[[Tensor], Tensor],
-    out: Callable[[Tensor], Tensor],
-    heads: int,
-) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """Multi-head attention of some queries over all tokens, scaled by the root of the head's width.
-
-    Returns:
-        (queries ``(B, M, C)``, tokens ``(B, N, C)``, readable ``(B, N)`` bool or None) ->
-        ``(B, M, C)``.
-    """
-
-    def split(x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
-
-    def attend(queries: Tensor, tokens: Tensor, readable: Tensor | None) -> Tensor:
-        mixed = nnf.scaled_dot_product_attention(
-            split(query(queries)),
-            split(key(tokens)),
-            split(value(tokens)),
-            attn_mask=None if readable is None else readable[:, None, None, :],
-        )
-        return out(mixed.transpose(1, 2).flatten(2))
-
-    return attend
-
-
-def packed_parts(attention: nn.MultiheadAttention) -> tuple[Callable[[Tensor], Tensor], ...]:
-    """Query, key and value projections of torch's attention, as functions of ``(B, N, C)``."""
-
-    def part(number: int) -> Callable[[Tensor], Tensor]:
-        def project(x: Tensor) -> Tensor:
-            width = attention.embed_dim
-            rows = slice(number * width, (number + 1) * width)
-            separate = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
-            weight = separate[number]
-            if weight is None:
-                weight = attention.in_proj_weight[rows]
-            bias = attention.in_proj_bias
-            return nnf.linear(x, weight, None if bias is None else bias[rows])
-
-        return project
-
-    return part(0), part(1), part(2)

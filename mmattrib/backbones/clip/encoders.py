@@ -13,14 +13,11 @@ from mmattrib.models.captions import CaptionTokenizer
 from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.parameters import exponential_scale
 from mmattrib.models.pixels import PixelRecipe
+from mmattrib.models.prenorm import PreNorm, attend_linear, causal_keys, packed_parts
 from mmattrib.models.towers import (
     ImageTowerEncoder,
     Parts,
-    PreNorm,
     TextTowerEncoder,
-    attend_linear,
-    causal_keys,
-    packed_parts,
 )
 
 

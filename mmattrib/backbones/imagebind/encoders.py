@@ -27,6 +27,7 @@ from mmattrib.models.grids import (
     TokenGrid,
 )
 from mmattrib.models.grids.placed import AxisPlacement, PlacedGrid
+from mmattrib.models.prenorm import causal_keys, packed_parts, single_query
 from mmattrib.models.resizing import centre_crop, normalise
 from mmattrib.models.towers import relative_layer
 from mmattrib.types import Axis, Modality, RawArray, RawAudio, RawImage, RawInput, RawText
@@ -223,19 +224,21 @@ def _last_block(block: Any, x: Tensor, index: Tensor | None) -> Tensor:
         index: ``(B,)``, the pooled token, which reads itself and what comes before it; CLS, which
             reads everything, if None.
     """
-    normed = block.norm_1(x)
-    unread = None
-    if index is not None:
-        unread = torch.arange(len(x), device=x.device)[None] > index[:, None]
-    # The library's own class takes one argument for query, key and value.
-    attended, _ = nn.MultiheadAttention.forward(
-        block.attn,
-        _pick(normed, index)[None],
-        normed,
-        normed,
-        need_weights=False,
-        key_padding_mask=unread,
+    attention, tokens = block.attn, block.norm_1(x).transpose(0, 1)
+    query, key, value = packed_parts(attention)
+    extra = None
+    if attention.bias_k is not None:
+        extra = attention.bias_k[0, 0], attention.bias_v[0, 0]
+    attended = single_query(
+        query(_pick(tokens.transpose(0, 1), index)),
+        tokens,
+        None if index is None else causal_keys(index, len(x)),
+        key.affine(),
+        value.affine(),
+        attention.num_heads,
+        extra,
     )
+    attended = nnf.linear(attended, attention.out_proj.weight, attention.out_proj.bias)[None]
     one = _pick(x, index)[None] + block.drop_path(attended)
     one = one + block.drop_path(block.mlp(block.norm_2(one)))
     pooled: Tensor = one[0]

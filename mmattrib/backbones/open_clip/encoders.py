@@ -15,14 +15,11 @@ from mmattrib.models.encoder import EncoderInputs, expect
 from mmattrib.models.grids import TextGrid, TokenGrid
 from mmattrib.models.parameters import exponential_scale
 from mmattrib.models.pixels import PixelRecipe
+from mmattrib.models.prenorm import PreNorm, attend_linear, causal_keys, packed_parts
 from mmattrib.models.towers import (
     ImageTowerEncoder,
     Parts,
-    PreNorm,
     TowerEncoder,
-    attend_linear,
-    causal_keys,
-    packed_parts,
 )
 from mmattrib.types import RawInput, RawText
 

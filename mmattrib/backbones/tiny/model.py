@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmattrib.models.prenorm import single_query
+
 TowerName = Literal["image", "audio", "text"]
 TOWERS: Final[tuple[TowerName, ...]] = ("image", "audio", "text")
 
@@ -99,13 +101,12 @@ class Attention(nn.Module):
 
     def first(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """What `forward` gives for token 0 alone, (B, N, C) -> (B, 1, C): one query, all keys."""
-        b, n, c = x.shape
-        q = F.linear(x[:, :1], self.qkv.weight[:c], self.qkv.bias[:c])
-        kv = F.linear(x, self.qkv.weight[c:], self.qkv.bias[c:])
-        k, v = kv.view(b, n, 2, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        q = q.view(b, 1, self.heads, c // self.heads).transpose(1, 2)
-        mixed = self._softmax(q, k, key_mask).to(v.dtype) @ v
-        return self._out(mixed.transpose(1, 2).reshape(b, 1, c))
+        c = x.shape[-1]
+        query, key, value = zip(
+            torch.split(self.qkv.weight, c), torch.split(self.qkv.bias, c), strict=True
+        )
+        mixed = single_query(F.linear(x[:, 0], *query), x, key_mask, key, value, self.heads)
+        return self._out(mixed[:, None])
 
     def value_path(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C): values through the output projection, no mixing of tokens."""
