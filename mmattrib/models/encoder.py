@@ -47,9 +47,12 @@ class _Rows(Mapping[str, Tensor]):
 
     def distinct(self, raws: tuple[RawInput, ...]) -> tuple[_Rows, Tensor, tuple[RawInput, ...]]:
         """Each row once, which of them every row is, and their raw inputs."""
-        rows, which = self._rows.unique(return_inverse=True)
-        first = [which.tolist().index(number) for number in range(len(rows))]
-        return _Rows(self._tensors, rows), which, tuple(raws[row] for row in first)
+        rows = self._rows.tolist()
+        place = {row: number for number, row in enumerate(dict.fromkeys(rows))}
+        first = dict(zip(reversed(rows), reversed(raws), strict=True))
+        index = torch.tensor(list(place), dtype=torch.long, device="cpu")
+        which = torch.tensor([place[row] for row in rows], dtype=torch.long, device="cpu")
+        return _Rows(self._tensors, index), which, tuple(first[row] for row in place)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

@@ -195,12 +195,17 @@ class _EncoderCheck:
                 self.check_layer(inputs, embedding, layer)
             self.check_default_layer(inputs)
             self.check_token_embeddings(inputs, embedding.shape[1])
-            check_one_pass(self, inputs, embedding, (encoder.default_layer,))
             if ATTENTION in encoder.capabilities:
                 check_attention(self, inputs, embedding)
             if INPUT_LAYER in chosen:
                 check_input_gradient(self, inputs)
-        if _fingerprint(encoder.module) != weights:
+        self.check_weights(weights)
+        with encoder.frozen(), torch.no_grad():
+            check_one_pass(self, inputs, embedding, (encoder.default_layer,))
+        self.check_weights(weights)
+
+    def check_weights(self, known: str) -> None:
+        if _fingerprint(self.encoder.module) != known:
             self.fail("calls changed its weights or buffers")
 
     def check_contract(self) -> None:
