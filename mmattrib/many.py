@@ -17,8 +17,10 @@ from mmattrib.errors import (
     MmattribError,
     OptionError,
     TrustWarning,
+    brief,
     check_switch,
     check_whole,
+    is_one_of,
 )
 from mmattrib.explain import Explained, Layers, explain
 from mmattrib.loading import load_method
@@ -116,9 +118,9 @@ def attribute_many(
     if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
         accepted = "a sequence of mappings such as {'image': path, 'text': caption}, or a data set"
         raise InputError(f"pairs is {accepted}; got {type(pairs).__name__}")
-    if not isinstance(on_error, str) or on_error not in get_args(OnError):
+    if not is_one_of(on_error, get_args(OnError)):
         accepted = ", ".join(map(repr, get_args(OnError)))
-        raise OptionError(f"on_error must be one of {accepted}, got {on_error!r}")
+        raise OptionError(f"on_error must be one of {accepted}, got {brief(on_error)}")
     pace = Pace(deterministic, precision)
     _check_sharing(jobs, readers, pace)
     made = load_method(method, seed, **options)

@@ -61,7 +61,7 @@ def path_attribution(
             count = len(part)
             rows, goal = (x.repeat_interleave(count, 0) for x in (pairs, goals))
             found = cosine_gradient(points.flatten(0, 1), suffix, rows, goal)
-            total += found.unflatten(0, (len(pairs), count)).sum(1)
+            total += found.view(len(pairs), count, *h.shape[1:]).sum(1)
         return (total * way / steps).sum(-1)
 
     kind = ("path", tokens.shape[1:], min(steps, max_rows))

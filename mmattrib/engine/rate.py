@@ -131,7 +131,7 @@ def _slopes_of_pairs(
         rows, goal = (x.repeat_interleave(len(part), 0) for x in (pairs, goals))
         gradient = cosine_gradient(channel.flatten(0, 1), suffix, rows, goal)
         direction = signal[:, None] - (noise if noise_too else prior.mean)
-        total += (gradient.unflatten(0, channel.shape[:2]) * direction).sum(-1).sum(1)
+        total += (gradient.view(channel.shape) * direction).sum(-1).sum(1)
     return total / len(rates)
 
 
@@ -261,7 +261,7 @@ def embeddings_behind_noise(
         z = share * tokens[pairs, None].float() + (1 - share) * behind
         rows = pairs.repeat_interleave(z.shape[1])
         found = suffix(z.flatten(0, 1).to(tokens.dtype), rows).float()
-        return found.unflatten(0, z.shape[:2]).mean(1)
+        return found.view(len(pairs), -1, found.shape[-1]).mean(1)
 
 
 def expected_embedding(

@@ -377,7 +377,7 @@ def _telling(
     executor: Executor, context: Context, tasks: Iterable[Task], state: Progress
 ) -> Iterator[Done]:
     """Every task that has ended; meanwhile the executor tells how far the others are."""
-    executor.told = state.told  # type: ignore[method-assign]
+    executor.told = state.told
     try:
         yield from executor.run(context, tasks)
     finally:

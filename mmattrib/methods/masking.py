@@ -259,8 +259,8 @@ class MaskedInput:
         if self.fill == DROP:
             from mmattrib.perturb.tokens import embed_without
 
-            while rows := list(islice(laid, batch)):
-                kept = torch.from_numpy(np.stack([self.kept_by(row) for row in rows]) > 0)
+            while masks := list(islice(laid, batch)):
+                kept = torch.from_numpy(np.stack([self.kept_by(row) for row in masks]) > 0)
                 yield embed_without(encoder, self.inputs, kept)
             return
         if self.fill in OF_TOKENS:

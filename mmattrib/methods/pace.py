@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from mmattrib.errors import OptionError, check_switch
+from mmattrib.errors import OptionError, brief, check_switch, is_one_of
 
 if TYPE_CHECKING:
     import torch
@@ -46,9 +46,9 @@ class Pace:
     def __post_init__(self) -> None:
         if self.deterministic is not None:
             check_switch(self.deterministic, "deterministic")
-        if not isinstance(self.precision, str) or self.precision not in PRECISIONS:
+        if not is_one_of(self.precision, PRECISIONS):
             raise OptionError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r:.60}"
+                f"precision must be one of {', '.join(PRECISIONS)}, got {brief(self.precision)}"
             )
 
     def takes_together(self, device: torch.device) -> bool:

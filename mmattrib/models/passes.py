@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmattrib.errors import check_whole
 from mmattrib.io.hashing import content_hash
-from mmattrib.models.capabilities import INPUT_LAYER
+from mmattrib.models.capabilities import INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.models.fingerprint import tower_state
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Passes:
         def some(pairs: Tensor, _rows: int) -> tuple[list[int], EncoderInputs, Pass]:
             own = [rows[pair] for pair in pairs.tolist()]
             inputs = self.inputs.select(own)
-            return own, inputs, self.encoder.one_pass(inputs, (self.layer,))
+            return own, inputs, self.encoder.one_pass(inputs, self._there())
 
         kind = ("pass", self.encoder.modality, self.inputs.shapes)
         with torch.no_grad():
@@ -251,7 +251,12 @@ class Passes:
         """Of which layers to ask for tokens beside the embedding: of none where each is a pass."""
         from mmattrib.models.encoder import Encoder
 
-        return () if type(self.encoder).one_pass is Encoder.one_pass else (self.layer,)
+        return () if type(self.encoder).one_pass is Encoder.one_pass else self._there()
+
+    def _there(self) -> tuple[int, ...]:
+        """The explained layer, if the encoder has it: a guide may be given another's."""
+        there = self.layer != INPUT_LAYER or INPUT_GRADIENT in self.encoder.capabilities
+        return (self.layer,) if there else ()
 
     def _tokens(self, row: int, layer: int) -> Tensor:
         known = self._pass(row)

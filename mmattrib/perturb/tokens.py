@@ -151,20 +151,20 @@ def embed_without(encoder: Encoder, inputs: EncoderInputs, kept: Tensor) -> Tens
             f"kept is {kept.dtype} {tuple(kept.shape)}; accepted: bool (R, {content.shape[1]})"
         )
     stays = kept.cpu() | ~content
-    counts = stays.sum(-1)
-    if not bool(counts.all()):
+    counts = stays.sum(-1).tolist()
+    if not all(counts):
         raise OptionError(
             f"a mask leaves no token, and the {encoder.modality} encoder has none that stands for "
             "no part of the input; take a fill that puts something in their place"
         )
     tokens = encoder.prefix(inputs, -1)[0]
     found: list[Tensor] = [tokens] * len(stays)
-    for count in counts.unique().tolist():
-        rows = (counts == count).nonzero()[:, 0]
+    for count in sorted(set(counts)):
+        rows = [row for row, own in enumerate(counts) if own == count]
         places = stays[rows].nonzero()[:, 1].view(len(rows), count)
         some = inputs.select([0] * len(rows))
         made = encoder.suffix(tokens[places.to(tokens.device)], -1, some)
-        for row, one in zip(rows.tolist(), made, strict=True):
+        for row, one in zip(rows, made, strict=True):
             found[row] = one
     return torch.stack(found)
 
