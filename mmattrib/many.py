@@ -92,7 +92,8 @@ def attribute_many(
         batch_size: most pairs that go through the model together, or are read ahead at a time.
             Among as many, those of equal shapes go together: captions of as many tokens.
         jobs: processes to share the pairs, each with a copy of the model and one thread; maps are
-            those of one thread. Each takes one pair at a time.
+            those of one thread. Each takes one pair at a time. A script that starts processes needs
+            its calls under ``if __name__ == "__main__":``.
         readers: threads that decode and preprocess the next batch while one is explained; None for
             2 where pairs go together, else 0. With ``jobs``, each process reads its own.
         deterministic: True: every pair goes through the model by itself. False: pairs go together.

@@ -260,8 +260,8 @@ class MaskedInput:
             from mmattrib.perturb.tokens import embed_without
 
             while masks := list(islice(laid, batch)):
-                kept = torch.from_numpy(np.stack([self.kept_by(row) for row in masks]) > 0)
-                yield embed_without(encoder, self.inputs, kept)
+                stays = torch.from_numpy(np.stack([self.kept_by(row) for row in masks]) > 0)
+                yield embed_without(encoder, self.inputs, stays)
             return
         if self.fill in OF_TOKENS:
             from mmattrib.perturb.tokens import keep_tokens
