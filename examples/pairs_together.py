@@ -1,7 +1,7 @@
 """How far maps move where pairs go through `tiny` together, and where its suffix is bfloat16.
 
-``python -m examples.pairs_together [METHOD ...]`` explains four scenes' pictures with captions on the
-processor, one by one, together, and with the suffix in bfloat16, and prints for each method the
+``python -m examples.pairs_together [METHOD ...]`` explains pictures of four scenes with captions on
+the processor, one by one, together, and with the suffix in bfloat16, and prints for each method the
 largest difference of a token's score, as a share of its map's largest, and the least rank
 correlation over maps. Every method of the listing by default; a small budget for each.
 """
