@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class Step:
 
 
 def summarise(
-    trace: Sequence[Step], pair: int, clean_cosine: float, capacity_bits: float
+    trace: Sequence[Step], pair: int, clean_cosine: float, capacity_bits: float, ended: bool = True
 ) -> dict[str, Any]:
     """Diagnostics of one pair, JSON values only.
 
@@ -49,40 +49,47 @@ def summarise(
         pair: which of the b pairs.
         clean_cosine: cosine of the two embeddings without a bottleneck.
         capacity_bits: sum over valid tokens.
+        ended: whether the last step is that of the final mask; if not, what it would tell is None.
     """
-    first, last = trace[0], trace[-1]
+    first, last = trace[0], trace[-1] if ended else None
     numbers = {
         "clean_cosine": clean_cosine,
         "cosine_start": float(first.cosine[pair]),
-        "cosine_end": float(last.cosine[pair]),
+        "cosine_end": None if last is None else float(last.cosine[pair]),
         "fit_start": float(first.fit[pair]),
-        "fit_end": float(last.fit[pair]),
+        "fit_end": None if last is None else float(last.fit[pair]),
         "capacity_bits": capacity_bits,
     }
     losses = [float(step.loss[pair]) for step in trace]
     return {**numbers, "losses": losses, "warnings": warnings_for(numbers, losses)}
 
 
-def warnings_for(numbers: dict[str, float], losses: Sequence[float]) -> list[str]:
-    """Sentences that say why a map should not be trusted; empty if nothing is wrong."""
-    if not all(math.isfinite(value) for value in (*numbers.values(), *losses)):
+def warnings_for(numbers: Mapping[str, float | None], losses: Sequence[float]) -> list[str]:
+    """Sentences that say why a map should not be trusted; empty if nothing is wrong.
+
+    Without ``cosine_end`` and ``fit_end`` there is nothing to see of collapse and of steering.
+    """
+    known = {name: value for name, value in numbers.items() if value is not None}
+    if not all(math.isfinite(value) for value in (*known.values(), *losses)):
         return [
             "the loss became infinite or not a number, so the map is that of the last finite step; "
             "try standardise=True, or float32 weights"
         ]
+    if not {"cosine_end", "fit_end"} <= known.keys():
+        return []
     found = []
-    rise = numbers["fit_end"] - numbers["fit_start"]
-    gain = numbers["cosine_end"] - numbers["cosine_start"]
+    rise = known["fit_end"] - known["fit_start"]
+    gain = known["cosine_end"] - known["cosine_start"]
     if rise >= COLLAPSE_RISE and gain < COLLAPSE_SHARE * rise:
         found.append(
             f"the guidance changed its own target (collapse): the fit rose by {rise:.2f} while the "
             f"cosine with the guide's embedding changed by {gain:+.2f}; the map need not depend on "
             "the guide"
         )
-    return found + steering_warnings(numbers)
+    return found + steering_warnings(known)
 
 
-def steering_warnings(numbers: dict[str, float]) -> list[str]:
+def steering_warnings(numbers: Mapping[str, float]) -> list[str]:
     """The warning that a mask steers the embedding, if it does: see :data:`STEERING_MARGIN`."""
     excess = numbers["cosine_end"] - numbers["clean_cosine"]
     # Where noise alone is above the clean cosine, it is not the mask that put it there.

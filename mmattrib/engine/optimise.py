@@ -41,7 +41,8 @@ class BottleneckResult:
         alpha: ``(B, N, G)`` float32, as the capacity was read; G is C, 1 or between, by the mask.
         diagnostics: one mapping of JSON values per pair: ``clean_cosine``, ``cosine_start``,
             ``cosine_end``, ``fit_start``, ``fit_end``, ``capacity_bits`` (over valid tokens),
-            ``losses`` (one per step) and ``warnings`` (sentences).
+            ``losses`` (one per forward pass) and ``warnings`` (sentences). The ends are None where
+            they were not measured.
     """
 
     capacity: Tensor
@@ -249,14 +250,17 @@ def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) ->
     trace: list[Step] = []
     for number, noises in zip(range(options.steps), _noise(group, options), strict=False):
         learn = number < options.steps - 1
+        if trace and not learn and not options.measure_end:
+            break
         step, gradients = _evaluate(group, clean, alpha, noises, options, steering, learn)
         trace.append(step)
         if learn:
             _update(optimiser, alpha, steering.parameters, gradients, step.loss)
     with torch.no_grad():
         bits = capacity(alpha, tokens, options.sigma).where(group.valid, tokens.new_zeros(()))
+    ended = len(trace) == options.steps
     diagnostics = [
-        summarise(trace, pair, float(clean_cosine[pair]), float(bits[pair].sum()))
+        summarise(trace, pair, float(clean_cosine[pair]), float(bits[pair].sum()), ended)
         for pair in range(len(bits))
     ]
     return _Fitted(bits, alpha.detach(), diagnostics)

@@ -21,7 +21,7 @@ class BottleneckOptions:
         gamma: γ_m of eq. (11), weight of the fit (M2IB has none: 1).
         sigma: σ_m of eq. (5), standard deviation of the noise (M2IB: 1).
         steps: forward passes; the capacity is read in the last one, so there are ``steps − 1``
-            updates, as in M2IB's code (10).
+            updates, as in M2IB's code (10). The last is left out if not ``measure_end``.
         learning_rate: Adam's rate for α (M2IB, CA-M2IB section 4: 1).
         attention_learning_rate: Adam's rate for Θ_A. The papers give none; at a rate of 1 the
             first step would overwrite weights of scale 1/√D, so 0.01.
@@ -40,6 +40,9 @@ class BottleneckOptions:
             that of its clean embedding, so that exceeding it brings no gain.
         contrast: weight of cos(g(Z), ē), subtracted from the fit; ē is the embedding of a guide
             that says nothing (:attr:`mmattrib.engine.guidance.Guide.neutral`).
+        measure_end: whether the fit behind the final mask is measured, a forward pass that no map
+            depends on. Without, the diagnostics have None for what it would tell, and the warnings
+            that follow from it cannot be given.
     """
 
     beta: float = 0.1
@@ -58,6 +61,7 @@ class BottleneckOptions:
     noise: str = "sampled"
     target: str = "embedding"
     contrast: float = 0.0
+    measure_end: bool = True
 
     def __post_init__(self) -> None:
         mask_shape(self.mask)
@@ -73,6 +77,9 @@ class BottleneckOptions:
         for name in ("steps", "samples", "max_rows"):
             count = _whole(self, name)
             _require(count >= 1, name, "1 or more", count)
+        _require(
+            isinstance(self.measure_end, bool), "measure_end", "True or False", self.measure_end
+        )
         for name, accepted in (("noise", NOISES), ("target", TARGETS)):
             value = getattr(self, name)
             _require(value in accepted, name, " or ".join(map(repr, accepted)), value)

@@ -23,6 +23,9 @@ class FitOptions(MethodOptions):
         beta: price of information, β / γ of eq. (11): only their ratio matters.
         sigma: standard deviation of the noise that replaces a token, eq. (5).
         steps: forward passes; there is one update less.
+        measure_end: whether the match behind the final mask is measured, in the last of the forward
+            passes, on which no map depends. Without, that pass is left out, its diagnostics are
+            None, and nothing warns of collapse or steering.
         learning_rate: Adam's rate for the mask's logits α.
         alpha_init: α at the start; at 5, 99.3 % of each token passes.
         max_rows: most rows (samples) of each pair in one call of the model; bounds memory.
@@ -34,6 +37,7 @@ class FitOptions(MethodOptions):
     learning_rate: float = option(1.0, above=0)
     alpha_init: float = option(5.0, least=-80, most=80)
     max_rows: int = option(64, least=1, most=65_536, resource=True)
+    measure_end: bool = option(True)
 
     def engine(self, **more: Any) -> BottleneckOptions:
         """The engine's options: these and some more; what it does not know is left out."""

@@ -184,6 +184,27 @@ def test_the_last_pass_makes_no_update() -> None:
     assert calls == [False, True, True, True, False]  # clean, three updates, the reading
 
 
+@pytest.mark.parametrize("guidance", [NoGuidance(), LiteralAttention()])
+def test_the_final_mask_is_the_same_whether_its_fit_is_measured(guidance: Guidance) -> None:
+    """Bit for bit, in one pass less; what only that pass tells is None, and the rest as ever."""
+    problem, calls = make_problem().select([0]), []
+
+    def counted(tokens: Tensor, rows: Tensor) -> Tensor:
+        calls.append(torch.is_grad_enabled())
+        return problem.suffix(tokens, rows)
+
+    measured = run(problem, guidance, steps=4)
+    found = run(problem, guidance, steps=4, measure_end=False, suffix=counted)
+    assert calls == [False, True, True, True]  # clean, three updates
+    assert torch.equal(found.alpha, measured.alpha)
+    assert torch.equal(found.capacity, measured.capacity)
+    told, whole = found.diagnostics[0], measured.diagnostics[0]
+    ends = {"cosine_end": None, "fit_end": None, "losses": whole["losses"][:3]}
+    assert told == {**whole, **ends, "warnings": []}
+    (first,) = run(problem, guidance, steps=1, measure_end=False).diagnostics
+    assert first["cosine_end"] == first["cosine_start"]  # the only pass is the start's too
+
+
 def test_nothing_outside_is_touched() -> None:
     problem = make_problem()
     for parameter in problem.tower.parameters():
