@@ -43,8 +43,8 @@ def moved(found: Sequence[Any], expected: Sequence[Any]) -> tuple[float, float]:
         if np.ptp(own) == 0:
             continue
         gaps.append(float(np.abs(ours - own).max() / np.abs(own).max()))
-        both = [np.argsort(np.argsort(scores)) for scores in (ours, own)]
-        ranks.append(float(np.corrcoef(*both)[0, 1]))
+        first, second = (np.argsort(np.argsort(x)).astype(np.float64) for x in (ours, own))
+        ranks.append(float(np.corrcoef(first, second)[0, 1]))
     return max(gaps), min(ranks)
 
 

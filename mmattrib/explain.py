@@ -66,13 +66,10 @@ def attribute(
             encoder's own default if None. -1 is the embedding output, -2 the preprocessed input:
             pixels or cells of a spectrogram, for encoders and methods that offer it.
         seed: of the noise. The same seed gives the same map bit for bit, alone or in any batch, on
-            the same machine and number of threads; :func:`attribute_many` says when pairs go
-            through the model together.
-        precision: of what lies behind the explained layer: ``"full"``, the model's own; ``"half"``,
-            bfloat16 (under ``torch.autocast``; slopes, masks and capacities stay float32, and a
-            model that is not float32 stays as it is); ``"auto"``, half on graphics cards with units
-            for bfloat16, and full elsewhere. In half, maps differ by a few hundredths of their
-            largest score.
+            the same machine and number of threads; but see :func:`attribute_many` for cards.
+        precision: behind the explained layer: ``"full"``, the model's own; ``"half"``, bfloat16 for
+            the products of a float32 model, which moves a map by a few hundredths of its largest
+            score; ``"auto"``, half on graphics cards with units for it, and full elsewhere.
         **options: the method's own, e.g. ``beta=0.1``.
 
     Returns:
@@ -152,13 +149,7 @@ def explain(
     with ExitStack() as stack:
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
-        passes = {
-            side: Passes(
-                encoders[side], _batch(pairs, side), layers[side], keep,
-                together=pace.together(encoders[side].device, len(pairs)),
-            )
-            for side in both
-        }  # fmt: skip
+        passes = _passes(encoders, pairs, layers, keep, pace)
         guides = {side: guide_from(passes[side]) for side in both}
         _check_joint(encoders, guides)
         given = _sides(passes, pairs, guides, keys, pace)
@@ -179,30 +170,35 @@ def explain(
             own = replace(given[side], other=given[_other(both, side)])
             columns[side] = _attributions(own, method(own))
     embeddings = {side: guides[side].embedding for side in both}
-    cosines = _cosines(*embeddings.values())
     seconds = round((time.perf_counter() - start) / len(pairs), 4)  # without the first hash
     provenance = {
         **provenance_of(backbone, method, encoders, layers),
         **pace.describe(encoder.device for encoder in encoders.values()),
         "seconds": seconds,
     }
-    explanations = [
+    told = [{**provenance, "pair_key": key} for key in keys]
+    return _with_embeddings(columns, told, pairs, embeddings)
+
+
+def _with_embeddings(
+    columns: Mapping[str, Sequence[Attribution]],
+    told: Sequence[dict[str, Any]],
+    pairs: Sequence[Prepared],
+    embeddings: Mapping[str, torch.Tensor],
+) -> list[Explained]:
+    """Every pair's attributions and provenance as an explanation."""
+    cosines = _cosines(*embeddings.values())
+    made = [
         Explanation(
-            {side: columns[side][row] for side in wanted},
+            {side: own[row] for side, own in columns.items()},
             pair.raw,
             cosines[row],
-            {**provenance, "pair_key": keys[row]},
+            told[row],
             pair.sample,
             pair.index,
         )
         for row, pair in enumerate(pairs)
     ]
-    return _with_embeddings(explanations, pairs, embeddings)
-
-
-def _with_embeddings(
-    made: Sequence[Explanation], pairs: Sequence[Prepared], embeddings: Mapping[str, torch.Tensor]
-) -> list[Explained]:
     return [
         Explained(one, pair.inputs, {side: found[row] for side, found in embeddings.items()})
         for row, (one, pair) in enumerate(zip(made, pairs, strict=True))
@@ -258,8 +254,20 @@ def _check_tokens(side: Side) -> None:
         )
 
 
-def _batch(pairs: Sequence[Prepared], side: str) -> EncoderInputs:
-    return EncoderInputs.cat([pair.inputs[side] for pair in pairs])
+def _passes(
+    encoders: Mapping[str, Encoder],
+    pairs: Sequence[Prepared],
+    layers: Mapping[str, int],
+    keep: PassKeep | None,
+    pace: Pace,
+) -> dict[str, Passes]:
+    """Of every side of a batch of pairs; nothing runs yet."""
+    found = {}
+    for side, encoder in encoders.items():
+        inputs = EncoderInputs.cat([pair.inputs[side] for pair in pairs])
+        together = pace.together(encoder.device, len(pairs))
+        found[side] = Passes(encoder, inputs, layers[side], keep, together=together)
+    return found
 
 
 def _sides(

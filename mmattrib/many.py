@@ -78,31 +78,24 @@ def attribute_many(
 ) -> Iterator[Any]:
     """Explain many pairs; each map is the same as from :func:`attribute`.
 
-    On a processor bit for bit; where pairs go through the model together, as by default on a
-    graphics card, but for the rounding of sums (``deterministic``).
+    On a processor bit for bit; where pairs go through the model together, but for rounding.
 
     Args:
-        backbone: as for :func:`attribute`.
+        backbone, method, layer, seed, precision: as for :func:`attribute`.
         pairs: mappings of two inputs each, e.g. ``{"image": path, "text": caption}`` or
             ``{"image": path, "image_2": path}``, with an ``"id"`` or without, or
             :class:`mmattrib.Sample` of two inputs, e.g. a data set. Read as they are needed.
-        method: as for :func:`attribute`.
-        layer: as for :func:`attribute`.
-        seed: as for :func:`attribute`.
-        batch_size: most pairs that go through the model together, or are read ahead at a time.
-            Among as many, those of equal shapes go together: captions of as many tokens.
-        jobs: processes to share the pairs, each with a copy of the model and one thread; maps are
-            those of one thread. Each takes one pair at a time. A script that starts processes needs
-            its calls under ``if __name__ == "__main__":``.
-        readers: threads that decode and preprocess the next batch while one is explained; None for
-            2 where pairs go together, else 0. With ``jobs``, each process reads its own.
+        batch_size: pairs among which those of equal shapes (captions of as many tokens) go
+            together, or that are read ahead at a time.
+        jobs: processes to share the pairs, one at a time, each with a copy of the model and one
+            thread. A script that starts some needs its calls under ``if __name__ == "__main__":``.
+        readers: threads that decode and preprocess the next batch meanwhile; None for 2 where pairs
+            go together, else 0. With ``jobs``, each process reads its own.
         deterministic: True: every pair goes through the model by itself. False: pairs go together.
             None: together on a graphics card, one by one on a processor.
-        precision: as for :func:`attribute`.
         progress: show a progress bar on standard error.
-        on_error: what becomes of a pair that cannot be read or explained: ``"raise"`` ends there;
-            ``"warn"`` names it in a warning and leaves it out; ``"return"`` yields a
-            :class:`Failure` in its place.
+        on_error: a pair that cannot be read or explained: ``"raise"`` ends there; ``"warn"`` names
+            it in a warning and leaves it out; ``"return"`` yields a :class:`Failure`.
         **options: the method's own.
 
     Yields:
@@ -115,6 +108,23 @@ def attribute_many(
     """
     check_backbone(backbone)
     check_switch(progress, "progress")
+    _check_pairs(pairs, batch_size, on_error)
+    pace = _check_sharing(jobs, readers, Pace(deterministic, precision))
+    work = _Work(backbone, load_method(method, seed, **options), layer, pace)
+    total = len(pairs) if isinstance(pairs, Sized) else None
+    found = work.shared(pairs, jobs) if jobs > 1 else work.here(pairs, batch_size, readers)
+    with tqdm(total=total, unit="pair", disable=not progress) as bar:
+        for each in found:
+            bar.update()
+            if isinstance(each, Explanation) or on_error == "return":
+                yield each
+            elif on_error == "raise":
+                raise type(each.error)(str(each)) from each.error
+            else:
+                warnings.warn(f"{each}; it is left out", stacklevel=2)
+
+
+def _check_pairs(pairs: object, batch_size: object, on_error: object) -> None:
     check_whole(batch_size, "batch_size", 1)
     if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
         accepted = "a sequence of mappings such as {'image': path, 'text': caption}, or a data set"
@@ -122,26 +132,9 @@ def attribute_many(
     if not is_one_of(on_error, get_args(OnError)):
         accepted = ", ".join(map(repr, get_args(OnError)))
         raise OptionError(f"on_error must be one of {accepted}, got {brief(on_error)}")
-    pace = Pace(deterministic, precision)
-    _check_sharing(jobs, readers, pace)
-    made = load_method(method, seed, **options)
-    total = len(pairs) if isinstance(pairs, Sized) else None
-    work = _Work(backbone, made, layer, pace)
-    found = work.shared(pairs, jobs) if jobs > 1 else work.here(pairs, batch_size, readers)
-    with tqdm(total=total, unit="pair", disable=not progress) as bar:
-        for each in found:
-            bar.update()
-            if isinstance(each, Explanation):
-                yield each
-            elif on_error == "raise":
-                raise type(each.error)(str(each)) from each.error
-            elif on_error == "return":
-                yield each
-            else:
-                warnings.warn(f"{each}; it is left out", stacklevel=2)
 
 
-def _check_sharing(jobs: int, readers: int | None, pace: Pace) -> None:
+def _check_sharing(jobs: int, readers: int | None, pace: Pace) -> Pace:
     check_whole(jobs, "jobs", 1, MOST_JOBS)
     if readers is not None:
         check_whole(readers, "readers", 0, MOST_READERS)
@@ -154,6 +147,7 @@ def _check_sharing(jobs: int, readers: int | None, pace: Pace) -> None:
             f"deterministic=False would have no effect beside jobs={jobs}: each process takes one "
             "pair at a time; leave one of the two out"
         )
+    return pace
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,7 @@ def evaluate(
         check_parquet()
     far = given["engine"] == "ray"  # the device is then that of its workers
     executor = executor_for(given["jobs"], given["engine"], given["device"] if far else None)
+    how: dict[str, Any] = {name: given[name] for name in ("limit", "deterministic", "precision")}
     with contained():  # models, methods and metrics of others may print
         backbones = load_models(models, None if far else given["device"])
         datasets = open_datasets(data)
@@ -199,11 +200,7 @@ def evaluate(
             pairs=pairs or None,
             layer=layers,
             seed=given["seed"] or 0,
-            limit=given["limit"],
-            resume=resume,
-            engine=executor,
-            deterministic=given["deterministic"],
-            precision=given["precision"],
+            **{**how, "resume": resume, "engine": executor},
         )
     view = View(baseline=baseline, errors=error)  # type: ignore[arg-type]
     report = found.report(view, layout)  # type: ignore[arg-type]

@@ -68,8 +68,7 @@ def fit_bottleneck(
 ) -> BottleneckResult:
     """Fit one bottleneck per pair, eq. (11), and read off its capacity.
 
-    Only α and Θ_A get gradients; no parameter of the suffix does, and its ``.grad`` stays as it
-    is. The global random state is not touched.
+    Only α and Θ_A get gradients. The global random state is not touched.
 
     Args:
         tokens: R, ``(B, N, C)`` at the explained layer.
@@ -82,8 +81,7 @@ def fit_bottleneck(
         guidance: see :mod:`mmattrib.engine.guidance`.
         explained_tokens: the explained inputs' own tokens in the joint space, ``(B, N, D)``;
             some guidances need them.
-        statistics: used when ``options.standardise``; by default
-            :meth:`TokenStatistics.of_inputs`.
+        statistics: for ``options.standardise``; by default :meth:`TokenStatistics.of_inputs`.
         relevance: ``(B, N)``, any unit; see :attr:`Context.relevance`.
         deeper: tokens ``(B, N, C_l)`` and suffixes of further layers that share the mask, which
             must be one λ per token (CoIBA, Hong et al., CVPR 2025). The fit is then the mean over
@@ -113,13 +111,7 @@ def fit_bottleneck(
             relevance=_moved(relevance, tokens),
             limit=options.max_rows,
         )
-
-        def some(pairs: Tensor, most: int) -> _Fitted:
-            return _fit_group(whole.select(pairs, most), options, guidance)
-
-        most = min(options.max_rows, options.draws)
-        kind = ("fit", tokens.shape[1:], most)
-        return _joined(list(together.over(len(tokens), some, rows=most, kind=kind)))
+        return _joined(_in_groups(whole, options, guidance, together))
 
 
 @dataclass(frozen=True)
@@ -129,6 +121,19 @@ class _Fitted:
     capacity: Tensor
     alpha: Tensor
     diagnostics: list[dict[str, Any]]
+
+
+def _in_groups(
+    whole: _Group, options: BottleneckOptions, guidance: Guidance, together: Together
+) -> list[_Fitted]:
+    """Groups of pairs, as many of them in one call as fit."""
+
+    def some(pairs: Tensor, most: int) -> _Fitted:
+        return _fit_group(whole.select(pairs, most), options, guidance)
+
+    most = min(whole.limit, options.draws)
+    kind = ("fit", whole.layers[0].tokens.shape[1:], most)
+    return list(together.over(len(whole.rows), some, rows=most, kind=kind))
 
 
 def _joined(parts: Sequence[_Fitted]) -> BottleneckResult:

@@ -64,10 +64,8 @@ def channel_slopes(
     eq. (5), but the noise does not change which tokens attend to which: what all keys have in
     common cancels in a softmax. The slopes vary less from draw to draw, and maps locate better.
 
-    With ``noise_too`` and evenly spread rates the slopes of all valid tokens sum to fit(clean) −
-    fit(noise) as ``points`` grows: integrated gradients (Sundararajan et al. 2017) along the
-    channel, from noise instead of from a point. Neighbouring rates share a draw of noise, ε at one
-    and −ε at the other.
+    With ``noise_too`` and evenly spread rates the slopes sum to fit(clean) − fit(noise) as
+    ``points`` grows: integrated gradients (Sundararajan et al. 2017) along the channel, from noise.
 
     Args:
         tokens: R, ``(B, N, C)``.
@@ -79,8 +77,7 @@ def channel_slopes(
         sigma: σ_m.
         prior: m and s; those of :meth:`TokenStatistics.of_inputs` if None.
         seed: the user's.
-        shared_noise, noise_too: see above.
-        central: of :func:`channel_rates`.
+        shared_noise, noise_too, central: see above, and :func:`channel_rates`.
         max_rows: most rows of each pair in one call of the suffix; bounds memory.
         together: how many pairs go into one call.
 
@@ -88,22 +85,31 @@ def channel_slopes(
         ``(B, N)`` float32, in units of the cosine; 0 at padding.
     """
     prior = TokenStatistics.of_inputs(tokens, valid) if prior is None else prior
-    drawn_for = valid.new_ones(len(valid), 1) if shared_noise else valid
-    drawn = PairNoise(keys, drawn_for, tokens.shape[-1], points, seed=seed, antithetic=True,
-                      purpose="slopes").draw()  # fmt: skip
-    rates = channel_rates(points, central=central)
-    rates = torch.cat([rates[0::2], rates[1::2]])  # a draw and its negative, side by side
+    drawn = sigma * _draws(tokens, valid, keys, points, seed, shared_noise)
+    rates = _paired(channel_rates(points, central=central))
 
     def some(pairs: Tensor, most: int) -> Tensor:
-        return _slopes_of_pairs(
-            tokens[pairs], suffix, pairs, target[pairs.to(target.device)], rates,
-            sigma * drawn[pairs], prior.select(pairs), noise_too, most,
-        )  # fmt: skip
+        goals, own = target[pairs.to(target.device)], (drawn[pairs], prior.select(pairs))
+        return _slopes_of_pairs(tokens[pairs], suffix, pairs, goals, rates, *own, noise_too, most)
 
     most = min(max_rows, points)
-    kind = ("slopes of the channel", tokens.shape[1:], most)
-    found = torch.cat(list(together.over(len(tokens), some, rows=most, kind=kind)))
+    every = together.over(len(tokens), some, rows=most, kind=("channel", tokens.shape[1:], most))
+    found = torch.cat(list(every))
     return found.where(valid.to(found.device), found.new_zeros(()))
+
+
+def _draws(
+    tokens: Tensor, valid: Tensor, keys: Sequence[str], points: int, seed: int, shared: bool
+) -> Tensor:
+    """``(B, points, N, C)`` draws of ε, or ``(B, points, 1, C)`` shared by all tokens."""
+    drawn_for = valid.new_ones(len(valid), 1) if shared else valid
+    return PairNoise(keys, drawn_for, tokens.shape[-1], points, seed=seed, antithetic=True,
+                     purpose="slopes").draw()  # fmt: skip
+
+
+def _paired(rates: Tensor) -> Tensor:
+    """In the order of the draws, so that neighbours share one: ε at one, −ε at the other."""
+    return torch.cat([rates[0::2], rates[1::2]])
 
 
 def _slopes_of_pairs(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal, TypeAlias
@@ -29,14 +29,10 @@ ENGINES: tuple[Engine, ...] = ("serial", "processes", "ray")
 
 
 class Executor(ABC):
-    """Runs tasks.
+    """Runs tasks."""
 
-    Attributes:
-        told: what to call, where an executor can, with a task that is being measured and how many
-            more of its samples are done.
-    """
-
-    told: Callable[[Task, int], None] = staticmethod(lambda _task, _count: None)
+    def told(self, task: Task, count: int) -> None:  # noqa: B027
+        """Take note that so many more samples of a task are done; a run puts its own in place."""
 
     @abstractmethod
     def run(self, context: Context, tasks: Iterable[Task]) -> Iterator[Done]:

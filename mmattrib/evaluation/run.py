@@ -66,8 +66,7 @@ def evaluate(
         backbones: a model, or label -> model.
         data: a data set, samples, or label -> data set.
         methods: names, live methods, or :class:`mmattrib.evaluation.Variant` objects; label ->
-            name or method; ``"all"`` for every registered one. Live ones of one name are told
-            apart by their options.
+            name or method; ``"all"``. Live ones of one name are told apart by their options.
         metrics: names or :class:`mmattrib.metrics.Metric` objects; name -> on how many samples
             it is wanted (None for all); ``"all"``. By default those that need a truth alone.
         pairs: of sides, each in two directions; all that the first sample has by default.
@@ -77,17 +76,13 @@ def evaluate(
         resume: a file that finished work is appended to; the same call goes on where this one
             stopped. Samples and methods may be added.
         jobs: workers, each with a copy of the model and one thread. No number depends on it.
-        engine: what they are: ``"serial"`` (this process), ``"processes"``, ``"ray"`` or an
-            :class:`mmattrib.evaluation.Executor`; by ``jobs`` alone if None.
-        deterministic: as for :func:`mmattrib.attribute_many`; pairs of one task go together, 16 at
-            most.
-        precision: as for :func:`mmattrib.attribute`.
+        engine: ``"serial"``, ``"processes"``, ``"ray"`` or an executor; by ``jobs`` alone if None.
+        deterministic, precision: as for :func:`mmattrib.attribute_many`, of at most 16 pairs.
         progress: show a progress bar on standard error.
-        keep_going: name a method that does not fit a model in ``results.left_out`` and go on; by
-            default where methods are ``"all"``.
+        keep_going: name a method that fits no model in ``left_out`` and go on; None: for ``"all"``.
 
     Returns:
-        Every number, ``results.table()`` of means, and in ``results.problems`` why a pair has none.
+        Every number, a ``table()`` of means, and in ``problems`` why a pair has none.
 
     Raises:
         OptionError: nothing to evaluate, two methods under one label, a layer or option that does
@@ -377,7 +372,7 @@ def _telling(
     executor: Executor, context: Context, tasks: Iterable[Task], state: Progress
 ) -> Iterator[Done]:
     """Every task that has ended; meanwhile the executor tells how far the others are."""
-    executor.told = state.told
+    executor.told = state.told  # type: ignore[method-assign]
     try:
         yield from executor.run(context, tasks)
     finally:
