@@ -18,6 +18,7 @@ from mmattrib.errors import (
     InputError,
     OptionError,
     TrustWarning,
+    brief,
 )
 from mmattrib.loading import load_method
 from mmattrib.methods import Method, Side, SideScores
@@ -141,7 +142,7 @@ def explain(
         OptionError: a layer or a side that is not there.
     """
     start, both, pace = time.perf_counter(), tuple(pairs[0].raw), pace or Pace()
-    wanted = both if sides is None else tuple(sides)
+    wanted = _wanted(sides, both)
     encoders = {side: side_encoder(backbone, side) for side in both}
     layers = _layers(encoders, method, layer)
     keys = [pair_key(pair.raw) for pair in pairs]
@@ -150,8 +151,7 @@ def explain(
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
         passes = _passes(encoders, pairs, layers, keep, pace)
-        guides = {side: guide_from(passes[side]) for side in both}
-        _check_joint(encoders, guides)
+        guides = _guides(passes)
         given = _sides(passes, pairs, guides, keys, pace)
         changed = {side: _changed(passes[side]) for side in both}
         kinds = [tuple(bool(changed[side][row]) for side in both) for row in range(len(pairs))]
@@ -161,11 +161,10 @@ def explain(
             )
             return _by_kind(kinds, again, pairs)
         if any(kinds[0]):
-            _replay(encoders, passes, guides, changed)
+            _replay(encoders, passes, changed)
+            guides = _guides(passes)
             given = _sides(passes, pairs, guides, keys, pace)
         for side in wanted:
-            if side not in both:
-                raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
             _check_tokens(given[side])
             own = replace(given[side], other=given[_other(both, side)])
             columns[side] = _attributions(own, method(own))
@@ -220,7 +219,6 @@ def _changed(known: Passes) -> tuple[float, ...]:
 def _replay(
     encoders: dict[str, Encoder],
     passes: dict[str, Passes],
-    guides: dict[str, Guide],
     changed: Mapping[str, Sequence[float]],
 ) -> None:
     """Put in the place of encoders that were changed those that run the whole model."""
@@ -228,7 +226,6 @@ def _replay(
         if max(changed[name]):
             encoders[name] = own.encoder.replaying(max(changed[name]), own.layer)
             passes[name] = own.by(encoders[name])
-            guides[name] = guide_from(passes[name])
 
 
 def _by_kind(
@@ -254,6 +251,18 @@ def _check_tokens(side: Side) -> None:
         )
 
 
+def _wanted(sides: Sequence[str] | None, both: Sequence[str]) -> tuple[str, ...]:
+    """The sides to explain.
+
+    Raises:
+        OptionError: one that is not there.
+    """
+    for side in sides or ():
+        if side not in both:
+            raise OptionError(f"no side is named {side!r}; the pair has {' and '.join(both)}")
+    return tuple(both if sides is None else sides)
+
+
 def _passes(
     encoders: Mapping[str, Encoder],
     pairs: Sequence[Prepared],
@@ -261,7 +270,7 @@ def _passes(
     keep: PassKeep | None,
     pace: Pace,
 ) -> dict[str, Passes]:
-    """Of every side of a batch of pairs; nothing runs yet."""
+    """What is known of each side's inputs, one beside the other."""
     found = {}
     for side, encoder in encoders.items():
         inputs = EncoderInputs.cat([pair.inputs[side] for pair in pairs])
@@ -293,6 +302,13 @@ def _sides(
     return found
 
 
+def _guides(passes: Mapping[str, Passes]) -> dict[str, Guide]:
+    """Each side as the guide of the other."""
+    guides = {side: guide_from(known) for side, known in passes.items()}
+    _check_joint({side: known.encoder for side, known in passes.items()}, guides)
+    return guides
+
+
 def _check_joint(encoders: Mapping[str, Encoder], guides: Mapping[str, Guide]) -> None:
     sizes = {side: guide.embedding.shape[-1] for side, guide in guides.items()}
     if len(set(sizes.values())) > 1:
@@ -322,7 +338,7 @@ def _layers(encoders: Mapping[str, Encoder], method: Method, layer: Layers) -> d
         for name in layer:
             if name not in chosen and name not in by_modality.values():
                 raise OptionError(
-                    f"layer= names {name!r}, which is not in the pair; accepted: "
+                    f"layer= names {brief(name)}, which is not in the pair; accepted: "
                     f"{' and '.join(encoders)}"
                 )
         for side, modality in by_modality.items():

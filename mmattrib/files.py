@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmattrib.errors import OptionError, brief
@@ -26,19 +28,20 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def as_path(given: object, what: str) -> Path:
-    """A path of a file.
+def as_path(given: object, what: str, kind: str = "file") -> Path:
+    """A path of a file or a folder.
 
     Args:
         given: text or a path.
         what: what it is for, as the message begins.
+        kind: ``"file"`` or ``"folder"``, for the message.
 
     Raises:
         OptionError: it is neither.
     """
     if isinstance(given, str | os.PathLike):
         return Path(given)
-    raise OptionError(f"{what} takes the path of a file, got {brief(given)}")
+    raise OptionError(f"{what} takes the path of a {kind}, got {brief(given)}")
 
 
 def regular_target(path: str | Path) -> Path:
@@ -77,6 +80,29 @@ def write_atomic(path: str | Path, data: bytes) -> Path:
     except OSError as error:
         raise _unwritable(target, error) from error
     return target
+
+
+@contextmanager
+def temporary_folder(what: str) -> Iterator[Path]:
+    """A folder that goes away at the end, for libraries that read and write files alone.
+
+    Args:
+        what: what it is for, as the message begins.
+
+    Raises:
+        OptionError: there is no such folder, or no room in it; from within too.
+    """
+    import tempfile  # late: listings need none
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OptionError(
+            f"{what} needs a file in the folder for temporary files, which cannot be written "
+            f"({reason}); make room in it, or name another one in the variable TMPDIR"
+        ) from error
 
 
 def check_folder_of(place: Path) -> None:

@@ -9,11 +9,9 @@ import pytest
 import torch
 from filelock import FileLock
 from render_examples import audio_side, image_side, pair, text_side
+from small_tiny import small_tiny
 
 import mmattrib as mm
-from mmattrib.backbones.tiny.encoders import wrap
-from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
-from mmattrib.datasets.scenes.captions import vocabulary
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,12 +22,8 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def untrained() -> mm.Backbone:
-    """The shapes of ``tiny`` with random weights: a fresh model for each test."""
-    words = vocabulary()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = TinyModel(TinyConfig(vocabulary=len(words)))
-    return wrap(model, words)
+    """The anatomy of ``tiny``, small, with random weights: a fresh model for each test."""
+    return small_tiny()
 
 
 @pytest.fixture(scope="session")

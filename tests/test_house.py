@@ -26,9 +26,9 @@ def _read(path: str | Path) -> Any:
 
 
 def _checks() -> list[str]:
-    """What .ci/run calls after the tests."""
+    """What .ci/run calls beside the tests."""
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    return re.findall(r"^\.venv/bin/(.+)$", script, flags=re.MULTILINE)
+    return re.findall(r"^    \.venv/bin/(.+)$", script, flags=re.MULTILINE)
 
 
 def test_the_workflow_runs_the_same_script_on_each_python_and_nothing_else() -> None:

@@ -14,6 +14,7 @@ import checkpoints
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.cli import main
@@ -46,9 +47,12 @@ def test_no_page_installs_from_an_index_what_is_in_this_repository_alone() -> No
     assert seen >= 5
 
 
+@pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
 def test_first_steps_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """As written, on a small `tiny` with random weights, which costs less."""
+    monkeypatch.setattr(mm, "load_backbone", {"tiny": small_tiny()}.__getitem__)
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / "examples" / "first_steps.py"))
     assert (tmp_path / "report.html").stat().st_size > 10_000

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.datasets import as_dataset
@@ -16,17 +17,17 @@ from mmattrib.evaluation.statistics import bootstrap_interval
 
 TAKERS: dict[str, Callable[[Any], Any]] = {
     "batch_size": lambda n: list(
-        mm.attribute_many(mm.load_backbone("tiny"), [], batch_size=n, progress=False)
+        mm.attribute_many(small_tiny(), [], batch_size=n, progress=False)
     ),
     "jobs": executor_for,
     "limit": lambda n: as_dataset(list(mm.load_dataset("scenes", n=1))).head(n),
     "first": lambda n: mm.load_dataset("scenes", n=1, first=n),
     "n": mm.scenes,
     "metric": lambda n: mm.evaluate(
-        mm.load_backbone("tiny"), mm.load_dataset("scenes", n=1), methods=["random"],
+        small_tiny(), mm.load_dataset("scenes", n=1), methods=["random"],
         metrics={"auc": n}, progress=False,
     ),
-    "maps": lambda n: mm.calibrate(mm.load_backbone("tiny"), mm.load_dataset("scenes"), maps=n),
+    "maps": lambda n: mm.calibrate(small_tiny(), mm.load_dataset("scenes"), maps=n),
     "draws": lambda n: bootstrap_interval(np.ones(3), draws=n),
 }  # fmt: skip
 
@@ -40,7 +41,7 @@ def test_one_out_of_range_is_refused_by_its_name(name: str, value: Any) -> None:
 
 def test_a_map_larger_than_the_memory_is_refused_and_its_own_size_never_is() -> None:
     scene = mm.scenes(1)[0]
-    made = mm.attribute(mm.load_backbone("tiny"), image=scene.image, text="dog", method="random")
+    made = mm.attribute(small_tiny(), image=scene.image, text="dog", method="random")
     for size in ((10**30, 10**30), (10**6, 10**6), (0, 4), (4,), (4, 4, 4)):
         with pytest.raises(InputError, match="size"):
             made["image"].scores_at(size)

@@ -11,15 +11,21 @@ import pytest
 
 import mmattrib as mm
 from mmattrib.errors import MmattribError, OptionError
-from mmattrib.evaluation import Column, Results, executor_for
+from mmattrib.evaluation import Column, Results, executor_for, remove_and_retrain
+from mmattrib.evaluation.retraining import Recipe
 from mmattrib.evaluation.store import Store, read_entries
 from mmattrib.metrics.curves import Insertion
 from mmattrib.perturb import keep
+from mmattrib.plugins import default_plugins
 from mmattrib.plugins.registry import Registry
-from mmattrib.types import RawText
+from mmattrib.types import RawImage, RawText
 
 PAIR = {"image": np.zeros((8, 8, 3), np.uint8), "text": "a dog"}
 WRONG = [None, 5, [], {}, "tiny", object()]
+
+
+def registry() -> Registry:
+    return default_plugins().registry
 
 
 @pytest.mark.parametrize("given", WRONG, ids=lambda given: type(given).__name__)
@@ -97,6 +103,52 @@ def test_what_is_no_word_is_none_of_the_accepted_words(
     """An array is compared element by element, and a mapping cannot be looked up."""
     with pytest.raises(OptionError):
         use(explanation, results, given)
+
+
+class Unwritable:
+    """Its own code fails whatever is asked of it."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+    __str__ = __repr__
+
+
+UNWRITABLE = {
+    "huge": 10**6000,
+    "negative": -(10**6000),
+    "long": "9" * 100_000,
+    "object": Unwritable(),
+    "list": [10**6000],
+    "mapping": {"image": 10**6000},
+}
+IMAGE = RawImage(PAIR["image"])  # type: ignore[arg-type]
+ECHOED: dict[str, Callable[[mm.Backbone, Any], object]] = {
+    "layer": lambda b, x: mm.attribute(b, **PAIR, method="random", layer=x),
+    "seed": lambda _b, x: mm.load_method("random", seed=x),
+    "steps": lambda _b, x: mm.load_method("nib", steps=x),
+    "keep": lambda _b, x: mm.load_method("ca-m2ib", keep=x),
+    "name": lambda _b, x: mm.load_method(x),
+    "on_error": lambda b, x: list(mm.attribute_many(b, [], on_error=x)),
+    "fill": lambda _b, x: keep(IMAGE, np.ones((8, 8)), fill=x),
+    "lr": lambda _b, x: Recipe.of(lr=x),
+    "roar percentiles": lambda b, x: remove_and_retrain(b, [], folder=".", percentiles=x),
+    "roar fills": lambda b, x: remove_and_retrain(b, [], folder=".", fills=x),
+    "variants": lambda b, x: mm.evaluate(b, [mm.Sample("a", PAIR)], methods=x),
+    "threshold": lambda _b, x: registry().create("metric", "localization", threshold=x),
+    "share": lambda _b, x: registry().create("metric", "faithfulness_correlation", share=x),
+    "percentiles": lambda _b, x: registry().create("metric", "road", percentiles=x),
+}
+
+
+@pytest.mark.parametrize("given", UNWRITABLE)
+@pytest.mark.parametrize("name", ECHOED)
+def test_what_cannot_be_written_is_refused_in_a_short_message(
+    untrained: mm.Backbone, name: str, given: str
+) -> None:
+    with pytest.raises(MmattribError) as caught:
+        ECHOED[name](untrained, UNWRITABLE[given])
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("path", [None, 5])

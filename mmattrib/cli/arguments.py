@@ -21,6 +21,7 @@ def together(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
     """Several options as one decorator; help shows them in this order."""
 
     def decorate(function: _F) -> _F:
+        """Add the options to a command."""
         for option in reversed(options):
             function = option(function)
         return function

@@ -173,8 +173,8 @@ class CocoDataset(Dataset):
             path = self._photos / picture.file
             if not is_file(path):
                 raise InputError(
-                    f"{path} is missing, which the index names; put the photographs there, or take "
-                    "them out of the index"
+                    f"{brief(str(path), 300)} is missing, which the index names; put the "
+                    "photographs there, or take them out of the index"
                 )
             found = picture_size(path)
             if found is None:

@@ -292,7 +292,8 @@ def needs_columns(path: Path, needed: Sequence[str]) -> Callable[[Sequence[str]]
 
 def shown_columns(names: Sequence[str]) -> str:
     """Names of columns for a message."""
-    return (", ".join(map(str, names)) or "none")[:300]
+    shown = (name if str(name).isprintable() else repr(name) for name in names)
+    return (", ".join(map(str, shown)) or "none")[:300]
 
 
 def said(value: object, what: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief
 
 BITS_PER_NAT = 1.0 / math.log(2.0)
 
@@ -56,7 +56,7 @@ def mask_shape(name: str) -> MaskShape:
     try:
         return MASKS[name]
     except KeyError:
-        raise OptionError(f"unknown mask {name!r}; accepted: {', '.join(MASKS)}") from None
+        raise OptionError(f"unknown mask {brief(name)}; accepted: {', '.join(MASKS)}") from None
 
 
 def mask(alpha: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ sign, which carries it over to α wherever a gradient nearly vanishes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
 from typing import Any
@@ -25,7 +25,7 @@ from mmattrib.engine.objective import compression, contrasted, fit
 from mmattrib.engine.options import BottleneckOptions
 from mmattrib.engine.statistics import TokenStatistics
 from mmattrib.engine.together import ALONE, Together
-from mmattrib.errors import EncoderError, OptionError
+from mmattrib.errors import EncoderError, OptionError, brief
 
 Suffix = Callable[[Tensor, Tensor], Tensor]
 """``(R, N, C)`` tokens and ``(R,)`` long row numbers -> ``(R, D)`` L2-normalised embeddings. A row
@@ -151,15 +151,18 @@ class _Layer:
     tokens: Tensor
     suffix: Suffix
     statistics: TokenStatistics
+    plain: bool = False
+    """Whether the bottleneck's scale is the encoder's own."""
 
     @cached_property
     def scaled(self) -> Tensor:
         """The tokens in the bottleneck's scale, float32 or wider."""
-        return self.statistics.standardise(_wide(self.tokens))
+        wide = _wide(self.tokens)
+        return wide if self.plain else self.statistics.standardise(wide)
 
     def restore(self, z: Tensor) -> Tensor:
         """Standardised ``(b, s, N, C)`` tokens back to the encoder's scale."""
-        return self.statistics.per_draw().restore(z)
+        return z if self.plain else self.statistics.per_draw().restore(z)
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ class _Group:
         return _Group(
             rows=self.rows[rows],
             layers=tuple(
-                _Layer(layer.tokens[rows], layer.suffix, layer.statistics.select(rows))
+                replace(layer, tokens=layer.tokens[rows], statistics=layer.statistics.select(rows))
                 for layer in self.layers
             ),
             guide=self.guide.select(rows).to(first.device),
@@ -220,7 +223,7 @@ def _layer(
         statistics = TokenStatistics.of_inputs(tokens, valid)
     else:
         statistics = TokenStatistics(given.mean.to(tokens).clone(), given.std.to(tokens).clone())
-    return _Layer(tokens, suffix, statistics)
+    return _Layer(tokens, suffix, statistics, plain=not options.standardise)
 
 
 def _moved(x: Tensor | None, tokens: Tensor) -> Tensor | None:
@@ -457,7 +460,7 @@ def _check_extras(
         )
     if deeper and options.mask != "token":
         raise OptionError(
-            f"deeper layers share one λ per token: mask must be 'token', got {options.mask!r}"
+            f"deeper layers share one λ per token: mask must be 'token', got {brief(options.mask)}"
         )
     for number, (further, _) in enumerate(deeper):
         if further.dim() != 3 or further.shape[:2] != tokens.shape[:2]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 
 from mmattrib.engine.bottleneck import mask_shape
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief
 
 NOISES = ("sampled", "mean")
 TARGETS = ("embedding", "capped")
@@ -92,7 +92,8 @@ class BottleneckOptions:
 
 def _number(options: BottleneckOptions, name: str) -> float:
     value = getattr(options, name)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    good = number and abs(value) <= sys.float_info.max
     _require(good, name, "a finite number", value)
     return float(value)
 
@@ -106,4 +107,4 @@ def _whole(options: BottleneckOptions, name: str) -> int:
 
 def _require(good: bool, name: str, accepted: str, value: object) -> None:
     if not good:
-        raise OptionError(f"{name} must be {accepted}, got {value!r}")
+        raise OptionError(f"{name} must be {accepted}, got {brief(value)}")

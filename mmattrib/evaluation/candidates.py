@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief, check_whole
 from mmattrib.explain import Layers
 from mmattrib.loading import load_method
 from mmattrib.methods import Method
 from mmattrib.methods.base import check_attributes
 from mmattrib.methods.sided import Sided
+from mmattrib.models.capabilities import INPUT_LAYER
 from mmattrib.plugins import default_plugins
 from mmattrib.types import SECOND
 
@@ -83,11 +84,16 @@ class Variant(Candidate):
     sides: Mapping[str, Mapping[str, JSONValue]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse options that are none of a method.
+        """Refuse options that are none of a method, and layers that are none of any encoder.
 
         Raises:
-            OptionError: they are no mapping, or ``seed`` or ``method`` is among them.
+            OptionError: options are no mapping, or ``seed`` or ``method`` is among them; a layer
+                is no whole number.
         """
+        layers = self.layer.values() if isinstance(self.layer, Mapping) else [self.layer]
+        for layer in layers:
+            if layer is not None:
+                check_whole(layer, f"the layer of variant {self.label!r}", INPUT_LAYER)
         sides = self.sides.values() if isinstance(self.sides, Mapping) else [self.sides]
         for given in (self.options, *sides):
             if not isinstance(given, Mapping):
@@ -179,7 +185,9 @@ def candidates(methods: Methods, layer: Layers = None) -> tuple[Candidate, ...]:
         given = [_one(method, layer, label) for label, method in methods.items()]
     elif isinstance(methods, str):
         if methods != "all":
-            raise OptionError(f"methods must be 'all' or a sequence of methods, got {methods!r}")
+            raise OptionError(
+                f"methods must be 'all' or a sequence of methods, got {brief(methods)}"
+            )
         given = [
             Variant(entry.name, entry.name, {}, layer)
             for entry in default_plugins().registry.usable("method")

@@ -275,6 +275,7 @@ def _device_of(context: Context) -> str:
 def _library() -> Any:
     try:
         import ray
+        from ray import is_initialized  # noqa: F401 - a folder of that name can be imported too
     except ImportError as error:
         raise MissingExtraError(
             "engine 'ray' needs Ray: pip install 'mmattrib[ray]', on every machine of the cluster"

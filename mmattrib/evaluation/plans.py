@@ -34,6 +34,8 @@ from typing import Any, Final
 from mmattrib.errors import OptionError, brief
 from mmattrib.evaluation.candidates import Variant
 from mmattrib.evaluation.tables import REFERENCES
+from mmattrib.files import as_path
+from mmattrib.io.files import existing_file
 
 _KEYS: Final = ("method", "layer", "options", "sides")
 _MOST = 1024**2  # bytes of a plan
@@ -48,12 +50,14 @@ def read_plan(path: str | Path) -> list[Variant]:
         UnknownNameError: no such method.
     """
     try:
-        with Path(path).open("rb") as file:
+        with existing_file(as_path(path, "read_plan"), "a plan", "a .toml file").open("rb") as file:
             text = file.read(_MOST + 1)
         if len(text) > _MOST:
             raise OptionError(f"plan {path} has more than {_MOST} bytes; name a plan")
         plan = tomllib.loads(text.decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OptionError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # InputError is a ValueError
         raise OptionError(f"plan {path}: {error}") from error
     return parse_plan(plan, str(path))
 
@@ -133,21 +137,15 @@ def _variant(
 ) -> Variant:
     method = table.get("method", defaults.get("method"))
     if not isinstance(method, str):
-        raise OptionError(f"{where}: variant {name!r} needs a method, got {method!r}")
+        raise OptionError(f"{where}: variant {name!r} needs a method, got {brief(method)}")
     options = dict(table["options"])
     if method == defaults.get("method"):
         options = {**defaults["options"], **options}
     if "seed" in options or any("seed" in own for own in table["sides"].values()):
         raise OptionError(f"{where}: variant {name!r} sets the seed, which the evaluation chooses")
     layer = _merged(table.get("layer"), defaults.get("layer"))
-    layers = layer.values() if isinstance(layer, Mapping) else [layer]
-    if not all(v is None or (isinstance(v, int) and not isinstance(v, bool)) for v in layers):
-        raise OptionError(
-            f"{where}: layer of variant {name!r} is {layer!r}; accepted: a whole number, or one "
-            "per modality"
-        )
-    variant = Variant(name, method, options, layer, table["sides"])
     try:
+        variant = Variant(name, method, options, layer, table["sides"])
         variant.make()
     except OptionError as error:
         raise OptionError(f"{where}: variant {name!r}: {error}") from error

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from mmattrib.errors import OptionError, WeightsError
+from mmattrib.errors import OptionError, WeightsError, brief
 from mmattrib.files import is_file, write_atomic
 from mmattrib.methods.options import (
     MethodOptions,
@@ -80,7 +80,7 @@ class Recipe(MethodOptions):
         for name in given:
             if name not in known:
                 raise OptionError(
-                    f"retraining has no option {name!r}; accepted: {', '.join(known)}"
+                    f"retraining has no option {brief(name)}; accepted: {', '.join(known)}"
                 )
         made: Recipe = parse_options(cls, given, "roar")
         return made

@@ -43,10 +43,11 @@ from mmattrib.evaluation.degrading import (
 from mmattrib.evaluation.measure import SampleRow
 from mmattrib.evaluation.retraining import Checkpoint, Pairs, Recipe, Trained, retrain
 from mmattrib.evaluation.roar_plan import Question, question
-from mmattrib.evaluation.roar_results import CLEAN, NONE, TRUTH, RoarResults
+from mmattrib.evaluation.roar_results import CLEAN, NONE, TRUTH, RoarResults, is_training
 from mmattrib.evaluation.run import Data
 from mmattrib.evaluation.store import Store
 from mmattrib.explain import Layers
+from mmattrib.files import as_path
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.parameters import TrainableCopy
@@ -111,9 +112,10 @@ def remove_and_retrain(
     check_switch(progress, "progress")
     asked = question(
         backbone, data, methods, directions, controls, layer, seeds, limit,
-        percentiles or {}, fills or {}, Recipe.of(**recipe), strict,
+        {} if percentiles is None else percentiles, {} if fills is None else fills,
+        Recipe.of(**recipe), check_switch(strict, "strict"),
     )  # fmt: skip
-    place = Path(folder).expanduser()
+    place = as_path(folder, "remove_and_retrain", "folder").expanduser()
     with Store(place / "roar.jsonl", asked.head()) as store:
         store.name({label: each.id for label, each in asked.variants.items()})
         with tqdm(total=asked.size(), unit="training", disable=not progress) as bar:
@@ -192,7 +194,7 @@ class _PairRun:
         }
         name = digest(task)
         checkpoint = Checkpoint(self.folder / "trainings" / f"{name}.safetensors", name)
-        known = self.store.find(name)
+        known = list(filter(is_training, self.store.find(name)))
         entry = dict(known[-1]) if known else None
         if entry is None:
             entry = self._measured(label, direction, seed, pairs(), task, name, checkpoint)

@@ -10,7 +10,7 @@ import torch
 
 from mmattrib import __version__
 from mmattrib.datasets.base import Dataset
-from mmattrib.errors import OptionError, check_whole
+from mmattrib.errors import OptionError, brief, check_whole
 from mmattrib.evaluation.candidates import Methods, Variant, listed
 from mmattrib.evaluation.degrading import percentile_of
 from mmattrib.evaluation.retraining import SCALE, Recipe
@@ -129,6 +129,7 @@ def question(
     if not isinstance(backbone, Backbone):
         raise OptionError(f"retraining needs a mmattrib.Backbone, got {type(backbone).__name__}")
     named = None if directions is None else _parsed(directions)
+    shares, stand_ins = _checked_percentiles(backbone, percentiles), _checked_fills(backbone, fills)
     plan = make_plan(
         backbone, data, methods=methods, metrics=["cosine"], layer=layer,
         seed=recipe.map_seed, limit=limit,
@@ -141,15 +142,17 @@ def question(
             raise OptionError(f"{label!r} is no method that makes maps; give names of methods")
         variants[label] = each
     for name in listed(controls, "controls"):
-        if name not in CONTROLS:
-            raise OptionError(f"no control {name!r}; accepted: {', '.join(CONTROLS)}")
+        if not isinstance(name, str) or name not in CONTROLS:
+            raise OptionError(f"no control {brief(name)}; accepted: {', '.join(CONTROLS)}")
     wanted = tuple(check_whole(s, "seed", 0, 2**31 - 1) for s in listed(seeds, "seeds"))
     if not wanted or len(set(wanted)) < len(wanted):
-        raise OptionError(f"seeds must be different whole numbers, at least one, got {wanted}")
+        raise OptionError(
+            f"seeds must be different whole numbers, at least one, got {brief(wanted)}"
+        )
     return Question(
         backbone, plan, next(iter(plan.context.backbones.values())).weights, variants,
         tuple(dict.fromkeys(controls)), _by_pair(plan.pairs, named), wanted, recipe,
-        _checked_percentiles(backbone, percentiles), _checked_fills(backbone, fills), strict,
+        shares, stand_ins, strict,
     )  # fmt: skip
 
 
@@ -160,8 +163,8 @@ def _parsed(directions: Sequence[str]) -> list[tuple[str, str, str]]:
         sides = text.replace("+", "|").split("|") if isinstance(text, str) else []
         if len(sides) != 2 or not all(sides) or sides[0] == sides[1]:
             raise OptionError(
-                f"{text!r} is no direction; write image|text to degrade the image by its map given "
-                "the text, or image+text to degrade both"
+                f"{brief(text)} is no direction; write image|text to degrade the image by its map "
+                "given the text, or image+text to degrade both"
             )
         found.append((text, sides[0], sides[1]))
     if not found or len({text for text, _, _ in found}) < len(found):
@@ -186,25 +189,36 @@ def _by_pair(
     return {pair: each for pair, each in found.items() if each}
 
 
+def _check_mapping(given: object, what: str) -> None:
+    if not isinstance(given, Mapping):
+        raise OptionError(f"{what} are a mapping from modalities, got {brief(given)}")
+
+
 def _checked_percentiles(backbone: Backbone, given: Mapping[str, float]) -> dict[str, float]:
+    _check_mapping(given, "percentiles")
     for modality, value in given.items():
         if modality not in backbone:
             raise OptionError(
-                f"a percentile is given for {modality!r}; accepted: {', '.join(backbone)}"
+                f"a percentile is given for {brief(modality)}; accepted: {', '.join(backbone)}"
             )
         fits = isinstance(value, int | float) and not isinstance(value, bool)
         if not fits or not 0 <= value <= 100:
-            raise OptionError(f"the percentile of {modality} must be from 0 to 100, got {value!r}")
+            raise OptionError(
+                f"the percentile of {modality} must be from 0 to 100, got {brief(value)}"
+            )
     return {modality: percentile_of(modality, given) for modality in backbone}
 
 
 def _checked_fills(backbone: Backbone, given: Mapping[str, str]) -> dict[str, str]:
+    _check_mapping(given, "fills")
     for modality, name in given.items():
         if modality not in backbone:
-            raise OptionError(f"a fill is given for {modality!r}; accepted: {', '.join(backbone)}")
+            raise OptionError(
+                f"a fill is given for {brief(modality)}; accepted: {', '.join(backbone)}"
+            )
         known = FILLS.get(modality, FILLS["array"])
-        if name not in known:
-            raise OptionError(f"no fill {name!r} for {modality}; accepted: {', '.join(known)}")
+        if not isinstance(name, str) or name not in known:
+            raise OptionError(f"no fill {brief(name)} for {modality}; accepted: {', '.join(known)}")
     return {
         modality: given.get(modality, next(iter(FILLS.get(modality, FILLS["array"]))))
         for modality in backbone

@@ -62,8 +62,8 @@ class Retrained:
 
     @property
     def roar(self) -> float:
-        """ROAR+: (l_c - l_o) / l_o."""
-        return (self.loss - self.clean) / self.clean
+        """ROAR+: (l_c - l_o) / l_o; NaN where l_o is 0."""
+        return (self.loss - self.clean) / self.clean if self.clean else float("nan")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,26 @@ def load_retrained(path: str | Path) -> RoarResults:
     entries = {entry["id"]: entry for entry in read_entries(path) if "id" in entry}
     if any("direction" not in entry["task"] for entry in entries.values()):
         raise OptionError(f"{path} holds an evaluation, not retraining; mm.evaluate reads it")
-    return RoarResults.of(entries.values(), {})
+    return RoarResults.of(filter(is_training, entries.values()), {})
+
+
+def is_training(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of a store has all that is read of a training; others are passed over."""
+    task, rows = entry["task"], entry["rows"]
+    if not rows or not rows[0]["values"]:
+        return False
+    pair, seed, (numbers, *more) = task.get("pair"), task.get("seed"), rows[0]["values"].values()
+    return (
+        not more
+        and isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(text, str) for text in (*pair, task.get("direction")))
+        and isinstance(seed, int)
+        and isinstance(entry["stamp"].get("method"), str)
+        and isinstance(rows[0].get("problem"), str | None)
+        and {"loss", "before", "unmade", "seconds", "peak_mb", "pairs"} <= numbers.keys()
+        and all(value is not None or name == "peak_mb" for name, value in numbers.items())
+    )
 
 
 def _row(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -252,7 +251,7 @@ def _pairs(
         if not found or not all(isinstance(side, str) for pair in found for side in pair):
             raise OptionError(
                 f"pairs must be a sequence of two sides each, such as [('image', 'text')], got "
-                f"{reprlib.repr(pairs)}"
+                f"{brief(pairs)}"
             )
         for pair in found:
             first.pair(*pair)
@@ -285,7 +284,8 @@ def _check_layers(layer: Layers, pairs: Sequence[tuple[str, str]]) -> None:
     for name in layer:
         if name not in sides:
             raise OptionError(
-                f"layer= names {name!r}, which is in no pair; accepted: {', '.join(sorted(sides))}"
+                f"layer= names {brief(name)}, which is in no pair; accepted: "
+                f"{', '.join(sorted(sides))}"
             )
 
 
@@ -293,7 +293,7 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
     """Metrics by name, and on how many samples each is wanted."""
     registry = default_plugins().registry
     if isinstance(given, str) and given != "all":
-        raise OptionError(f"metrics must be 'all' or a sequence of names, got {given!r}")
+        raise OptionError(f"metrics must be 'all' or a sequence of names, got {brief(given)}")
     if given is None or isinstance(given, str):
         made = [check_metric(registry.create("metric", e.name)) for e in registry.usable("metric")]
         chosen = [m for m in made if given == "all" or m.needs <= {TRUTH}]

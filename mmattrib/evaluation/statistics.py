@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import OptionError, check_whole
+from mmattrib.errors import OptionError, brief, check_whole
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
 """float64, NaN where a number is missing."""
@@ -147,7 +147,7 @@ def compare(
             "shape, (samples,) or (backbones, samples)"
         )
     if comparisons < 1:
-        raise OptionError(f"comparisons must be at least 1, got {comparisons}")
+        raise OptionError(f"comparisons must be at least 1, got {brief(comparisons)}")
     paired = np.atleast_2d(first - second)
     paired = paired[:, ~np.isnan(paired).any(axis=0)]
     samples = paired.mean(axis=0)

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from mmattrib.errors import OptionError, brief
 from mmattrib.evaluation.measure import SampleRow
-from mmattrib.files import write_atomic
+from mmattrib.files import as_path, write_atomic
 
 if TYPE_CHECKING:
     from mmattrib.types import JSONValue
@@ -222,7 +222,7 @@ def _entries(
     path: str | Path, plan: Mapping[str, JSONValue] | None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """:func:`read_entries`, each behind the byte at which it begins."""
-    path = Path(path).expanduser()
+    path = as_path(path, "read_entries").expanduser()
     try:
         _check_regular(path)
         with path.open("rb") as file:

@@ -178,7 +178,7 @@ def _checked(results: Results, view: View) -> View:
     ):
         for name in given:
             if name not in known:
-                raise OptionError(f"no {what} {name!r} in these results: {', '.join(known)}")
+                raise OptionError(f"no {what} {brief(name)} in these results: {', '.join(known)}")
     if view.dataset is None and len(results.samples) > 1:
         raise OptionError(
             f"these results are of several data sets; name one: {', '.join(results.samples)}"
@@ -411,7 +411,9 @@ def against(
     known = [m for m in results.methods if m not in (method, *view.references)]
     for name in (method, *rivals):
         if name not in results.methods:
-            raise OptionError(f"no method {name!r} in these results: {', '.join(results.methods)}")
+            raise OptionError(
+                f"no method {brief(name)} in these results: {', '.join(results.methods)}"
+            )
     others = rivals or known
     metrics = view.metrics or [m for m in results.metrics if m in _directed()]
     comparisons = len(others) * len(view.directions) * len(metrics)

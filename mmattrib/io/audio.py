@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmattrib.errors import InputError, OptionError
+from mmattrib.files import temporary_folder
 from mmattrib.io.files import (
     Encoded,
     existing_file,
@@ -93,10 +94,8 @@ def load_audio(source: object) -> RawAudio:
     if isinstance(source, RawAudio):
         return _checked(source)
     if isinstance(source, Encoded):
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:  # a Python stream would lose a Ctrl-C
-            file = Path(folder) / "sound"
+        with temporary_folder(f"decoding {shown(source.name)}") as folder:  # as a Python stream
+            file = folder / "sound"  # would lose a Ctrl-C
             file.write_bytes(source.data)
             samples, rate = _decode_file(file, source.name)
         return RawAudio(samples, rate, name=shown(source.name))

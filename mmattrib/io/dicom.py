@@ -72,13 +72,12 @@ def _read(path: Path) -> Any:
     """The data set, refused before its pixels are unpacked where they would not do."""
     try:
         import pydicom
+        from pydicom.filereader import read_file_meta_info
     except ImportError as error:
         raise MissingExtraError(
             f"{shown(path)} is DICOM, which needs pydicom; install it with: "
             "pip install 'mmattrib[dicom]'"
         ) from error
-    from pydicom.filereader import read_file_meta_info
-
     from mmattrib.io.image import check_size
 
     if (size := path.stat().st_size) > MAX_BYTES:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
-from mmattrib.errors import SEEDS, OptionError
+from mmattrib.errors import SEEDS, OptionError, brief
 
 Value = TypeVar("Value", bool, int, float, str)
 
@@ -73,7 +73,7 @@ class Limits:
             return value in self.choices
         if isinstance(value, str | bool):
             return True
-        if not math.isfinite(value) or (isinstance(value, float) and abs(value) > LARGEST):
+        if not abs(value) < math.inf or (isinstance(value, float) and abs(value) > LARGEST):
             return False
         if self.above is not None and not value > self.above:
             return False
@@ -135,11 +135,10 @@ class MethodOptions:
             value = _parse(each.name, getattr(self, each.name), each.default, limits.kind)
             object.__setattr__(self, each.name, value)
             if not limits.accepts(value):
-                what = "unknown {} {!r}; accepted: {}" if limits.choices else ""
-                raise OptionError(
-                    what.format(each.name, value, limits.accepted())
-                    or f"{each.name} must be {limits.accepted()}, got {value!r}"
-                )
+                said = f"{each.name} must be {limits.accepted()}, got {brief(value)}"
+                if limits.choices:
+                    said = f"unknown {each.name} {brief(value)}; accepted: {limits.accepted()}"
+                raise OptionError(said)
         acting = acting_options(self)
         for each in fields(self):
             value = getattr(self, each.name)
@@ -165,15 +164,15 @@ def _without_effect(options: Any, name: str) -> OptionError:
         beside = getattr(options, other)
         if values == (None,) and beside is not None:
             return OptionError(
-                f"{name}={value!r} would have no effect beside {other}={beside!r}: give {name} or "
-                f"{other}, not both"
+                f"{name}={brief(value)} would have no effect beside {other}={brief(beside)}: "
+                f"give {name} or {other}, not both"
             )
     needs = " and ".join(
         f"{other}={' or '.join(map(repr, values))}" for other, values in only.items()
     )
     return OptionError(
-        f"{name}={value!r} would have no effect here: it acts with {needs} alone; set that, or "
-        "leave it out"
+        f"{name}={brief(value)} would have no effect here: it acts with {needs} alone; set that, "
+        "or leave it out"
     )
 
 
@@ -212,7 +211,7 @@ def parse_options(options: type[Any], given: Mapping[str, Any], method: str) -> 
             near = difflib.get_close_matches(name, defaults, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise OptionError(
-                f"method {method!r} has no option {name!r}{hint}; accepted: "
+                f"method {method!r} has no option {brief(name)}{hint}; accepted: "
                 f"{', '.join(defaults) or 'none'}"
             )
     made = options(
@@ -249,4 +248,4 @@ def _parse(name: str, value: Any, default: Any, unset: type[Any] | None) -> Any:
             return value
     except (TypeError, ValueError, OverflowError):
         pass
-    raise OptionError(f"{name} must be {_KINDS.get(kind, kind.__name__)}, got {value!r}")
+    raise OptionError(f"{name} must be {_KINDS.get(kind, kind.__name__)}, got {brief(value)}")

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, brief
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.perturb import unit_weights
 from mmattrib.plugins.hookspecs import Register, hookimpl
@@ -156,7 +156,9 @@ class Localization(Metric):
         """
         real = isinstance(threshold, float | int) and not isinstance(threshold, bool)
         if not real or not 0 <= threshold < 1:
-            raise OptionError(f"threshold must be a number from 0 to below 1, got {threshold!r}")
+            raise OptionError(
+                f"threshold must be a number from 0 to below 1, got {brief(threshold)}"
+            )
         self.threshold = float(threshold)
 
     def score(self, case: Case) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import OptionError, check_whole
+from mmattrib.errors import OptionError, brief, check_whole
 from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.perturb import top_weights
 from mmattrib.plugins.hookspecs import Register, hookimpl
@@ -59,7 +59,7 @@ class Road(CostlyMetric):
         """
         if isinstance(percentiles, str | bytes) or not len(percentiles):
             raise OptionError(
-                f"percentiles must be whole numbers from 1 to 99, got {percentiles!r}"
+                f"percentiles must be whole numbers from 1 to 99, got {brief(percentiles)}"
             )
         self.percentiles = [check_whole(each, "percentiles", 1, 99) for each in percentiles]
         self.seed = check_whole(seed, "seed", 0, 2**63 - 1)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmattrib.errors import OptionError, check_whole
+from mmattrib.errors import OptionError, brief, check_whole
 from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.placement import PlanePlacement
 from mmattrib.plugins.hookspecs import Register, hookimpl
@@ -171,7 +171,7 @@ class FaithfulnessCorrelation(_Subsets):
         """
         super().__init__(subsets, seed)
         if isinstance(share, bool) or not isinstance(share, float | int) or not 0 < share < 1:
-            raise OptionError(f"share must be a number between 0 and 1, got {share!r}")
+            raise OptionError(f"share must be a number between 0 and 1, got {brief(share)}")
         self.share = float(share)
 
     def measure(self, case: Case) -> float:
@@ -234,7 +234,7 @@ class Infidelity(_Subsets):
         """
         super().__init__(subsets, seed)
         if not isinstance(scaled, bool):
-            raise OptionError(f"scaled must be true or false, got {scaled!r}")
+            raise OptionError(f"scaled must be true or false, got {brief(scaled)}")
         self.scaled = scaled
 
     def measure(self, case: Case) -> float:

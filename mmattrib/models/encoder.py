@@ -22,7 +22,7 @@ import einops
 import torch
 from torch import Tensor, nn
 
-from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning
+from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning, brief
 from mmattrib.models.activations import quick_activations
 from mmattrib.models.attention import AttentionPass
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER, require
@@ -117,7 +117,9 @@ class EncoderInputs:
             OptionError: there is no such tensor.
         """
         if name not in self.tensors:
-            raise OptionError(f"the inputs have no {name!r}; they have {', '.join(self.tensors)}")
+            raise OptionError(
+                f"the inputs have no {brief(name)}; they have {', '.join(self.tensors)}"
+            )
         return EncoderInputs({**self.tensors, name: value}, self.raw)
 
     @property
@@ -313,15 +315,15 @@ class Encoder(ABC):
             OptionError: there is no such layer.
         """
         if isinstance(layer, bool) or not isinstance(layer, int):
-            raise OptionError(f"layer must be a whole number, got {layer!r}")
+            raise OptionError(f"layer must be a whole number, got {brief(layer)}")
         if layer == INPUT_LAYER:
             require(self, [INPUT_GRADIENT], f"layer {INPUT_LAYER}, the preprocessed input,")
             return layer
         if not -1 <= layer < self.num_layers:
             input_too = INPUT_GRADIENT in self.capabilities
             raise OptionError(
-                f"the {self.modality} encoder has no layer {layer}; accepted: -1 (the embedding "
-                f"output) to {self.num_layers - 1} (the output of its last block)"
+                f"the {self.modality} encoder has no layer {brief(layer)}; accepted: -1 (the "
+                f"embedding output) to {self.num_layers - 1} (the output of its last block)"
                 f"{f', and {INPUT_LAYER} (the preprocessed input)' if input_too else ''}"
             )
         return layer

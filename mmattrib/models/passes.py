@@ -7,24 +7,24 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mmattrib.errors import check_whole
 from mmattrib.io.hashing import content_hash
-from mmattrib.models.capabilities import INPUT_GRADIENT, INPUT_LAYER
+from mmattrib.models.capabilities import INPUT_LAYER
 from mmattrib.models.fingerprint import tower_state
 
 if TYPE_CHECKING:
     from mmattrib.engine.together import Together
     from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings
 
-KEPT_BYTES = 128 * 2**20
-"""What a :class:`PassKeep` holds at most, unless told: some 250 passes of a ViT-B/32's tower."""
+KEPT_BYTES, KEPT_PASSES = 128 * 2**20, 256
+"""What a :class:`PassKeep` holds at most, unless told: some chunks of an evaluation's samples."""
 
 
 @dataclass
@@ -50,8 +50,9 @@ class Pass:
         every = [*self.tokens.values(), *self.captured.values()]
         every += [] if self.embedding is None else [self.embedding]
         every += [] if self.joint is None else [self.joint.values, self.joint.valid]
-        storages = {(t.device, t.data_ptr()): t.untyped_storage().nbytes() for t in every}
-        return sum(storages.values())
+        storages = ((t.device, t.untyped_storage()) for t in every)
+        sizes = {(device, s.data_ptr()): s.nbytes() for device, s in storages}
+        return sum(sizes.values())
 
 
 class _Held(threading.local):
@@ -191,11 +192,12 @@ class Passes:
         if self._together is None or self._together.most == 1 or "embedding" in self._batched:
             return
         rows = [row for row in range(len(self._ones)) if self._pass(row).embedding is None]
+        layers = self._layers() or (() if self.layer == INPUT_LAYER else (self.layer,))
 
         def some(pairs: Tensor, _rows: int) -> tuple[list[int], EncoderInputs, Pass]:
             own = [rows[pair] for pair in pairs.tolist()]
             inputs = self.inputs.select(own)
-            return own, inputs, self.encoder.one_pass(inputs, self._there())
+            return own, inputs, self.encoder.one_pass(inputs, layers)
 
         kind = ("pass", self.encoder.modality, self.inputs.shapes)
         with torch.no_grad():
@@ -248,15 +250,17 @@ class Passes:
         return known.embedding
 
     def _layers(self) -> tuple[int, ...]:
-        """Of which layers to ask for tokens beside the embedding: of none where each is a pass."""
+        """Of which layers to ask for tokens beside the embedding: of none where each is a pass.
+
+        The preprocessed input needs no pass, but for captions it is the embedding output.
+        """
         from mmattrib.models.encoder import Encoder
 
-        return () if type(self.encoder).one_pass is Encoder.one_pass else self._there()
-
-    def _there(self) -> tuple[int, ...]:
-        """The explained layer, if the encoder has it: a guide may be given another's."""
-        there = self.layer != INPUT_LAYER or INPUT_GRADIENT in self.encoder.capabilities
-        return (self.layer,) if there else ()
+        if type(self.encoder).one_pass is Encoder.one_pass:
+            return ()
+        if self.layer == INPUT_LAYER:
+            return (-1,) if self.encoder.input_name is None else ()
+        return (self.layer,)
 
     def _tokens(self, row: int, layer: int) -> Tensor:
         known = self._pass(row)
@@ -283,7 +287,7 @@ class Passes:
             self._put(row)
         return known.joint.values, known.joint.valid
 
-    def _holding(self, row: int) -> Any:
+    def _holding(self, row: int) -> AbstractContextManager[None]:
         return held(self.encoder.module, self._ones[row], self._pass(row).captured)
 
     def _put(self, row: int) -> None:
@@ -302,17 +306,19 @@ class PassKeep:
     run. A copy in another process starts empty.
     """
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
+    def __init__(self, limit: int = KEPT_BYTES, most: int = KEPT_PASSES) -> None:
         """Make an empty one.
 
         Args:
             limit: most bytes of tensors; those that were used longest ago go first. One pass that
                 is larger is not kept.
+            most: most passes, however small.
 
         Raises:
             OptionError: a limit below 0.
         """
         self.limit = check_whole(limit, "limit", 0, 2**50)
+        self.most = check_whole(most, "most", 0)
         self._passes: OrderedDict[Key, tuple[Pass, int]] = OrderedDict()
         self._encoders: dict[int, weakref.ref[Encoder]] = {}
         self.nbytes = 0
@@ -320,8 +326,8 @@ class PassKeep:
     def __len__(self) -> int:
         return len(self._passes)
 
-    def __reduce__(self) -> tuple[type[PassKeep], tuple[int]]:
-        return PassKeep, (self.limit,)
+    def __reduce__(self) -> tuple[type[PassKeep], tuple[int, int]]:
+        return PassKeep, (self.limit, self.most)
 
     def keys(self, encoder: Encoder, ones: list[EncoderInputs]) -> list[Key | None]:
         """Under what each input's pass stands at this moment; None where it cannot be kept."""
@@ -352,7 +358,7 @@ class PassKeep:
             return
         self._passes[key] = found, size
         self.nbytes += size
-        while self.nbytes > self.limit:
+        while self.nbytes > self.limit or len(self) > self.most:
             self.nbytes -= self._passes.popitem(last=False)[1][1]
 
     def _drop(self, number: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from mmattrib.errors import WeightsError
+from mmattrib.errors import WeightsError, brief
 from mmattrib.models.grids import Box, ImageGrid, Layout
 from mmattrib.models.resizing import Resample, centre_crop, letterbox, normalise, stretch
 from mmattrib.types import RawImage
@@ -140,10 +140,11 @@ def three(values: Any, name: str) -> tuple[float, ...]:
         WeightsError: something else.
     """
     found = values if isinstance(values, list | tuple) else [values]
-    numbers = [v for v in found if isinstance(v, Real) and not isinstance(v, bool)]
-    if len(numbers) != len(found) or len(found) != 3 or not all(map(math.isfinite, numbers)):
+    numbers: list[Any] = [v for v in found if isinstance(v, Real) and not isinstance(v, bool)]
+    finite = all(abs(v) <= sys.float_info.max for v in numbers)
+    if len(numbers) != len(found) or len(found) != 3 or not finite:
         raise WeightsError(
-            f"the checkpoint says {name} {str(values)[:80]!r}; accepted: three numbers each for "
+            f"the checkpoint says {name} {brief(values)}; accepted: three numbers each for "
             f"mean and spread. {_CORRECT}"
         )
     return tuple(map(float, numbers))
@@ -183,10 +184,10 @@ def _statistics(processor: Any, name: str, neutral: float) -> tuple[float, ...]:
     rescales = getattr(processor, "do_rescale", True)
     factor = getattr(processor, "rescale_factor", 1 / 255) if rescales else 1.0
     number = isinstance(factor, int | float) and not isinstance(factor, bool)
-    if not (number and math.isfinite(factor) and factor > 0):
+    if not (number and 0 < factor <= sys.float_info.max):
         raise WeightsError(
-            f"the checkpoint's image processor rescales pixels by {factor!r}; accepted: a number "
-            "above 0. Correct rescale_factor in its preprocessor_config.json"
+            f"the checkpoint's image processor rescales pixels by {brief(factor)}; accepted: a "
+            "number above 0. Correct rescale_factor in its preprocessor_config.json"
         )
     return tuple(value / (255.0 * factor) for value in three(values, name))
 
@@ -196,8 +197,8 @@ def _resample(value: Any) -> Resample:
         return _PILLOW[int(value)]
     except (KeyError, TypeError, ValueError):
         raise WeightsError(
-            f"the checkpoint's image processor resizes with filter {value!r}; accepted: pillow's "
-            f"numbers {sorted(_PILLOW)}"
+            f"the checkpoint's image processor resizes with filter {brief(value)}; accepted: "
+            f"pillow's numbers {sorted(_PILLOW)}"
         ) from None
 
 

@@ -119,7 +119,7 @@ def _box(rows: tuple[int, int], columns: tuple[int, int]) -> Box:
 
 def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
     if len(size) != 2 or min(size) < 1:
-        raise OptionError(f"size must be a positive (height, width) in pixels, got {size!r}")
+        raise OptionError(f"size must be a positive (height, width) in pixels, got {brief(size)}")
     return size
 
 
@@ -191,6 +191,6 @@ def pixels_to_tensor(
         OptionError: ``fit`` or ``size`` is none of the above.
     """
     if not is_one_of(fit, ("crop", "stretch")):
-        raise OptionError(f"fit must be 'crop' or 'stretch', got {fit!r}")
+        raise OptionError(f"fit must be 'crop' or 'stretch', got {brief(fit)}")
     pixels, box = (centre_crop if fit == "crop" else stretch)(raw, size)
     return normalise(pixels, mean, std), box

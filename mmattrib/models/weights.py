@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mmattrib.errors import OptionError, WeightsError
+from mmattrib.errors import OptionError, WeightsError, brief
 from mmattrib.files import is_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,7 +45,7 @@ def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """
     found = DTYPES.get(str(dtype).removeprefix("torch."))
     if found is None:
-        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, got {brief(dtype)}")
     return found
 
 

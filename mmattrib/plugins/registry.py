@@ -197,7 +197,7 @@ class Registry:
             PluginError: an argument cannot be used; the message says which and what is accepted.
         """
         if kind not in KINDS:
-            raise PluginError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+            raise PluginError(f"kind must be one of {', '.join(KINDS)}, got {brief(kind)}")
         _check_name(kind, name)
         _check_claim(f"{kind} {name!r}", factory, summary, modalities, requires, extra)
         entry = Entry(
@@ -329,7 +329,7 @@ class Registry:
         except BaseException as error:  # a factory may even exit
             match = _UNEXPECTED_KEYWORD.search(str(error)) if isinstance(error, TypeError) else None
             if match and match[1] in options:
-                raise OptionError(f"{kind} {name!r} takes no option {match[1]!r}") from error
+                raise OptionError(f"{kind} {name!r} takes no option {brief(match[1])}") from error
             if entry.distribution == OWN_DISTRIBUTION:
                 raise  # a bug of our own is best seen as it is
             raise PluginError(
@@ -345,7 +345,7 @@ class Registry:
                 f"mmattrib, pip install ./plugins/{PUBLISHED[name]}."
             ]
         else:
-            parts = [f"no {kind} is named {name!r}.{did_you_mean(str(name), known)}"]
+            parts = [f"no {kind} is named {brief(name)}.{did_you_mean(str(name), known)}"]
         # Names kept for comparison can be asked for, but nobody who mistypes one is after them.
         offered = [n for n in known if not all(c.research for c in self._claims[kind, n])]
         parts.append(f"Registered: {', '.join(offered) or 'none'}.")
@@ -410,13 +410,17 @@ def _check_claim(
                 f"{module!r}"
             )
     if extra is not None and not isinstance(extra, str):
-        raise PluginError(f"extra of {what} must be text such as 'mmattrib[clip]', got {extra!r}")
+        raise PluginError(
+            f"extra of {what} must be text such as 'mmattrib[clip]', got {brief(extra)}"
+        )
 
 
 def _check_strings(what: str, values: object) -> None:
     is_sequence = isinstance(values, Sequence) and not isinstance(values, str | bytes)
     if not is_sequence or not all(isinstance(v, str) and v for v in values):  # type: ignore[attr-defined]
-        raise PluginError(f"{what} must be a sequence of names such as ('image',), got {values!r}")
+        raise PluginError(
+            f"{what} must be a sequence of names such as ('image',), got {brief(values)}"
+        )
 
 
 def _check_options(entry: Entry, options: Iterable[str], flag: str = "") -> None:
@@ -435,7 +439,7 @@ def _check_options(entry: Entry, options: Iterable[str], flag: str = "") -> None
     for option in given:
         if option not in accepted and not takes_any:
             raise OptionError(
-                f"{what} takes no option {option!r}.{did_you_mean(option, accepted)} "
+                f"{what} takes no option {brief(option)}.{did_you_mean(option, accepted)} "
                 f"Accepted: {', '.join(accepted) or 'none'}"
             )
     for parameter in named:

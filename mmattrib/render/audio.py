@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from mmattrib.errors import OptionError
+from mmattrib.files import temporary_folder
 from mmattrib.types import FloatArray
+
+_OF_THE_SYSTEM: Final = 2
+"""libsndfile's code for what the system refuses, such as a full disk."""
 
 
 def encode_audio(samples: FloatArray, sample_rate: int) -> tuple[str, bytes]:
@@ -27,12 +30,14 @@ def encode_audio(samples: FloatArray, sample_rate: int) -> tuple[str, bytes]:
     peak = float(np.abs(clean).max(initial=0.0))
     if peak > 1.0:
         clean = clean / peak
-    with tempfile.TemporaryDirectory() as folder:  # as a Ctrl-C is lost in writing to a stream
+    with temporary_folder("a sound of a page") as folder:  # a stream would lose a Ctrl-C
         for media, container in (("audio/flac", "FLAC"), ("audio/wav", "WAV")):
-            path = Path(folder, container)
+            path = folder / container
             try:
                 soundfile.write(path, clean, sample_rate, format=container, subtype="PCM_16")
-            except soundfile.LibsndfileError:
+            except soundfile.LibsndfileError as error:
+                if error.code == _OF_THE_SYSTEM:
+                    raise OSError(str(error)) from error
                 continue
             return media, path.read_bytes()
     raise OptionError(

@@ -74,38 +74,45 @@ def check_encoder(
 class _State:
     """Everything about a module, and the random generators, that a call must leave alone."""
 
-    facts: dict[str, object]
+    facts: dict[tuple[str, str], object]
+    """By what it is and what of, such as ``("training flag", "norm")``."""
 
     @classmethod
     def of(cls, module: nn.Module) -> _State:
-        facts: dict[str, object] = {"gradient mode": torch.is_grad_enabled()}
+        facts: dict[tuple[str, str], object] = {("gradient mode", ""): torch.is_grad_enabled()}
         for name, part in module.named_modules():
-            label = name or "the tower"
-            facts[f"identity of {label}"] = id(part)
-            facts[f"training flag of {label}"] = part.training
-            facts[f"forward of {label}"] = id(part.__dict__.get("forward"))
-            for kind, hooks in vars(part).items():
-                if kind.endswith("_hooks") and isinstance(hooks, dict):
-                    facts[f"{kind.strip('_').replace('_', ' ')} of {label}"] = tuple(hooks)
-        for name, parameter in module.named_parameters():
-            facts[f"identity of {name}"] = (id(parameter), parameter.data_ptr())
-            facts[f"requires_grad of {name}"] = parameter.requires_grad
-            facts[f"values of {name}"] = parameter._version
-            facts[f"gradient of {name}"] = id(parameter.grad)
-            facts[f"hooks of {name}"] = tuple(parameter._backward_hooks or ())
-        facts["random state of torch"] = torch.get_rng_state().numpy().tobytes()
+            own, label = vars(part), name or "the tower"
+            facts["identity", label] = id(part)
+            facts["training flag", label] = part.training
+            facts["forward", label] = id(own.get("forward"))
+            for kind, hooks in own.items():
+                if hooks and kind.endswith("_hooks") and isinstance(hooks, dict):
+                    facts[kind.strip("_").replace("_", " "), label] = tuple(hooks)
+            for key, parameter in part._parameters.items():
+                if parameter is not None:
+                    label = f"{name}.{key}" if name else key
+                    facts["identity", label] = (id(parameter), parameter.data_ptr())
+                    facts["requires_grad", label] = parameter.requires_grad
+                    facts["values", label] = parameter._version
+                    facts["gradient", label] = id(parameter.grad)
+                    facts["hooks", label] = tuple(parameter._backward_hooks or ())
+        facts["random state", "torch"] = torch.get_rng_state().numpy().tobytes()
         numpy_state: Any = np.random.get_state(legacy=True)
-        facts["random state of numpy"] = (numpy_state[1].tobytes(), *numpy_state[2:])
-        facts["random state of Python"] = random.getstate()
+        facts["random state", "numpy"] = (numpy_state[1].tobytes(), *numpy_state[2:])
+        facts["random state", "Python"] = random.getstate()
         return cls(facts)
 
     def changed(self, module: nn.Module) -> str:
         """The first fact that is no longer so, or an empty string."""
         now = _State.of(module).facts
-        for fact, value in self.facts.items():
-            if fact not in now or now[fact] != value:
-                return fact
-        return next((fact for fact in now if fact not in self.facts), "")
+        if now == self.facts:
+            return ""
+        nothing = object()
+        return next(
+            f"{what} of {name}" if name else what
+            for what, name in {**now, **self.facts}
+            if self.facts.get((what, name), nothing) != now.get((what, name), nothing)
+        )
 
 
 def _fingerprint(module: nn.Module) -> str:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from mmattrib.errors import InputError, OptionError
+from mmattrib.errors import InputError, OptionError, brief
 from mmattrib.models.encoder import Encoder
 from mmattrib.models.grids import TokenGrid
 from mmattrib.types import Axis, FloatArray, Modality, RawAudio, RawImage, RawInput, RawText
@@ -96,7 +96,7 @@ class _PlaneProbe(Probe):
     def parts(self, region: Region) -> tuple[tuple[float, float], tuple[float, float]]:
         """Rows and columns of a region, in the axes' units."""
         if isinstance(region, int) or len(region) != 4:
-            raise OptionError(f"a region on a plane is four numbers, got {region!r}")
+            raise OptionError(f"a region on a plane is four numbers, got {brief(region)}")
         return (region[0], region[1]), (region[2], region[3])
 
     def choose(self) -> list[tuple[Region, Region]]:
@@ -286,7 +286,9 @@ class _TextProbe(Probe):
         words = self.grid.words(0)
         real = [place for place, word in enumerate(words) if any(map(str.isalnum, word.text))]
         if len(real) < 2:
-            raise InputError(f"check_grid needs a caption of several words, got {self.base.text!r}")
+            raise InputError(
+                f"check_grid needs a caption of several words, got {brief(self.base.text)}"
+            )
         spread = np.linspace(0, len(real) - 1, min(len(real), self.count)).round()
         return [(real[int(place)], real[int(place)]) for place in spread]
 
@@ -295,7 +297,7 @@ class _TextProbe(Probe):
         if not isinstance(region, int) or not 0 <= region < len(words):
             raise OptionError(
                 f"a region of {self.base.text!r} is a word's number from 0 to {len(words) - 1}, "
-                f"got {region!r}"
+                f"got {brief(region)}"
             )
         word, text = words[region], self.base.text
         numbers = [np.arange(len(words), dtype=np.float32)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_tiny import write_small_tiny
 from torch import Tensor
 
 import mmattrib as mm
@@ -27,9 +28,10 @@ from mmattrib.errors import InputError, TrustWarning, WeightsError
 from mmattrib.types import RawText
 
 
-def small_tiny(_: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def small_tiny(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     scene = mm.scenes(1, seed=11)[0]
-    return {}, {side: scene.input(side) for side in ("image", "text")}
+    options = {"checkpoint": str(write_small_tiny(folder / "tiny.safetensors"))}
+    return options, {side: scene.input(side) for side in ("image", "text")}
 
 
 def random_inputs(batch: int = 2) -> dict[str, Tensor]:

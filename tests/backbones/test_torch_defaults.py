@@ -15,6 +15,7 @@ import torch
 from quick_methods import NAMES, quick
 from small_backbones import NAMES as BACKBONES
 from small_backbones import PICTURE, Small
+from small_tiny import small_tiny
 from toy_encoders import RAWS, ToyAudio, ToyEncoder, ToyImage, ToyText
 
 import mmattrib as mm
@@ -99,7 +100,7 @@ def maps(backbone: Backbone, pair: Mapping[str, Any], method: str) -> list[np.nd
 
 @cache
 def tiny() -> Backbone:
-    return mm.load_backbone("tiny")
+    return small_tiny()
 
 
 @cache
@@ -211,8 +212,15 @@ def test_resampled_sound_is_the_same(mode: str) -> None:
         np.testing.assert_array_equal(mm.io.resample(sound, 16000).samples, expected)
 
 
-@pytest.mark.parametrize("mode", ["default dtype float64", "default device meta"])
-@pytest.mark.parametrize("toy", [ToyImage, ToyAudio, ToyText])
+def _toys() -> Iterator[Any]:
+    """Each toy in one of the two modes; in the other it is a longer test."""
+    for toy, usual_mode in ((ToyImage, "device meta"), (ToyAudio, "dtype float64"),
+                            (ToyText, "device meta")):  # fmt: skip
+        for mode in ("default dtype float64", "default device meta"):
+            yield pytest.param(toy, mode, marks=[pytest.mark.slow] * (usual_mode not in mode))
+
+
+@pytest.mark.parametrize(("toy", "mode"), list(_toys()))
 def test_the_conformance_suite_runs_in_a_mode(toy: Callable[[], ToyEncoder], mode: str) -> None:
     encoder, guide = toy(), ToyText()
     raws, captions = RAWS[encoder.modality](), RAWS["text"]()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,28 @@ from mmattrib.plugins import Plugins, load_plugins, using_plugins
 from mmattrib.plugins.hookspecs import Register
 
 RATE = 16000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shipped_weights_are_read_once() -> Iterator[None]:
+    """Each program still gets a model of its own: a copy. Reading is tested with the backbone."""
+    from mmattrib.backbones.tiny import checkpoint, encoders
+
+    def copied(path: str | Path = checkpoint.WEIGHTS) -> Any:
+        if path != checkpoint.WEIGHTS:
+            return checkpoint.load_tiny(path)
+        return deepcopy(_shipped_weights())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoders, "load_tiny", copied)
+        yield
+
+
+@cache
+def _shipped_weights() -> Any:
+    from mmattrib.backbones.tiny.checkpoint import load_tiny
+
+    return load_tiny()
 
 
 @pytest.fixture
@@ -74,21 +98,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of `tiny` with random weights: what it says is nonsense, but it runs."""
-    import torch
+    from small_tiny import write_small_tiny
 
-    from mmattrib.backbones.tiny.checkpoint import TinyInfo, save_tiny
-    from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
-    from mmattrib.datasets.scenes import Bank
-    from mmattrib.datasets.scenes.captions import vocabulary
-
-    words = vocabulary()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = TinyConfig(vocabulary=len(words))
-        model = TinyModel(config)
-    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_tiny(path, model, TinyInfo(config, words, Bank.shipped().class_names, {"steps": 0}))
-    return path
+    return write_small_tiny(tmp_path_factory.mktemp("weights") / "random.safetensors")
 
 
 class Small:

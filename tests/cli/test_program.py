@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import click
 import pytest
@@ -106,34 +99,3 @@ def test_only_trust_warnings_are_reworded(capsys: pytest.CaptureFixture[str]) ->
         warnings.warn("after", TrustWarning, stacklevel=1)
     assert capsys.readouterr().err == "Warning: look out\n" * 2
     assert [str(w.message) for w in others] == ["after"]
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals as in POSIX")
-def test_ctrl_c_leaves_quietly_and_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mmattrib", "scenes", "--out", tmp_path / "s", "--n", "100000"]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell that runs the tests in the background makes its children ignore Ctrl-C
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as program:
-        try:
-            wait_for(
-                lambda: any(tmp_path.glob(".s.*/scene-*/truth.json")) or program.poll() is not None
-            )
-            program.send_signal(signal.SIGINT)
-            out, err = program.communicate(timeout=60)
-        finally:
-            program.kill()
-    assert program.returncode == 130
-    assert (out, err.strip()) == ("", "")
-    assert list(tmp_path.iterdir()) == []

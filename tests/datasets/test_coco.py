@@ -11,6 +11,7 @@ import pytest
 from coco_folder import instances, write_coco
 from dataset_folders import compressed
 from PIL import Image
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.datasets.coco import Outlines, naming
@@ -66,7 +67,7 @@ def test_compressed_run_lengths_are_the_same_mask(tmp_path: Path) -> None:
 def test_the_truth_of_a_caption_is_the_words_that_name_what_is_there(tmp_path: Path) -> None:
     found = list(mm.load_dataset("coco", folder=write_coco(tmp_path), texts="captions"))
     assert [sample.id for sample in found] == ["3-0", "7-0"]
-    ex = mm.attribute(mm.load_backbone("tiny"), inputs=found[0].inputs, method="random")
+    ex = mm.attribute(small_tiny(), inputs=found[0].inputs, method="random")
     words = [
         ex["text"].words[k].text for k in found[0].truth["text"].on(ex["text"]).mask.nonzero()[0]
     ]

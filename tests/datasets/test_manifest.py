@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dataset_folders import picture, sound, text
 from PIL import Image
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.datasets import reading, tables
@@ -90,7 +91,7 @@ def test_a_table_says_the_same_in_every_format(folder: Path, suffix: str) -> Non
 
 def test_truth_lands_on_the_axes_of_its_side(folder: Path) -> None:
     _, b, c = mm.load_dataset("manifest", path=write(folder, ".jsonl"))
-    tiny = mm.load_backbone("tiny")
+    tiny = small_tiny()
     ex = mm.attribute(tiny, inputs=b.inputs, method="random")
     heard = b.truth["audio"].on(ex["audio"]).mask.any(0)
     seconds = ex["audio"].axes[1].values[heard]
@@ -136,7 +137,7 @@ def test_what_the_first_samples_left_out_is_told_too(folder: Path) -> None:
 
 
 def test_an_evaluation_goes_on_without_broken_rows(folder: Path) -> None:
-    tiny, data = mm.load_backbone("tiny"), mm.load_dataset("manifest", path=broken(folder))
+    tiny, data = small_tiny(), mm.load_dataset("manifest", path=broken(folder))
     with pytest.warns(InputWarning, match="5 left out"):
         found = mm.evaluate(tiny, data, methods=["random"], progress=False)
     assert np.isfinite(found.values("random", "image|text", "auc")).tolist() == [True, False, True]

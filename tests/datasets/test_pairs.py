@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from dataset_folders import HEIGHT, WIDTH, picture, text
 from PIL import Image
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.errors import InputError, InputWarning, OptionError
@@ -61,7 +62,7 @@ def test_rows_are_samples(folder: Path) -> None:
     assert first.truth["image"].parts[0].region == (
         BoxRegion(2, 1, 4, 3), BoxRegion(6, 5, 8, 7),
     )  # fmt: skip
-    ex = mm.attribute(mm.load_backbone("tiny"), inputs=second.inputs, method="random")
+    ex = mm.attribute(small_tiny(), inputs=second.inputs, method="random")
     assert second.truth["image"].on(ex["image"]).mask.sum() == 640
     assert first.tags == {"source": "web"}
     assert data.size() == 2
@@ -86,7 +87,7 @@ def test_a_part_of_a_picture_can_be_taken_away(folder: Path) -> None:
 
 
 def test_a_folder_is_evaluated_as_it_is(folder: Path) -> None:
-    tiny = mm.load_backbone("tiny")
+    tiny = small_tiny()
     lines = ["image,text,boxes", "a.png,a dog,0 0 32 24", "b.png,a piano,0 0 10 10"]
     data = mm.load_dataset("pairs", folder=write(folder, *lines))
     found = mm.evaluate(tiny, data, methods=["random"], progress=False)
@@ -146,7 +147,7 @@ def test_a_mask_of_zeros_and_ones_is_as_good(folder: Path) -> None:
     Image.fromarray(mask).save(folder / "mask.png")
     data = mm.load_dataset("pairs", folder=write(folder, "image,text,mask", "a.png,a dog,mask.png"))
     (sample,) = data
-    ex = mm.attribute(mm.load_backbone("tiny"), inputs=sample.inputs, method="random")
+    ex = mm.attribute(small_tiny(), inputs=sample.inputs, method="random")
     assert sample.truth["image"].on(ex["image"]).mask.sum() == 5 * 64
 
 
@@ -156,7 +157,7 @@ def test_a_broken_file_costs_its_own_numbers_alone(folder: Path) -> None:
     lines = ["image,text,boxes,mask", "a.png,a dog,0 0 9 9,", "b.png,a dog,0 0 9 9,",
              "a.png,a piano,,mask.png"]  # fmt: skip
     data = mm.load_dataset("pairs", folder=write(folder, *lines))
-    found = mm.evaluate(mm.load_backbone("tiny"), data, methods=["random"], progress=False)
+    found = mm.evaluate(small_tiny(), data, methods=["random"], progress=False)
     assert np.isnan(found.values("random", "image|text", "auc")).tolist() == [False, True, True]
     assert {problem.sample for problem in found.problems} == {"line-3", "line-4"}
 

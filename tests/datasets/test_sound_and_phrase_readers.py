@@ -16,6 +16,7 @@ from dataset_folders import (
     text,
     written,
 )
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.datasets.flickr30k_entities import parse_sentence
@@ -245,9 +246,7 @@ def test_events_lie_on_time(tmp_path: Path) -> None:
     parts = {part.name: part for part in dog.truth["audio"].parts}
     assert parts["Dog"].region == (TimeRegion(0.1, 0.4), TimeRegion(0.6, 0.8))
     assert (parts["Dog"].shared, parts["Alarm_bell_ringing"].shared) == (True, False)
-    ex = mm.attribute(
-        mm.load_backbone("tiny"), inputs={**dog.inputs, "text": "a dog"}, method="random"
-    )
+    ex = mm.attribute(small_tiny(), inputs={**dog.inputs, "text": "a dog"}, method="random")
     seconds = ex["audio"].axes[1].values[dog.truth["audio"].on(ex["audio"]).mask.any(0)]
     assert np.all(((seconds >= 0.1) & (seconds < 0.4)) | ((seconds >= 0.6) & (seconds < 0.8)))
 

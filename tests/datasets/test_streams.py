@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from dataset_folders import picture, text
 from PIL import Image
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.datasets import Dataset
@@ -39,7 +40,7 @@ class Numbered(Dataset):
 def test_two_samples_of_one_id_are_an_error_wherever_a_stream_is_read(
     ids: tuple[Any, ...], says: str
 ) -> None:
-    tiny = mm.load_backbone("tiny")
+    tiny = small_tiny()
     with pytest.raises(DatasetError, match=says):
         mm.evaluate(tiny, Numbered(*ids), methods=["random"], metrics=["cosine"], progress=False)
     with pytest.raises(DatasetError, match=says):

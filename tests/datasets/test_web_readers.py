@@ -24,6 +24,7 @@ from dataset_folders import (
     written,
 )
 from PIL import Image
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.errors import InputError, InputWarning, MissingExtraError, OptionError
@@ -207,7 +208,7 @@ def test_members_of_one_key_are_one_sample(tmp_path: Path) -> None:
     assert first.truth["image"].parts[0].region == (BoxRegion(1, 1, 9, 9),)
     assert first.tags == {"source": "web"}
     assert second.inputs["text"] == "a dog barks", "of the JSON"
-    ex = mm.attribute(mm.load_backbone("tiny"), inputs=first.inputs, method="random")
+    ex = mm.attribute(small_tiny(), inputs=first.inputs, method="random")
     assert first.truth["image"].on(ex["image"]).mask.sum() == 64
     one = mm.load_dataset("webdataset", path=tmp_path / "000001.tar")
     assert [sample.id for sample in one] == ["b"]

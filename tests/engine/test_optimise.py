@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -61,8 +63,15 @@ def test_guidance_none_equals_a_naive_m2ib(mask: str, dtype: torch.dtype) -> Non
         assert not found.capacity[pair][~real].any()
 
 
-@pytest.mark.parametrize("name", sorted(GUIDANCES))
-@pytest.mark.parametrize("mask", MASKS)
+def _guided() -> Iterator[Any]:
+    """Every guidance; the second mask of each but the plain one is a longer test."""
+    for name in sorted(GUIDANCES):
+        for mask in MASKS:
+            longer = mask != MASKS[0] and name != "none"
+            yield pytest.param(name, mask, marks=[pytest.mark.slow] * longer)
+
+
+@pytest.mark.parametrize(("name", "mask"), list(_guided()))
 def test_a_pair_alone_equals_the_pair_in_a_batch_in_any_order(name: str, mask: str) -> None:
     problem = make_problem(pairs=4, lengths=(7, 4, 7, 6))
     guidance = GUIDANCES[name]()
@@ -97,8 +106,18 @@ def test_padding_does_not_change_a_map(name: str) -> None:
     assert not long.capacity[:, 6:].any()
 
 
-@pytest.mark.parametrize("name", ["none", "literal", "gate"])
-@pytest.mark.parametrize("max_rows", [1, 3, 7])
+@pytest.mark.parametrize(
+    ("name", "max_rows"),
+    [
+        *(("none", rows) for rows in (1, 3, 7)),
+        *((name, 3) for name in ("literal", "gate")),
+        *(
+            pytest.param(name, rows, marks=pytest.mark.slow)
+            for name in ("literal", "gate")
+            for rows in (1, 7)
+        ),
+    ],
+)
 def test_chunks_equal_the_whole(name: str, max_rows: int) -> None:
     problem = make_problem(dtype=torch.float64)
     whole = run(problem, GUIDANCES[name](), samples=7, max_rows=64, together=3)

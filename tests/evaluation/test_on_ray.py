@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,8 +31,12 @@ SUPPORT = ROOT / "tests" / "support"
 GIVEN = {"metrics": ["auc"], "pairs": [("image", "text")], "progress": False}
 
 
-def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
+@pytest.mark.parametrize("found", [None, ModuleType("ray")], ids=["nothing", "a folder"])
+def test_without_ray_the_extra_is_named(
+    found: ModuleType | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of that name where Python looks, such as Ray's own in /tmp, is no Ray."""
+    monkeypatch.setitem(sys.modules, "ray", found)
     with pytest.raises(MissingExtraError, match=r"pip install 'mmattrib\[ray\]'"):
         executor_for(2, "ray")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_a_plan_file(tmp_path: Path) -> None:
     assert [v.label for v in choose(variants, ["beta/beta=1/*", "other"])] == ["other", *grid[:2]]
     with pytest.raises(OptionError, match="no variant matches"):
         choose(variants, ["nothing"])
-    with pytest.raises(OptionError, match="missing"):
+    with pytest.raises(OptionError, match="does not exist"):
         read_plan(tmp_path / "missing.toml")
 
 
@@ -55,6 +56,7 @@ def test_a_plan_file(tmp_path: Path) -> None:
         ({"variant": {"a": {"method": "nib", "options": {"step": 1}}}}, OptionError, "'a'.*steps"),
         ({"variant": {"a": {"method": "nib", "options": {"seed": 1}}}}, OptionError, "seed"),
         ({"variant": {"a": {"method": "nib", "layer": "x"}}}, OptionError, "whole number"),
+        ({"variant": {"a": {"method": "nib", "layer": 10**6000}}}, OptionError, "layer of variant"),
         ({"variant": {"a": {"method": "nib", "beta": 1}}}, OptionError, "method, layer, options"),
         ({"variant": {"oracle": {"method": "nib"}}}, OptionError, "reserved"),
         ({"variant": {"a": 3}}, OptionError, "must each be a table"),
@@ -103,3 +105,11 @@ def test_a_plan_of_endless_bytes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_bytes(b"#" * 2_000_000)
     with pytest.raises(OptionError, match="more than 1048576 bytes"):
         read_plan(tmp_path / "plan.toml")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_plan_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "plan.toml")
+    for given in (tmp_path / "plan.toml", Path("/dev/zero"), tmp_path):
+        with pytest.raises(OptionError, match=r"regular file|folder"):
+            read_plan(given)

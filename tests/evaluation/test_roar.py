@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from toy_encoders import ToyImage, ToyText, pictures
 
 import mmattrib as mm
 from mmattrib.errors import InputError, OptionError, WeightsError
-from mmattrib.evaluation import RoarResults, load_retrained, remove_and_retrain, roar
+from mmattrib.evaluation import (
+    Retrained,
+    RoarResults,
+    load_retrained,
+    remove_and_retrain,
+    roar,
+)
 from mmattrib.evaluation.degrading import highest, without
 from mmattrib.evaluation.retraining import Checkpoint, Recipe, batches, contrastive_loss, split
 from mmattrib.samples import Part, SpanRegion
@@ -168,7 +175,7 @@ def test_finished_work_is_found_and_methods_seeds_and_directions_are_added(
     first = measure(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(roar, "retrain", _stop)
-        patched.setattr("mmattrib.evaluation.degrading.explain_some", _stop)
+        patched.setattr("mmattrib.evaluation.measure.explain_some", _stop)
         assert losses(measure(tmp_path)) == losses(first)
     more = measure(
         tmp_path,
@@ -190,19 +197,59 @@ def test_finished_work_is_found_and_methods_seeds_and_directions_are_added(
         measure(tmp_path, lr=1e-3)
 
 
+def _cut(entry: dict[str, Any], name: str) -> None:
+    (numbers,) = entry["rows"][0]["values"].values()
+    del numbers[name]
+
+
+def test_an_entry_of_another_shape_is_passed_over_and_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = measure(tmp_path)
+    path = tmp_path / "roar.jsonl"
+    *others, last = path.read_text(encoding="utf-8").splitlines()
+    changes: list[Callable[[dict[str, Any]], object]] = [
+        lambda entry: entry.update(rows=[]),
+        lambda entry: entry["rows"][0].update(values={}),
+        lambda entry: _cut(entry, "before"),
+        lambda entry: entry["rows"][0]["values"]["text|image"].update(loss=None),
+        lambda entry: entry["rows"][0].update(problem=3),
+        lambda entry: entry["task"].update(pair=3),
+        lambda entry: entry["task"].update(seed=None),
+        lambda entry: entry["stamp"].update(method=None),
+    ]
+    for change in changes:
+        changed = json.loads(last)
+        change(changed)
+        path.write_text("\n".join([*others, json.dumps(changed), ""]), encoding="utf-8")
+        assert [row.method for row in load_retrained(path).rows] == ["none"]
+    assert losses(measure(tmp_path)) == losses(first)
+    assert losses(load_retrained(path)) == losses(first)
+    with pytest.raises(OptionError, match="path of a file"):
+        load_retrained(3)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="path of a folder"):
+        measure(3, fresh=True)  # type: ignore[arg-type]
+
+
+def test_a_clean_loss_of_zero_has_no_share() -> None:
+    row = Retrained("a", ("image", "text"), "image|text", 0, 0.5, 0.0, 1.0, {}, 0, 1.0, 0.0, 1.0)
+    assert math.isnan(row.roar)
+    assert "| a |" in RoarResults([row]).table()
+
+
 def test_a_method_explains_each_pair_once_for_all_seeds_and_directions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmattrib.evaluation import degrading
+    from mmattrib.evaluation import measure as measuring
 
     explained: list[int] = []
-    plain = degrading.explain_some
+    plain = measuring.explain_some
 
     def counted(backbone: Any, batch: Sequence[Any], *given: Any) -> Any:
         explained.append(len(batch))
         return plain(backbone, batch, *given)
 
-    monkeypatch.setattr(degrading, "explain_some", counted)
+    monkeypatch.setattr(measuring, "explain_some", counted)
     measure(tmp_path, seeds=[0, 1], steps=1, fresh=True)
     assert explained == [8]
     (path,) = (tmp_path / "maps").iterdir()

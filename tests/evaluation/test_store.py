@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.errors import OptionError
@@ -120,7 +121,7 @@ def test_an_entry_that_lacks_or_mistypes_anything_that_is_read_is_passed_over(
     tmp_path: Path,
 ) -> None:
     """Every value of a sound entry is left out, and replaced by values of other kinds."""
-    tiny, data = mm.load_backbone("tiny"), mm.load_dataset("scenes", n=1)
+    tiny, data = small_tiny(), mm.load_dataset("scenes", n=1)
     path = tmp_path / "a.jsonl"
 
     def measure() -> mm.evaluation.Results:

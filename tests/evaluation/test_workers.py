@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deadly_candidates import Deadly
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.errors import OptionError, WorkerError
@@ -65,7 +66,7 @@ def measured(folder: Path, deaths: dict[int, int], count: int = 6, **given: obje
     """Numbers 0, 1, ... of so many samples, tasks of two, with deaths on the way."""
     samples = [mm.Sample(f"s{n}", {"image": PICTURE, "text": f"word {n}"}) for n in range(count)]
     return mm.evaluate(
-        mm.load_backbone("tiny"), samples, methods=[Deadly(str(folder), deaths)],
+        small_tiny(), samples, methods=[Deadly(str(folder), deaths)],
         metrics=["auc"], pairs=[("image", "text")], progress=False, **given,
     )  # fmt: skip
 

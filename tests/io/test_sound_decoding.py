@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ from hypothesis import strategies as st
 
 from mmattrib.errors import InputError, OptionError
 from mmattrib.io import (
+    Encoded,
     audio,
     load_audio,
     resample,
 )
+from mmattrib.render.audio import encode_audio
 from mmattrib.types import RawAudio
 
 
@@ -204,3 +207,39 @@ def test_resample_keeps_or_refuses() -> None:
         resample(raw, 0)
     with pytest.raises(OptionError, match="whole number"):
         resample(raw, 8000.0)  # type: ignore[arg-type]
+
+
+NOISE = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+
+
+def flac() -> Encoded:
+    soundfile.write(buffer := io.BytesIO(), NOISE, 16000, format="FLAC")
+    return Encoded(buffer.getvalue(), "x.flac")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda data: load_audio(data),
+        lambda _: encode_audio(NOISE, 16000),
+    ],
+    ids=["decoding", "encoding"],
+)
+@pytest.mark.parametrize("fault", ["full", "missing"])
+def test_a_folder_for_temporary_files_that_takes_none_is_named(
+    use: Callable[[Encoded], object], fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no rate or file is blamed for it."""
+    resource = pytest.importorskip("resource")
+    data = flac()
+    use(data)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if fault == "missing":
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    try:
+        if fault == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with pytest.raises(OptionError, match=r"folder for temporary files.*TMPDIR"):
+            use(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

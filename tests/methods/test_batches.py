@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from quick_methods import NAMES, quick
+from small_tiny import small_tiny
 
 import mmattrib as mm
 
@@ -16,9 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::mmattrib.errors.TrustWarning")
 DIRECTIONS = [("image", "text"), ("audio", "text"), ("image", "audio")]
 
 
-@pytest.fixture(scope="module")
-def tiny() -> mm.Backbone:
-    return mm.load_backbone("tiny")
+@pytest.fixture(scope="module", params=["small", pytest.param("shipped", marks=pytest.mark.slow)])
+def tiny(request: pytest.FixtureRequest) -> mm.Backbone:
+    return small_tiny() if request.param == "small" else mm.load_backbone("tiny")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from quick_methods import NAMES, quick
+from small_tiny import small_tiny
 from toy_encoders import RAWS, ToyAudio, ToyEncoder, ToyImage, ToyText
 
 import mmattrib as mm
@@ -67,9 +68,19 @@ def keeps_its_contract(name: str, explained: str, guide: str) -> None:
 
 
 @pytest.mark.parametrize("name", ONCE)
+def test_every_method_keeps_its_contract_on_transformers(
+    name: str, three_scenes: list[mm.Scene]
+) -> None:
+    keeps_its_contract_on(small_tiny(), name, three_scenes[:2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_every_method_keeps_its_contract_on_tiny(name: str, three_scenes: list[mm.Scene]) -> None:
-    tiny = mm.load_backbone("tiny")
-    scenes = three_scenes[:2]
+    keeps_its_contract_on(mm.load_backbone("tiny"), name, three_scenes[:2])
+
+
+def keeps_its_contract_on(tiny: mm.Backbone, name: str, scenes: list[mm.Scene]) -> None:
     pictures: list[RawInput] = [RawImage(scene.image) for scene in scenes]
     captions: list[RawInput] = [RawText(scene.caption) for scene in scenes]
     sounds: list[RawInput] = [RawAudio(scene.audio, scene.sample_rate) for scene in scenes]

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from small_examples import maker
+from small_tiny import small_tiny
 
+import mmattrib as mm
 from mmattrib.metrics import MODEL, REEXPLAIN, Case
 from mmattrib.plugins import default_plugins
 from mmattrib.testing import check_metric
-from mmattrib.testing.metrics import example_cases
+from mmattrib.testing.metrics import cases_of
 
 NAMES = default_plugins().registry.names("metric")
 
@@ -31,8 +33,9 @@ def quick(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
-    """One scene in every direction; check_metric's own have another as well."""
-    return example_cases()[:6]
+    """One scene in every direction, of a small model; check_metric's own are of `tiny`."""
+    method = mm.load_method("ca-m2ib", points=4, guide_points=2)
+    return cases_of(small_tiny(), mm.load_dataset("scenes", n=1, seed=11), method)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,6 +18,7 @@ from mmattrib.errors import EncoderError, MethodError, MmattribError
 from mmattrib.methods import Method
 from mmattrib.models.encoder import EncoderInputs, TokenEmbeddings
 from mmattrib.models.guard import guarded
+from mmattrib.models.passes import Pass
 
 PARTS = ("preprocess", "embed", "prefix", "suffix", "token_embeddings", "grid")
 NOISE = np.random.default_rng(0)
@@ -99,6 +100,16 @@ def test_what_breaks_names_modality_and_method(how: str, part: str) -> None:
     assert "image encoder (ToyImage)" in str(caught.value)
     assert part in str(caught.value) or how == "a token less"
     assert "\n" not in str(caught.value)
+
+
+NO_PASS = {"none": None, "empty": Pass(), "a tensor": torch.ones(1, 8)}
+
+
+@pytest.mark.parametrize("how", NO_PASS)
+def test_a_pass_of_others_is_checked(how: str) -> None:
+    given = NO_PASS[how]
+    with pytest.raises(EncoderError, match=r"ToyImage.: one_pass gave"):
+        explain(broken("one_pass", lambda _found: given), "nib")
 
 
 @pytest.mark.parametrize("method", ["m2ib", "nib", "random"])

@@ -15,6 +15,7 @@ import pytest
 from docstrings import undocumented
 from example_plugins import FOLDER, LINES, ROOT, module_of, with_examples
 from PIL import Image
+from small_tiny import small_tiny
 from toy_encoders import RAWS, ToyImage, ToyText
 
 import mmattrib as mm
@@ -144,7 +145,7 @@ def test_the_dataset_conforms(pictures: Path) -> None:
 
 @pytest.mark.usefixtures("_installed")
 def test_all_are_used_by_name_in_one_evaluation(pictures: Path) -> None:
-    tiny = mm.load_backbone("tiny")
+    tiny = small_tiny()
     data = {
         "made": mm.load_dataset("scenes", n=2),
         "own": mm.load_dataset("captioned", folder=pictures).head(1),

@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.datasets import Samples
@@ -23,7 +24,7 @@ QUICK = [Variant("noise", "random"), Variant("gradient", "gradient-x-input")]
 
 @pytest.fixture(scope="module")
 def tiny() -> mm.Backbone:
-    return mm.load_backbone("tiny")
+    return small_tiny()
 
 
 def test_methods_stand_side_by_side_in_png_and_pdf(tiny: mm.Backbone) -> None:

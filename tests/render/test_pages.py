@@ -179,7 +179,10 @@ def test_warnings_stand_before_the_maps() -> None:
 
 
 @pytest.mark.parametrize("make", [image_side, audio_side, text_side])
-@pytest.mark.parametrize("value", [0.0, 2.0, np.nan, np.inf])
+@pytest.mark.parametrize(
+    "value",
+    [0.0, np.nan, *(pytest.param(value, marks=pytest.mark.slow) for value in (2.0, np.inf))],
+)
 def test_maps_without_information_are_drawn_and_said(make: object, value: float) -> None:
     other = text_side if make is not text_side else image_side
     side = with_scores(make(), lambda scores: np.full_like(scores, value))  # type: ignore[operator]
@@ -261,6 +264,17 @@ def test_index_links_only_beside_itself() -> None:
             index_html([("a", "b", href, b"")])
 
 
+one_pair = pytest.mark.parametrize(
+    "explanation",
+    [
+        "image-audio",
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("image-text", "audio-text")),
+    ],
+    indirect=True,
+)
+
+
+@one_pair
 def test_figure_leaves_matplotlib_as_it_was(explanation: Explanation) -> None:
     from matplotlib import pyplot
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -325,6 +339,7 @@ def test_scripts_without_a_font_are_drawn_without_a_warning() -> None:
         assert png_bytes(example)[:4] == b"\x89PNG"
 
 
+@one_pair
 def test_thumbnail_is_a_small_picture(explanation: Explanation) -> None:
     with Image.open(io.BytesIO(thumbnail(explanation))) as picture:
         assert picture.size == (600, 225)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from mmattrib.models.attention import AttentionPass
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings
 from mmattrib.models.grids import ImageGrid, SpectrogramGrid, TokenGrid
+from mmattrib.models.passes import Pass
 from mmattrib.testing import check_encoder, check_grid
 
 
@@ -147,6 +148,13 @@ class BlockLeavesHook(ToyImage):
         super().__init__()
         self.module.blocks[1] = HookedBlock(self.module.blocks[1])
         self.blocks = list(self.module.blocks)
+
+
+class OtherInOnePass(ToyImage):
+    def one_pass(self, inputs: EncoderInputs, layers: Sequence[int]) -> Pass:
+        found = super().one_pass(inputs, layers)
+        found.tokens = {layer: tokens + 1e-6 for layer, tokens in found.tokens.items()}
+        return found
 
 
 class ReplacesModule(ToyImage):
@@ -358,6 +366,7 @@ FAULTS: dict[str, tuple[Callable[[], Encoder], str]] = {
     "numpy's random state": (UsesNumpyState, "embed changed.*random state of numpy"),
     "random inputs": (RandomInputs, "another 'x' for the same inputs"),
     "training mode": (TurnsOnTraining, "training flag"),
+    "one pass": (OtherInOnePass, "one_pass gives another set of tokens at layer 0"),
     "weights through data": (ChangesWeights, "weights or buffers"),
     "weights in place": (ScalesWeights, "values of head.bias"),
     "not frozen": (Unfreezes, "training mode"),

@@ -117,7 +117,13 @@ MISPLACED: dict[str, tuple[Callable[[], Encoder], str]] = {
 }
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+draws = pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+)
+"""One by default: what is drawn are the regions and the noise in them."""
+
+
+@draws
 @pytest.mark.parametrize("name", MISPLACED)
 def test_check_grid_finds(name: str, seed: int) -> None:
     make, message = MISPLACED[name]
@@ -128,7 +134,7 @@ def test_check_grid_finds(name: str, seed: int) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@draws
 def test_sound_grids_pass_with_any_draw(seed: int) -> None:
     for height, width in ((48, 60), (200, 50), (64, 48)):
         picture = pictures(1, height, width)[0]

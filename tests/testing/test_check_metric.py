@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_tiny import small_tiny
 
 import mmattrib as mm
 from mmattrib.errors import InputError, MetricError
@@ -29,7 +30,7 @@ class Plain(Metric):
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
     method = mm.load_method("ca-m2ib", points=3, guide_points=2)
-    return cases_of(mm.load_backbone("tiny"), mm.load_dataset("scenes", n=1), method)
+    return cases_of(small_tiny(), mm.load_dataset("scenes", n=1), method)
 
 
 def test_the_cases_are_every_direction_of_every_sample(cases: list[Case]) -> None:
@@ -222,7 +223,7 @@ FAULTS: list[tuple[type[Metric], str]] = [
 @pytest.mark.parametrize(("metric", "message"), FAULTS, ids=[m.__name__ for m, _ in FAULTS])
 def test_a_fault_is_named(metric: type[Metric], message: str) -> None:
     sample = next(iter(mm.load_dataset("scenes", n=1)))
-    fresh = cases_of(mm.load_backbone("tiny"), [sample], "random")  # some faults spoil their case
+    fresh = cases_of(small_tiny(), [sample], "random")  # some faults spoil their case
     with pytest.raises(MetricError, match=f"metric 'plain' .*{message}"):
         check_metric(metric(), fresh)
 

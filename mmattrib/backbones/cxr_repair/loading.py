@@ -9,7 +9,7 @@ from typing import Any
 
 from mmattrib.backbones.open_clip.encoders import OpenClipImageEncoder
 from mmattrib.backbones.open_clip.loading import OPENAI_KEYS, backbone, quiet
-from mmattrib.errors import OptionError, WeightsError
+from mmattrib.errors import OptionError, WeightsError, brief
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.pixels import PixelRecipe
@@ -73,7 +73,7 @@ def load(
         )
     if preprocessing not in PREPROCESSING:
         raise OptionError(
-            f"preprocessing must be one of {', '.join(PREPROCESSING)}, got {preprocessing!r}"
+            f"preprocessing must be one of {', '.join(PREPROCESSING)}, got {brief(preprocessing)}"
         )
     place, kind = parse_device(device), parse_dtype(dtype)
     model = _model(checkpoint)

@@ -17,7 +17,7 @@ from mmattrib.backbones.imagebind.clips import ENCODERS
 from mmattrib.backbones.imagebind.encoders import TOWER_OF, Tower
 from mmattrib.backbones.imagebind.library import Library, library
 from mmattrib.backbones.imagebind.signals import MOST_CLIPS
-from mmattrib.errors import OptionError, WeightsError
+from mmattrib.errors import OptionError, WeightsError, brief
 from mmattrib.files import is_file
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.bounds import bounded, check_sizes
@@ -105,7 +105,8 @@ def _check_clips(count: object) -> None:
         return
     if count != "cover":
         raise OptionError(
-            f"audio_clips must be a whole number from 1 to {MOST_CLIPS}, or 'cover', got {count!r}"
+            f"audio_clips must be a whole number from 1 to {MOST_CLIPS}, or 'cover', got "
+            f"{brief(count)}"
         )
 
 

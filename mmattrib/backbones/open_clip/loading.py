@@ -15,7 +15,7 @@ from torch import nn
 
 from mmattrib.backbones.open_clip.encoders import OpenClipImageEncoder, OpenClipTextEncoder
 from mmattrib.backbones.open_clip.tokens import OpenClipTokenizer
-from mmattrib.errors import OptionError, WeightsError
+from mmattrib.errors import OptionError, WeightsError, brief
 from mmattrib.files import is_file
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.bounds import UNSEEN, bounded, check_sizes, held_in
@@ -241,7 +241,7 @@ def _of_architecture(name: str, pretrained: str | None, forced: dict[str, Any]) 
         near = difflib.get_close_matches(name, open_clip.list_models(), n=3)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise OptionError(
-            f"open_clip has no architecture {name!r}; {hint}"
+            f"open_clip has no architecture {brief(name)}; {hint}"
             "open_clip.list_models() lists them, and hf-hub: and local-dir: bring their own"
         )
     _refuse_other_configurations(described)
@@ -356,7 +356,9 @@ def _preprocess(given: Mapping[str, Any] | None) -> dict[str, Any]:
     accepted = ("mean", "std", "interpolation", "resize_mode")
     for name in given or {}:
         if name not in accepted:
-            raise OptionError(f"preprocess has no entry {name!r}; accepted: {', '.join(accepted)}")
+            raise OptionError(
+                f"preprocess has no entry {brief(name)}; accepted: {', '.join(accepted)}"
+            )
     return dict(given or {})
 
 

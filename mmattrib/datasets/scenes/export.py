@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from mmattrib.datasets.scenes.bank import Bank, Split
 from mmattrib.datasets.scenes.generator import MEL, Scene, generate
-from mmattrib.errors import InputError, check_whole
+from mmattrib.errors import InputError, OptionError, check_whole
+from mmattrib.files import as_path
 
 INDEX: Final = "scenes.json"
 """Lists the folders of a written set."""
@@ -49,22 +50,28 @@ def write_scenes(
 
     Raises:
         InputError: the folder holds something already, or is a file.
-        OptionError: ``n`` is out of range, or the split is unknown.
-        OSError: it cannot be written.
+        OptionError: ``n`` is out of range, the split is unknown, or the folder cannot be written.
     """
     check_whole(n, "n", 1)
-    folder = Path(out)
+    folder = as_path(out, "write_scenes", "folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is a file or is not empty; name a new folder")
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    part.mkdir()
     width = max(4, len(str(n - 1)))
     names = [f"scene-{index:0{width}d}" for index in range(n)]
     try:
+        part.mkdir()
         for index in tqdm(range(n), unit="scene", disable=None):
             write_scene(generate(seed, index, split, bank=bank), part / names[index])
         _write_json(part / INDEX, {"seed": seed, "split": split, "scenes": names})
         part.replace(folder)
+    except (OSError, soundfile.LibsndfileError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OptionError(
+            f"scenes cannot be written to {str(folder)!r}: {reason}; name a new folder where there "
+            "is room"
+        ) from error
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise

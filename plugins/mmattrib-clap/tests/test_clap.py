@@ -27,6 +27,23 @@ pytest.importorskip("transformers")
 LAYOUTS = pytest.mark.parametrize("fusion", [False, True], ids=["unfused", "fused"])
 
 
+def crossed(name: str, *values: float) -> pytest.MarkDecorator:
+    """Each value with one layout, turn by turn; with the other it is a longer test."""
+    return pytest.mark.parametrize(
+        ("fusion", name),
+        [
+            pytest.param(
+                fusion,
+                value,
+                marks=[pytest.mark.slow] * (fusion != bool(place % 2)),
+                id=f"{value}-{'fused' if fusion else 'unfused'}",
+            )
+            for place, value in enumerate(values)
+            for fusion in (False, True)
+        ],
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
@@ -110,8 +127,7 @@ def test_captions_give_the_librarys_embedding() -> None:
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
 
 
-@LAYOUTS
-@pytest.mark.parametrize("stage", [0, 1, 2])
+@crossed("stage", 0, 1, 2)
 def test_audio_keeps_the_contract_in_every_stage(fusion: bool, stage: int) -> None:
     check_encoder(clap(fusion, stage)["audio"], [sound(2.0), sound(0.7, seed=1), sound(5, seed=2)])
 
@@ -133,16 +149,14 @@ def test_true_suffix_equals_replaying_the_librarys_tower(fusion: bool) -> None:
         torch.testing.assert_close(found, replayed, rtol=0, atol=1e-5)
 
 
-@LAYOUTS
-@pytest.mark.parametrize("seconds", [10.0, 3.1])
+@crossed("seconds", 10.0, 3.1)
 def test_sounds_come_back_where_they_are(fusion: bool, seconds: float) -> None:
     """The published input size: 64 mel bins folded four times into 256 x 256."""
     encoder = clap(fusion, 0, published_size=True)["audio"]
     check_grid(encoder, sound(seconds, rate=48_000), count=3)
 
 
-@LAYOUTS
-@pytest.mark.parametrize("stage", [0, 1])
+@crossed("stage", 0, 1)
 def test_bursts_come_back_at_their_time_and_frequency(fusion: bool, stage: int) -> None:
     """Every quarter of the recording: each is another row of the folded square."""
     encoder = clap(fusion, stage)["audio"]

@@ -156,13 +156,20 @@ def test_maps_of_picture_and_words() -> None:
     assert int(found["text"].scores.argmax()) in (4, 5)
 
 
-def test_it_is_found_by_name() -> None:
+def test_it_is_found_by_name_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
     import mmattrib_conse
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     plugins = Plugins()
     assert plugins.add(mmattrib_conse, name="conse", distribution="mmattrib-conse", version="0.1.0")
     assert plugins.problems == []
     assert plugins.registry.create("backbone", "conse").modalities == ("image", "text")
+    assert not list(tmp_path.iterdir())
 
 
 def test_published_files_load_by_path(tmp_path: Path) -> None:
@@ -208,11 +215,3 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_caption_that_is_too_long_is_refused() -> None:
     with pytest.raises(InputError, match="at most"):
         conse()["text"].preprocess([RawText("dog " * 600)])
-
-
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tempfile
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    load()
-    assert not list(tmp_path.iterdir())
