@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-import numpy as np
-
 from mmattrib.errors import InputError, OptionError, brief
 from mmattrib.files import as_path, write_atomic
+from mmattrib.lazy import np
 
 if TYPE_CHECKING:
     from mmattrib.types import Explanation

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import ceil, isfinite, prod
-
-import numpy as np
-import numpy.typing as npt
+from typing import TypeAlias
 
 from mmattrib.errors import InputError, brief
+from mmattrib.lazy import np, npt
 from mmattrib.types import (
     Attribution,
     Axis,
@@ -27,8 +26,8 @@ from mmattrib.types import (
     Word,
 )
 
-Floats = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+IntArray: TypeAlias = "npt.NDArray[np.intp]"
 
 MUCH_SEEN = 2 / 3
 """An explanation warns where the model saw a smaller share of its input than this."""

@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import InputError
+from mmattrib.lazy import np, npt
 from mmattrib.types import Attribution, Axis, BoolArray, JSONValue
 
 

@@ -17,10 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import InputError
+from mmattrib.lazy import np, npt
 
 if TYPE_CHECKING:
     from mmattrib.calibration import Verdict
@@ -31,8 +29,8 @@ Modality: TypeAlias = str
 SECOND = "_2"
 """What the second of two inputs of one modality adds to its side's name."""
 
-FloatArray: TypeAlias = npt.NDArray[np.float32]
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
+FloatArray: TypeAlias = "npt.NDArray[np.float32]"
+BoolArray: TypeAlias = "npt.NDArray[np.bool_]"
 Size: TypeAlias = tuple[int, ...]
 """How many places a map has along each of its axes."""
 JSONValue: TypeAlias = Any

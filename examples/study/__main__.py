@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from examples.study.benchmark import KINDS, SCENES, ask, asked_metrics, means
 from examples.study.pages import raw, redraw
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, measure, model_card
@@ -238,6 +239,19 @@ def _view(results: Results, given: dict[str, Any], **more: Any) -> View:
             **more,
         }
     )
+
+
+@main.command("ask")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--n", type=click.IntRange(1, SCENES), default=SCENES, show_default=True,
+              help="On the first so many of the scenes of docs/benchmark.md.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True,
+              help="Processes, one thread each.")  # fmt: skip
+def ask_command(file: Path, n: int, jobs: int) -> None:
+    """Ask `tiny` about the maps of every method; FILE holds the answers, call again to go on."""
+    results = ask(file, n, jobs)
+    for kind in KINDS:
+        click.echo(f"{kind}\n\n{means(results, asked_metrics(results), kind)}\n")
 
 
 @main.command("album")

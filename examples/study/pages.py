@@ -21,6 +21,7 @@ import numpy as np
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, label
 from examples.study.protocol import DECIDING, DIRECTIONS, GROUPS, PROBES, RANKED
+from examples.study.speed import TABLES as SPEED
 from mmattrib.errors import OptionError
 from mmattrib.evaluation import (
     Results,
@@ -37,6 +38,7 @@ ROOT: Final = Path(__file__).parents[2]
 RAW: Final = Path(__file__).parent / "raw"
 PAGES: Final = (
     ROOT / "docs" / "method.md",
+    ROOT / "docs" / "performance.md",
     ROOT / "docs" / "roar.md",
     Path(__file__).parent / "results.md",
 )
@@ -51,25 +53,31 @@ _SHOWN: Final = ("image|text", "image|audio", "audio|text", "audio|image", "text
 
 
 @lru_cache(maxsize=8)
-def raw(name: str) -> Results:
-    """The kept numbers of one sweep.
+def raw(*names: str) -> Results:
+    """The kept numbers of one sweep, or of several that could stand in one file.
 
     Raises:
-        OptionError: there are none under this name.
+        OptionError: there are none under a name.
     """
-    with _unpacked(name) as plain:
+    with _unpacked(*names) as plain:
         return load_results(plain)
 
 
 @contextmanager
-def _unpacked(name: str) -> Iterator[Path]:
-    path = RAW / f"{name}.jsonl.gz"
-    if not path.is_file():
-        known = ", ".join(sorted(p.name.removesuffix(".jsonl.gz") for p in RAW.glob("*.gz")))
-        raise OptionError(f"no numbers are kept under {name!r}: {known}")
+def _unpacked(*names: str) -> Iterator[Path]:
+    lines: list[bytes] = []
+    for name in names:
+        path = RAW / f"{name}.jsonl.gz"
+        if not path.is_file():
+            known = ", ".join(sorted(p.name.removesuffix(".jsonl.gz") for p in RAW.glob("*.gz")))
+            raise OptionError(f"no numbers are kept under {name!r}: {known}")
+        found = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+        if lines and found[0] != lines[0]:
+            raise OptionError(f"the numbers under {names} belong to sweeps with other heads")
+        lines += found if not lines else found[1:]
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, "results.jsonl")
-        plain.write_bytes(gzip.decompress(path.read_bytes()))
+        plain.write_bytes(b"".join(lines))
         yield plain
 
 
@@ -421,6 +429,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "ablation, all": partial(
         everything, "ablation", "search/one", (), (*RANKED, "seconds", "capacity_bits")
     ),
+    **SPEED,
 }
 """Every table that a page may mark, by name."""
 

@@ -34,6 +34,8 @@ METRICS: Final = (*RANKED, *PROBES, *REPORTED)
 SEARCH_SCENES: Final = 64
 #: Scenes of each kind in the final comparison.
 FINAL_SCENES: Final = 500
+#: Number of the first of them.
+FIRST_FINAL: Final = 500
 #: Directions that are averaged for the overall tables.
 GROUPS: Final = {
     "mean over image and audio explained": tuple(

@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "reproduce": "mmattrib.cli.reproduce:reproduce",
     "roar": "mmattrib.cli.roar:roar",
     "calibrate": "mmattrib.cli.calibrate:calibrate",
+    "bench": "mmattrib.cli.bench:bench",
     **{f"{kind}s": f"mmattrib.cli.listing:{kind}s" for kind in KINDS if kind != "command"},
     "plugins": "mmattrib.cli.listing:plugins",
 }

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from mmattrib.lazy import np, npt
 from mmattrib.render.wording import kept
 from mmattrib.types import Attribution, Explanation, JSONValue
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-import numpy as np
-
 from mmattrib.datasets.reading import (
     MissingFileError,
     Problems,
@@ -28,6 +26,7 @@ from mmattrib.datasets.webdataset import MAX_MEMBER
 from mmattrib.errors import InputError, MissingExtraError, OptionError, brief
 from mmattrib.files import is_file
 from mmattrib.io import Encoded
+from mmattrib.lazy import np
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.samples import Sample
 

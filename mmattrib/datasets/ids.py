@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final
 
-import numpy as np
+from mmattrib.lazy import np
 
 
 class Ids:

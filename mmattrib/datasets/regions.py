@@ -10,11 +10,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from mmattrib.errors import InputError, InputWarning, brief
 from mmattrib.io import Encoded
 from mmattrib.io.image import MAX_PIXELS
+from mmattrib.lazy import np
 from mmattrib.samples import BoxRegion, MaskRegion, Region
 
 if TYPE_CHECKING:

@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import InputError, MissingExtraError, brief
 from mmattrib.files import is_file
+from mmattrib.lazy import np, npt
 
 if TYPE_CHECKING:
     from mmattrib.datasets.reading import Problems

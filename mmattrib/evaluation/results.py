@@ -293,17 +293,12 @@ class Results:
         return everything(self, view, layout)
 
     def _dataset(self, label: str | None) -> str:
-        if label is not None:
-            if not is_one_of(label, self.samples):
-                raise OptionError(
-                    f"no data set {brief(label)} in these results: {', '.join(self.samples)}"
-                )
-            return label
-        if len(self.samples) != 1:
-            raise OptionError(
-                f"these results are of several data sets; name one: {', '.join(self.samples)}"
-            )
-        return next(iter(self.samples))
+        known = ", ".join(self.samples)
+        if label is None and len(self.samples) != 1:
+            raise OptionError(f"these results are of several data sets; name one: {known}")
+        if label is not None and not is_one_of(label, self.samples):
+            raise OptionError(f"no data set {brief(label)} in these results: {known}")
+        return next(iter(self.samples)) if label is None else label
 
     def __repr__(self) -> str:
         count = sum(len(numbered) for numbered in self.samples.values())

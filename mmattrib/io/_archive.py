@@ -18,12 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import InputError, brief
+from mmattrib.lazy import np, npt
 
-Array: TypeAlias = npt.NDArray[Any]
+Array: TypeAlias = "npt.NDArray[Any]"
 Leaf: TypeAlias = Callable[[str, Array], Any]
 """Name and array -> what stands for it in the tree."""
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmattrib.errors import InputError
 from mmattrib.io.files import shown
+from mmattrib.lazy import np, npt
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Pixels = npt.NDArray[np.uint8]
+Pixels: TypeAlias = "npt.NDArray[np.uint8]"
 
 DEEP_FORMATS = (None, "PNG", "TIFF", "JPEG2000")
 """Formats (None: made in memory) whose PIL mode ``I;16`` is known to run from 0 to 65535."""

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from mmattrib.errors import InputError
 from mmattrib.io.files import existing_file, is_path, one_line, shown, unreadable, without_warnings
+from mmattrib.lazy import np
 from mmattrib.types import Modality, RawArray
 
 MAX_VALUES = 500_000_000

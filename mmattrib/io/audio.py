@@ -6,9 +6,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import InputError, OptionError
 from mmattrib.files import temporary_folder
 from mmattrib.io.files import (
@@ -20,6 +17,7 @@ from mmattrib.io.files import (
     shown,
     unreadable,
 )
+from mmattrib.lazy import np, npt
 from mmattrib.plugins.contained import hushed
 from mmattrib.types import FloatArray, RawAudio
 

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmattrib.errors import InputError, OptionError, brief
 from mmattrib.files import as_path
 from mmattrib.io._archive import (
@@ -28,6 +26,7 @@ from mmattrib.io._archive import (
 )
 from mmattrib.io.files import existing_file, one_line
 from mmattrib.io.image import MAX_PIXELS
+from mmattrib.lazy import np
 from mmattrib.placement import Cells, EvenCells, PlanePlacement, WeightedCells, WordPlacement
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.types import (

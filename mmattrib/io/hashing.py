@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from mmattrib.lazy import np
 from mmattrib.types import RawArray, RawAudio, RawImage, RawInput, RawText
 
 _CONTENT: dict[type, Callable[[Any], bytes]] = {

@@ -7,9 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import InputError
 from mmattrib.io._pixels import Pixels, how_stored, rgb_of_array, rgb_of_pil
 from mmattrib.io.files import (
@@ -22,6 +19,7 @@ from mmattrib.io.files import (
     unreadable,
     without_warnings,
 )
+from mmattrib.lazy import np, npt
 from mmattrib.types import RawImage
 
 if TYPE_CHECKING:

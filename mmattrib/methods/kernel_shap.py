@@ -7,8 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from mmattrib.lazy import np
 from mmattrib.methods.base import SeededOptions, Side, option
 from mmattrib.methods.masking import Floats, MaskedInput, MaskingMethod, MaskOptions, pair_random
 from mmattrib.methods.shapley import coalitions, shapley_values

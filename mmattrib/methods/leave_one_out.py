@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from mmattrib.lazy import np
 from mmattrib.methods.base import Side, option
 from mmattrib.methods.masking import Floats, MaskedInput, MaskingMethod, MaskOptions
 from mmattrib.plugins.hookspecs import hookimpl

@@ -14,12 +14,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from mmattrib.errors import InputError, OptionError
+from mmattrib.lazy import np, npt
 from mmattrib.methods.base import Method, MethodOptions, Side, SideScores, option, require
 from mmattrib.perturb import FILLS, keep, keep_many
 from mmattrib.types import FloatArray, RawAudio, RawImage, RawInput, RawText
@@ -29,8 +27,8 @@ if TYPE_CHECKING:
 
     from mmattrib.models.encoder import Encoder
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+Bools: TypeAlias = "npt.NDArray[np.bool_]"
 
 SOFT_FILLS: Final = tuple(name for name, fill in FILLS["image"].items() if fill.soft)
 """Fills of pictures that take weights between 0 and 1, such as RISE's."""

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from mmattrib.lazy import np
 from mmattrib.methods.base import SeededOptions, Side, option
 from mmattrib.methods.masking import Floats, MaskedInput, MaskingMethod, MaskOptions, pair_random
 from mmattrib.perturb.weights import between

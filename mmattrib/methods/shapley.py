@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+from mmattrib.lazy import np, npt
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+Bools: TypeAlias = "npt.NDArray[np.bool_]"
 
 _TRIES = 8
 """Draws for each coalition that is wanted; what comes up again costs no call of the game."""

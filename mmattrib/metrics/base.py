@@ -12,10 +12,8 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import InputError, MetricError, OptionError, check_whole
+from mmattrib.lazy import np, npt
 from mmattrib.perturb import keep_many
 from mmattrib.plugins.strangers import described, hold_to, shown
 from mmattrib.samples import Sample, TruthMasks

@@ -14,10 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import OptionError, brief, check_whole, is_one_of
+from mmattrib.lazy import np, npt
 from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.perturb import FILLS
 from mmattrib.plugins.hookspecs import Register, hookimpl

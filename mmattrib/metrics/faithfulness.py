@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
+from mmattrib.lazy import np
 from mmattrib.metrics.base import MODEL, Case, Metric
 from mmattrib.metrics.reduction import Convention, kept_cosine, reduced_input
 from mmattrib.plugins.hookspecs import Register, hookimpl

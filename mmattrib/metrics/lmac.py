@@ -22,8 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from mmattrib.lazy import np
 from mmattrib.metrics.base import MODEL, Case, CostlyMetric, Metric
 from mmattrib.metrics.faithfulness import confidence_increase
 from mmattrib.metrics.reduction import kept_cosine, reduced_input, removed_cosine

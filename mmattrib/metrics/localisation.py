@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
-
 from mmattrib.errors import OptionError, brief
+from mmattrib.lazy import np
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.perturb import unit_weights
 from mmattrib.plugins.hookspecs import Register, hookimpl

@@ -16,10 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import InputError, TrustWarning, check_whole
+from mmattrib.lazy import np, npt
 from mmattrib.metrics.base import REEXPLAIN, Case, CostlyMetric
 from mmattrib.metrics.sensitivity import rank_correlation
 from mmattrib.plugins.hookspecs import Register, hookimpl

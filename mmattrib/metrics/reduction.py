@@ -25,9 +25,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
-import numpy as np
-
 from mmattrib.errors import EncoderError, InputError, OptionError
+from mmattrib.lazy import np
 from mmattrib.metrics.base import Case
 from mmattrib.perturb import keep, unit_weights
 from mmattrib.types import Attribution, FloatArray, RawInput, RawText

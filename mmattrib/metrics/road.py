@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import OptionError, brief, check_whole
+from mmattrib.lazy import np, npt
 from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.perturb import top_weights
 from mmattrib.plugins.hookspecs import Register, hookimpl

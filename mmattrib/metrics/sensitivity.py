@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from mmattrib.lazy import np, npt
 from mmattrib.metrics.base import REEXPLAIN, Case, Metric
 from mmattrib.plugins.hookspecs import Register, hookimpl
 

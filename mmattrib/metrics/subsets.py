@@ -14,19 +14,17 @@ columns, so that their cores take arrays alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, TypeAlias
 
 from mmattrib.errors import OptionError, brief, check_whole
+from mmattrib.lazy import np, npt
 from mmattrib.metrics.base import MODEL, Case, CostlyMetric
 from mmattrib.placement import PlanePlacement
 from mmattrib.plugins.hookspecs import Register, hookimpl
 from mmattrib.types import Attribution, BoolArray
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+Ints: TypeAlias = "npt.NDArray[np.intp]"
 
 SUBSETS = 100
 """Random subsets: as Ancona et al. 2018, and Quantus' default for Bhatt et al. 2020."""

@@ -88,7 +88,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
 
             loaded: Any = load_file(path)
         else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = load_mapped(path)
     except Exception as error:  # readers raise errors of many kinds for broken files
         raise explain(error, path) from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
@@ -102,6 +102,19 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
+
+
+def load_mapped(path: Path) -> Any:
+    """What ``torch.save`` wrote, with tensors that are read from the file as they are needed.
+
+    No code in it is run. A file of torch's old format is read whole.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap can only be used" not in str(error):
+            raise
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def explain(error: BaseException, source: object) -> WeightsError:

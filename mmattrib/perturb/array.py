@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-import numpy as np
-
 from mmattrib.errors import OptionError
+from mmattrib.lazy import np
 from mmattrib.perturb.fills import Fill
 from mmattrib.types import FloatArray, RawArray
 

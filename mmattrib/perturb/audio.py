@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import OptionError
+from mmattrib.lazy import np, npt
 from mmattrib.perturb.fills import Fill
 from mmattrib.perturb.weights import Floats, between, check_axes
 from mmattrib.types import Axis, FloatArray, RawAudio
 
-Spectra: TypeAlias = npt.NDArray[np.complex128]
+Spectra: TypeAlias = "npt.NDArray[np.complex128]"
 
 _BLOCK = 256  # frames per block: keeps one block's spectrum below about 20 MB
 _OVERLAP = 4  # frames that cover one sample
@@ -92,9 +90,9 @@ class ShortTimeSpectrum:
         return out.reshape(-1)
 
 
-AudioFill: TypeAlias = Callable[
-    [ShortTimeSpectrum, np.random.Generator], Callable[[Spectra], Spectra] | None
-]
+AudioFill: TypeAlias = (
+    "Callable[[ShortTimeSpectrum, np.random.Generator], Callable[[Spectra], Spectra] | None]"
+)
 """A recording's spectrum and a source of noise, to what takes the place of a block of its cells;
 None for nothing."""
 

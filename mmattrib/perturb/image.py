@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import OptionError
+from mmattrib.lazy import np, npt
 from mmattrib.perturb.fills import Fill
 from mmattrib.perturb.weights import between, check_axes
 from mmattrib.types import Axis, FloatArray, RawImage
@@ -21,7 +19,7 @@ BLUR: Final = 10 / 224
 Local: TypeAlias = Callable[[FloatArray], FloatArray]
 """A fill that depends on what is kept: weights ``(H, W)`` to float32 ``(H, W, 3)``."""
 
-ImageFill: TypeAlias = Callable[[npt.NDArray[np.uint8], np.random.Generator], FloatArray | Local]
+ImageFill: TypeAlias = "Callable[[npt.NDArray[np.uint8], np.random.Generator], FloatArray | Local]"
 """``(H, W, 3)`` uint8 pixels and a source of noise, to float32 that broadcasts to their shape, or
 to a function of each row of weights."""
 

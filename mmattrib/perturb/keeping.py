@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import InputError, OptionError, brief, is_one_of
+from mmattrib.lazy import np, npt
 from mmattrib.perturb.array import ARRAY_FILLS, array_keeper
 from mmattrib.perturb.audio import AUDIO_FILLS, audio_keeper
 from mmattrib.perturb.fills import Fill

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import OptionError
+from mmattrib.lazy import np, npt
 from mmattrib.types import Axis, FloatArray
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Mask: TypeAlias = npt.NDArray[np.bool_]
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+Mask: TypeAlias = "npt.NDArray[np.bool_]"
 
 
 def unit_weights(scores: npt.NDArray[np.floating[Any]]) -> FloatArray | None:

@@ -99,7 +99,7 @@ class Plugins:
     """
 
     def __init__(self) -> None:
-        self.manager = _new_manager()
+        self.manager = _filled(_Manager(hookspecs.PROJECT))
         self.registry = Registry()
         self.infos: list[PluginInfo] = []
         self._commands_of: set[str] = set()
@@ -124,8 +124,10 @@ class Plugins:
         """
         try:
             with _strangers(distribution):
-                hooks = _check_plugin(plugin)
+                if distribution != OWN_DISTRIBUTION:
+                    _check_plugin(plugin)
                 self.manager.register(plugin, name=name)
+                hooks = _hooks_of(self.manager, plugin)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # looking at an object's attributes may run its code
@@ -314,21 +316,30 @@ def _same(command: click.Command) -> click.Command:
     return command
 
 
-def _new_manager() -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
+class _Manager(pluggy.PluginManager):
+    """Looks at our hooks' names alone: what else a module holds is much, and known to be none."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        return super().parse_hookimpl_opts(plugin, name) if name in _HOOK_NAMES else None
+
+
+_HOOK_NAMES = frozenset(HOOKS.values())
+
+
+def _filled(manager: pluggy.PluginManager) -> pluggy.PluginManager:
     manager.add_hookspecs(hookspecs)
     return manager
 
 
-def _check_plugin(plugin: object) -> tuple[str, ...]:
-    """The hooks that a plugin implements, once they fit the specification.
+def _check_plugin(plugin: object) -> None:
+    """Refuse a plugin of others that does not fit the specification.
 
     A manager of its own is filled, because a plugin that is refused midway would stay in the
-    manager in part.
+    manager in part, and one that takes hooks of any name, so that a mistyped one is seen.
 
     Raises:
         pluggy.PluginValidationError: a hook has a wrong signature or is no hook of ours.
-        PluginError: it implements none, or forgot to mark one.
+        PluginError: it is none that can be kept, implements none, or forgot to mark one.
     """
     if inspect.isclass(plugin):
         raise PluginError(
@@ -338,11 +349,19 @@ def _check_plugin(plugin: object) -> tuple[str, ...]:
         hash(plugin)  # the manager keeps sets of plugins
     except TypeError:
         raise PluginError(f"its {type(plugin).__name__} is not hashable; name a module") from None
-    trial = _new_manager()
+    trial = _filled(pluggy.PluginManager(hookspecs.PROJECT))
     trial.register(plugin, name="trial")
     _check_pending(trial)
-    callers = trial.get_hookcallers(plugin) or []
-    hooks = tuple(caller.name for caller in callers)
+    _hooks_of(trial, plugin)
+
+
+def _hooks_of(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...]:
+    """The hooks that a plugin implements.
+
+    Raises:
+        PluginError: none, or one that it forgot to mark.
+    """
+    hooks = tuple(caller.name for caller in manager.get_hookcallers(plugin) or ())
     for hook in HOOKS.values():
         unmarked = getattr(plugin, hook, None)
         if callable(unmarked) and hook not in hooks:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from mmattrib.errors import OptionError
+from mmattrib.lazy import np, npt
 from mmattrib.render.scales import FLOOR, NATURAL, Scale, check_scale
 from mmattrib.types import FloatArray
 

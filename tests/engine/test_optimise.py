@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from naive_m2ib import naive_m2ib
 from torch import Tensor
 from torch.nn import functional as nnf
 from toy_tower import Pool, Problem, make_problem, relative, run
 
+from mmattrib.benchmark.published import naive_m2ib
 from mmattrib.engine import (
     BottleneckOptions,
     Context,
@@ -44,12 +45,12 @@ def test_guidance_none_equals_a_naive_m2ib(mask: str, dtype: torch.dtype) -> Non
     stream = PairNoise(problem.keys, problem.valid, 16, 6)
     noise = [stream.draw().to(dtype) for _ in range(10)]
     for pair in range(3):
+        goal = problem.guide.embedding[pair]
         expected, losses = naive_m2ib(
-            problem.tower,
+            partial(problem.tower, problem.inputs[[pair] * 6], problem.valid[[pair] * 6]),
+            lambda goal=goal: goal,
             problem.tower.blocks[1],
-            problem.inputs[pair],
             problem.valid[pair],
-            problem.guide.embedding[pair],
             [step[pair] for step in noise],
             beta=0.3,
             gamma=0.7,

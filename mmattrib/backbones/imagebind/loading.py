@@ -22,7 +22,14 @@ from mmattrib.files import is_file
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.bounds import bounded, check_sizes
 from mmattrib.models.encoder import Encoder
-from mmattrib.models.weights import check_finite, check_keys, explain, parse_device, parse_dtype
+from mmattrib.models.weights import (
+    check_finite,
+    check_keys,
+    explain,
+    load_mapped,
+    parse_device,
+    parse_dtype,
+)
 
 LICENCE: Final = "CC BY-NC-SA 4.0"
 
@@ -196,12 +203,7 @@ def read(path: Path) -> dict[str, Tensor]:
         WeightsError: truncated, damaged, with code in it, or no state dict.
     """
     try:
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = load_mapped(path)
     except Exception as error:  # readers raise errors of many kinds for broken files
         raise explain(error, path) from error
     state = loaded if isinstance(loaded, Mapping) else {}

@@ -205,6 +205,27 @@ class MelPatches(nn.Module):
         return out
 
 
+def _unfilled() -> bool:
+    """Whether what is made holds no numbers: a draw on the meta device draws nothing, and imports a
+    compiler to do so, which takes longer than all else that loads `tiny`.
+    """
+    return torch.empty(0).is_meta
+
+
+def _drawn(*shape: int) -> Tensor:
+    """First values of learned tokens and positions."""
+    return torch.empty(shape) if _unfilled() else torch.randn(shape) * 0.02
+
+
+def _words(count: int, width: int) -> nn.Embedding:
+    """A table of words, with its first values."""
+    if _unfilled():
+        return nn.Embedding(count, width, _weight=torch.empty(count, width))
+    table = nn.Embedding(count, width)
+    nn.init.normal_(table.weight, std=0.05)
+    return table
+
+
 class Tower(nn.Module):
     """One modality's encoder: inputs -> tokens -> `blocks` -> `norm` -> `head` on CLS."""
 
@@ -220,12 +241,11 @@ class Tower(nn.Module):
             self.stem = MelPatches(width, config.patch_mel, config.patch_frames)
             count = config.audio_grid[0] * config.audio_grid[1]
         else:
-            self.stem = nn.Embedding(config.vocabulary, width)
-            nn.init.normal_(self.stem.weight, std=0.05)
+            self.stem = _words(config.vocabulary, width)
             count = config.max_tokens - 1
         # Text carries its <cls> as a word; the other towers prepend a learned one.
-        self.cls = nn.Parameter(torch.randn(1, 1, width) * 0.02) if name != "text" else None
-        self.pos = nn.Parameter(torch.randn(1, count + 1, width) * 0.02)
+        self.cls = nn.Parameter(_drawn(1, 1, width)) if name != "text" else None
+        self.pos = nn.Parameter(_drawn(1, count + 1, width))
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, config.embed_dim, bias=False)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from examples.study import pages
+from examples.study import pages, speed
 
 QUICK = (
     "summary", "nothing shared", "none shared", "kept, all", "kept, shipped",
-    "kept, nothing shared", "retraining",
+    "kept, nothing shared", "retraining", *speed.TABLES,
 )  # fmt: skip
 
 
@@ -33,3 +36,14 @@ def test_a_table_is_what_its_numbers_give(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(pages.TABLES) - set(QUICK)))
 def test_a_long_table_is_what_its_numbers_give(name: str) -> None:
     assert marked()[name] == [pages.TABLES[name]()]
+
+
+def test_a_table_without_numbers_says_what_measures_it(tmp_path: Path) -> None:
+    numbers = tmp_path / "bench.json"
+    assert speed.table("machine", numbers) == speed.NOT_YET
+    numbers.write_text(json.dumps({"batches": []}), encoding="utf-8")
+    assert speed.table("batches", numbers) == speed.NOT_YET
+    assert speed.table("memory", numbers) == speed.NOT_YET
+    row = {"label": "nib", "pairs": 4, "seconds": 2.0, "cpu_seconds": 3.0}
+    numbers.write_text(json.dumps({"batches": [row]}), encoding="utf-8")
+    assert speed.table("batches", numbers).splitlines()[-1] == "| nib | 4 | 2 | 3 | 0.75 | 2 |"

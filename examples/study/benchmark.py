@@ -1,0 +1,245 @@
+"""All methods against known truth and against the model, and which metrics order methods alike.
+
+Truth is measured by ``python -m examples.study sweep`` with plans/final.toml and plans/others.toml;
+what the model is asked, by ``python -m examples.study ask``, on the first of the same scenes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from examples.study.protocol import DIRECTIONS, FIRST_FINAL, RANKED, label, protocol_scenes
+from mmattrib.evaluation import NamedModel, Results, Variant, compare, evaluate
+from mmattrib.evaluation.plans import read_plan
+from mmattrib.evaluation.sheets import row
+from mmattrib.evaluation.statistics import Numbers, bootstrap_interval, mean_and_error
+from mmattrib.evaluation.tables import higher_is_better
+from mmattrib.metrics import Metric
+from mmattrib.metrics.curves import Deletion, Insertion
+from mmattrib.metrics.sensitivity import rank_correlation
+from mmattrib.metrics.subsets import FaithfulnessCorrelation, Infidelity
+from mmattrib.plugins import default_plugins
+
+SCENES: Final = 200
+"""On so many of the final scenes methods are compared."""
+LABEL: Final = label("final", "one")
+PLANS: Final = tuple(
+    Path(__file__).parent / "plans" / f"{name}.toml" for name in ("final", "others")
+)
+NAMED: Final = ("confidence_drop", "confidence_increase", "confidence_drop_nib", "joint_drop", "ad")
+_WORDS: Final = tuple(d for d in DIRECTIONS if d.startswith("text|"))
+KINDS: Final[Mapping[str, Sequence[str]]] = {
+    "pictures and sounds": tuple(d for d in DIRECTIONS if d not in _WORDS),
+    "words": _WORDS,
+}
+
+
+def variants() -> list[Variant]:
+    """Every method that is registered, each once, at the layer where it stands in the plans."""
+    found: dict[str, Variant] = {}
+    for plan in PLANS:
+        for each in read_plan(plan):
+            if each.label == each.method:
+                found[each.label] = each
+    wanted = [entry.name for entry in default_plugins().registry.usable("method")]
+    return [found[name] for name in wanted if name in found]
+
+
+def asking() -> list[Metric]:
+    """Metrics that ask the model, at few enough steps for every method."""
+    registry = default_plugins().registry
+    named: list[Metric] = [registry.create("metric", name) for name in NAMED]
+    return [
+        *named, Insertion(steps=16), Deletion(steps=16), FaithfulnessCorrelation(subsets=32),
+        Infidelity(subsets=32),
+    ]  # fmt: skip
+
+
+def ask(file: Path, scenes: int, jobs: int) -> Results:
+    """Ask `tiny` about every method's maps, and keep the answers in a file that goes on.
+
+    Args:
+        file: of answers.
+        scenes: how many, from the first of the comparison on.
+        jobs: processes, one thread each.
+    """
+    return evaluate(
+        {"shipped": NamedModel.of("tiny")},
+        {LABEL: protocol_scenes("final", "one", scenes, FIRST_FINAL)},
+        methods=variants(),
+        metrics=asking(),
+        resume=file,
+        jobs=jobs,
+    )
+
+
+def _first(results: Results, count: int = SCENES) -> Results:
+    """The numbers of the compared scenes alone, of the shipped weights."""
+    samples = results.samples[LABEL]
+    places = [i for i, n in enumerate(samples) if FIRST_FINAL <= n < FIRST_FINAL + count]
+    numbers = list(samples)
+    return replace(
+        results,
+        samples={LABEL: {numbers[place]: samples[numbers[place]] for place in places}},
+        columns={
+            column: values[places]
+            for column, values in results.columns.items()
+            if column.dataset == LABEL and column.backbone == "shipped"
+        },
+    )
+
+
+def _over(results: Results, method: str, metric: str, directions: Sequence[str]) -> Numbers:
+    """``(samples,)`` numbers, averaged over the directions to which the metric applies."""
+    columns = np.stack([results.values(method, d, metric) for d in directions])
+    known = np.isfinite(columns)
+    summed = np.where(known, columns, 0.0).sum(axis=0)
+    found: Numbers = np.where(known.any(axis=0), summed / np.maximum(known.sum(axis=0), 1), np.nan)
+    return found
+
+
+def _methods(results: Results) -> list[str]:
+    return [each.label for each in variants() if each.label in results.methods]
+
+
+def means(results: Results, metrics: Sequence[str], kind: str, more: Sequence[str] = ()) -> str:
+    """Methods by metrics: the mean over samples and directions, and its 95 % interval's half."""
+    results = _first(results)
+    names = [*metrics, *("CPU s of both maps" if m == "seconds" else m for m in more)]
+    lines = [f"| | {' | '.join(names)} |", row(["---"] * (len(names) + 1))]
+    for method in _methods(results):
+        cells = []
+        for metric in metrics:
+            values = _over(results, method, metric, KINDS[kind])
+            if not np.isfinite(values).any():
+                cells.append("")
+                continue
+            mean, low, high = bootstrap_interval(values)
+            cells.append(f"{100 * mean:.1f} ± {50 * (high - low):.1f}")
+        for metric in more:
+            cells.append(f"{np.nanmean(_over(results, method, metric, KINDS[kind])):.2f}")
+        lines.append(row([method, *cells]))
+    return "\n".join(lines)
+
+
+def by_direction(results: Results, metric: str) -> str:
+    """Methods by the six directions, one metric: mean ± its standard error."""
+    results = _first(results)
+    lines = [f"| {metric} | {' | '.join(DIRECTIONS)} |", row(["---"] * (len(DIRECTIONS) + 1))]
+    for method in _methods(results):
+        cells = []
+        for direction in DIRECTIONS:
+            mean, error = mean_and_error(results.values(method, direction, metric))
+            cells.append("" if np.isnan(mean) else f"{100 * mean:.1f} ± {100 * error:.1f}")
+        lines.append(row([method, *cells]))
+    return "\n".join(lines)
+
+
+def significance(results: Results, variant: str = "ca-m2ib") -> str:
+    """How far a method leads each other one, with intervals corrected for all that are shown."""
+    results = _first(results)
+    others = [name for name in _methods(results) if name not in (variant, "random")]
+    tests = len(others) * len(RANKED) * len(KINDS)
+    heads = [f"{kind}: {metric}" for kind in KINDS for metric in RANKED]
+    lines = [f"| {variant} less | {' | '.join(heads)} |", row(["---"] * (len(heads) + 1))]
+    for other in others:
+        cells = []
+        for directions in KINDS.values():
+            for metric in RANKED:
+                pair = [_over(results, name, metric, directions) for name in (variant, other)]
+                if not np.isfinite(pair[0] - pair[1]).any():
+                    cells.append("")
+                    continue
+                found = compare(*pair, comparisons=tests, draws=40_000)
+                text = f"{100 * found.mean:+.1f}"
+                cells.append(f"**{text}**" if found.clear else text)
+        lines.append(row([other, *cells]))
+    return "\n".join(lines)
+
+
+def agreement(known: Results, asked: Results, kind: str) -> str:
+    """Rank correlation between metrics over methods, of the methods' means, averaged over
+    directions. Metrics of which less is better are turned round; random maps are a method.
+    """
+    asked = _first(asked)
+    count = len(asked.samples[LABEL])
+    known = _first(known, count)
+    sources = {**dict.fromkeys(RANKED, known), **dict.fromkeys(asked_metrics(asked), asked)}
+    methods = [name for name in _methods(known) if name in asked.methods]
+
+    def column(metric: str, direction: str) -> Numbers:
+        values = [sources[metric].values(m, direction, metric) for m in methods]
+        sign = -1.0 if higher_is_better(metric) is False else 1.0
+        found: Numbers = sign * np.array([mean_and_error(each)[0] for each in values])
+        return found
+
+    def correlation(one: str, two: str) -> float:
+        found = []
+        for direction in KINDS[kind]:
+            columns = [column(name, direction) for name in (one, two)]
+            there = np.isfinite(columns).all(axis=0)
+            if there.sum() > 2:
+                found.append(rank_correlation(columns[0][there], columns[1][there]))
+        return float(np.mean(found)) if found else float("nan")
+
+    names = list(sources)
+    table = {pair: correlation(*pair) for pair in combinations(names, 2)}
+    lines = [f"| | {' | '.join(names)} |", row(["---"] * (len(names) + 1))]
+    for place, one in enumerate(names):
+        cells = [
+            "" if column <= place or np.isnan(table[one, two]) else f"{table[one, two]:.2f}"
+            for column, two in enumerate(names)
+        ]
+        lines.append(row([one, *cells]))
+    return "\n".join(lines)
+
+
+def asked_metrics(asked: Results) -> list[str]:
+    """What the model was asked, without the seconds."""
+    return [metric for metric in asked.metrics if metric != "seconds"]
+
+
+def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
+    """The tables of docs/benchmark.md, by name.
+
+    Args:
+        raw: gives the kept numbers of one sweep, or of several together, by their names.
+    """
+
+    def known() -> Results:
+        return raw("final", "others")
+
+    def asked() -> Results:
+        return raw("asked")
+
+    def leads() -> str:
+        return significance(known())
+
+    def each(metric: str) -> str:
+        return by_direction(known(), metric)
+
+    def truth(kind: str) -> str:
+        return means(known(), RANKED, kind, ["seconds"])
+
+    def answers(kind: str) -> str:
+        return means(asked(), asked_metrics(asked()), kind)
+
+    def alike(kind: str) -> str:
+        return agreement(known(), asked(), kind)
+
+    found: dict[str, Callable[[], str]] = {"benchmark, leads": leads}
+    found |= {f"benchmark, {metric}": partial(each, metric) for metric in RANKED}
+    for kind in KINDS:
+        found |= {
+            f"benchmark, {kind}": partial(truth, kind),
+            f"benchmark, asked, {kind}": partial(answers, kind),
+            f"benchmark, agreement, {kind}": partial(alike, kind),
+        }
+    return found

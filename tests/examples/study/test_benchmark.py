@@ -1,0 +1,77 @@
+"""Tables of all methods: numbers made up so that what they must say is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from examples.study import benchmark
+from examples.study.protocol import DIRECTIONS, FIRST_FINAL
+from mmattrib.evaluation import Column, Results
+
+METHODS = ("ca-m2ib", "nib", "m2ib", "random")
+SIZE = 40
+
+
+def made(metrics: dict[str, list[float]], size: int = SIZE) -> Results:
+    """Numbers that are each method's mean and a spread that is the same for all."""
+    spread = np.linspace(-0.01, 0.01, size)
+    columns = {
+        Column(benchmark.LABEL, "shipped", method, None, direction, metric): mean + spread
+        for metric, means in metrics.items()
+        for method, mean in zip(METHODS, means, strict=True)
+        for direction in DIRECTIONS
+    }
+    samples = {FIRST_FINAL + i: f"scene-{i}" for i in range(size)}
+    return Results(columns, {benchmark.LABEL: samples})
+
+
+def cells(table: str, name: str) -> list[str]:
+    """What stands behind a name in a table."""
+    (found,) = [line for line in table.splitlines() if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in found.strip("|").split("|")][1:]
+
+
+def test_every_registered_method_is_compared_once() -> None:
+    labels = [each.label for each in benchmark.variants()]
+    registered = [e.name for e in benchmark.default_plugins().registry.usable("method")]
+    assert labels == registered
+
+
+def test_means_and_half_intervals() -> None:
+    results = made({"auc": [0.9, 0.8, 0.7, 0.5], "seconds": [2.0, 1.0, 3.0, 0.1]})
+    table = benchmark.means(results, ["auc"], "words", ["seconds"])
+    (mean, seconds) = cells(table, "nib")
+    assert mean.startswith("80.0 ± 0.")
+    assert seconds == "1.00"
+    assert cells(benchmark.by_direction(results, "auc"), "m2ib")[0].startswith("70.0 ± 0.")
+
+
+def test_other_scenes_and_checkpoints_do_not_count() -> None:
+    few = made({"auc": [0.9, 0.8, 0.7, 0.5]}, benchmark.SCENES + 30)
+    for column in few.columns:
+        few.columns[column][benchmark.SCENES :] = 0.0
+    other = {c._replace(backbone="another"): 0 * v for c, v in few.columns.items()}
+    results = Results({**few.columns, **other}, few.samples)
+    # 70 of all, a little less of the first scenes, and far less with what must not count.
+    assert cells(benchmark.by_direction(results, "auc"), "m2ib")[0].startswith("69.9")
+
+
+def test_a_lead_is_bold_where_its_corrected_interval_leaves_out_zero() -> None:
+    means = {key: [0.9, 0.8, 0.9, 0.5] for key in benchmark.RANKED}
+    table = benchmark.significance(made(means))
+    assert set(cells(table, "nib")) == {"**+10.0**"}
+    assert set(cells(table, "m2ib")) == {"+0.0"}
+
+
+@pytest.mark.parametrize("kind", sorted(benchmark.KINDS))
+def test_metrics_agree_where_they_order_methods_alike(kind: str) -> None:
+    known = made({key: [0.9, 0.8, 0.7, 0.5] for key in benchmark.RANKED})
+    # Of the first two less is better: one agrees with the truth, the other is its opposite.
+    asked = made({"confidence_drop": [1, 2, 3, 4], "deletion": [4, 3, 2, 1]})
+    table = benchmark.agreement(known, asked, kind)
+    head = [cell.strip() for cell in table.splitlines()[0].strip("|").split("|")][1:]
+    found = dict(zip(head, cells(table, "auc"), strict=True))
+    assert found["confidence_drop"] == "1.00"
+    assert found["deletion"] == "-1.00"
+    assert found["energy"] == "1.00"
