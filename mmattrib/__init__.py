@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from mmattrib.datasets.scenes import Scene, scenes
     from mmattrib.evaluation import Results, Variant, evaluate
     from mmattrib.evaluation.calibrate import calibrate
-    from mmattrib.explain import Failure, attribute, attribute_many
+    from mmattrib.explain import attribute
     from mmattrib.io.calibrations import load_calibration
     from mmattrib.io.explanations import load
     from mmattrib.loading import load_backbone, load_method
+    from mmattrib.many import Failure, attribute_many
     from mmattrib.models.backbone import Backbone
     from mmattrib.models.blocks import BlockEncoder
     from mmattrib.models.encoder import Encoder
@@ -44,7 +45,7 @@ _HOME = {
     "Calibration": "calibration",
     "Dataset": "datasets",
     "Encoder": "models.encoder",
-    "Failure": "explain",
+    "Failure": "many",
     "Explanation": "types",
     "Results": "evaluation",
     "Sample": "samples",
@@ -53,7 +54,7 @@ _HOME = {
     "Variant": "evaluation",
     "Verdict": "calibration",
     "attribute": "explain",
-    "attribute_many": "explain",
+    "attribute_many": "many",
     "calibrate": "evaluation.calibrate",
     "evaluate": "evaluation",
     "hookimpl": "plugins.hookspecs",

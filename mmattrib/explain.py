@@ -1,40 +1,35 @@
-"""`attribute` explains both inputs of a pair, `attribute_many` those of many pairs."""
+"""`attribute` explains both inputs of a pair: which parts made a model match them."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby, islice
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import torch
-from tqdm.auto import tqdm
 
 from mmattrib.engine import Guide
 from mmattrib.errors import (
     EncoderError,
     InputError,
-    MmattribError,
     OptionError,
     TrustWarning,
     brief,
-    check_switch,
-    check_whole,
 )
 from mmattrib.loading import load_method
 from mmattrib.methods import Method, Side, SideScores
 from mmattrib.methods.base import guide_from
+from mmattrib.methods.pace import Pace
 from mmattrib.models.backbone import Backbone, check_backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.passes import Passes, PassKeep
 from mmattrib.placement import with_unseen_warning
 from mmattrib.preparing import Prepared, pair_key, prepare, side_encoder, side_key
 from mmattrib.provenance import provenance_of
-from mmattrib.samples import Sample
 from mmattrib.types import (
     SECOND,
     Attribution,
@@ -42,7 +37,6 @@ from mmattrib.types import (
 )
 
 Layers: TypeAlias = int | Mapping[str, int] | None
-OnError: TypeAlias = Literal["raise", "warn", "return"]
 
 
 def attribute(
@@ -55,6 +49,7 @@ def attribute(
     method: str | Method = "ca-m2ib",
     layer: Layers = None,
     seed: int = 0,
+    precision: str = "auto",
     **options: Any,
 ) -> Explanation:
     """Explain which parts of two inputs made a model match them.
@@ -72,7 +67,10 @@ def attribute(
             encoder's own default if None. -1 is the embedding output, -2 the preprocessed input:
             pixels or cells of a spectrogram, for encoders and methods that offer it.
         seed: of the noise. The same seed gives the same map bit for bit, alone or in any batch, on
-            the same machine and number of threads.
+            the same machine and number of threads; but see :func:`attribute_many` for cards.
+        precision: behind the explained layer: ``"full"``, the model's own; ``"half"``, bfloat16 for
+            the products of a float32 model, which moves a map by a few hundredths of its largest
+            score; ``"auto"``, half on graphics cards with units for it, and full elsewhere.
         **options: the method's own, e.g. ``beta=0.1``.
 
     Returns:
@@ -99,94 +97,9 @@ def attribute(
                 f"{side} is given twice, as a keyword and in inputs; name the second {side}{SECOND}"
             )
         pair[side] = value
+    pace = Pace(precision=precision)
     made = load_method(method, seed, **options)
-    return explain(backbone, [prepare(backbone, pair)], made, layer)[0].explanation
-
-
-def attribute_many(
-    backbone: Backbone,
-    pairs: Iterable[Mapping[str, Any] | Sample],
-    *,
-    method: str | Method = "ca-m2ib",
-    layer: Layers = None,
-    seed: int = 0,
-    batch_size: int = 32,
-    progress: bool = True,
-    on_error: OnError = "raise",
-    **options: Any,
-) -> Iterator[Any]:
-    """Explain many pairs; each map is the same as from :func:`attribute`.
-
-    Args:
-        backbone: as for :func:`attribute`.
-        pairs: mappings of two inputs each, e.g. ``{"image": path, "text": caption}`` or
-            ``{"image": path, "image_2": path}``, with an ``"id"`` or without, or
-            :class:`mmattrib.Sample` of two inputs, e.g. a data set. Read a batch at a time.
-        method: as for :func:`attribute`.
-        layer: as for :func:`attribute`.
-        seed: as for :func:`attribute`.
-        batch_size: pairs taken together; changes the speed and the memory, never a map.
-        progress: show a progress bar on standard error.
-        on_error: what becomes of a pair that cannot be read or explained: ``"raise"`` ends there;
-            ``"warn"`` names it in a warning and leaves it out; ``"return"`` yields a
-            :class:`Failure` in its place.
-        **options: the method's own.
-
-    Yields:
-        One :class:`Explanation` per pair, in order. Its ``index`` is the pair's place, its
-        ``sample`` the id of the sample, if the pair is one.
-
-    Raises:
-        InputError: with the number of the pair that cannot be read.
-        OptionError: an unknown option, or one out of range.
-    """
-    check_backbone(backbone)
-    check_switch(progress, "progress")
-    check_whole(batch_size, "batch_size", 1)
-    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
-        accepted = "a sequence of mappings such as {'image': path, 'text': caption}, or a data set"
-        raise InputError(f"pairs is {accepted}; got {type(pairs).__name__}")
-    if not isinstance(on_error, str) or on_error not in get_args(OnError):
-        accepted = ", ".join(map(repr, get_args(OnError)))
-        raise OptionError(f"on_error must be one of {accepted}, got {brief(on_error)}")
-    made = load_method(method, seed, **options)
-    total = len(pairs) if isinstance(pairs, Sized) else None
-    keep = PassKeep()
-    with tqdm(total=total, unit="pair", disable=not progress) as bar:
-        numbered = enumerate(pairs)
-        while batch := list(islice(numbered, batch_size)):
-            for found in explain_some(backbone, batch, made, layer, keep):
-                bar.update()
-                if isinstance(found, Explained):
-                    yield found.explanation
-                elif on_error == "raise":
-                    raise type(found.error)(str(found)) from found.error
-                elif on_error == "return":
-                    yield found
-                else:
-                    warnings.warn(f"{found}; it is left out", stacklevel=2)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A pair that could not be explained.
-
-    Attributes:
-        index: its place among the pairs that were asked for, counted from 0.
-        sample: the id of the sample, if it is one.
-        error: why.
-    """
-
-    index: int
-    sample: str | None
-    error: MmattribError
-
-    def __str__(self) -> str:
-        return f"{_called(self.index, self.sample)}: {self.error}"
-
-
-def _called(index: int, sample: str | None) -> str:
-    return f"pair {index}" if sample is None else f"pair {index}, {sample!r}"
+    return explain(backbone, [prepare(backbone, pair)], made, layer, pace=pace)[0].explanation
 
 
 @dataclass(frozen=True)
@@ -204,54 +117,15 @@ class Explained:
     embeddings: Mapping[str, torch.Tensor]
 
 
-def explain_some(
-    backbone: Backbone,
-    batch: Sequence[tuple[int, Any]],
-    method: Method,
-    layer: Layers,
-    keep: PassKeep | None = None,
-) -> Iterator[Explained | Failure]:
-    """Every pair of a batch in its order; one that fails takes no other with it."""
-    prepared: list[Prepared | Failure] = [_try(backbone, index, pair) for index, pair in batch]
-    for _, run in groupby(prepared, key=lambda p: p.shapes if isinstance(p, Prepared) else p):
-        group = list(run)
-        if isinstance(group[0], Failure):
-            yield from group  # type: ignore[misc]
-            continue
-        pairs = [pair for pair in group if isinstance(pair, Prepared)]
-        try:
-            yield from explain(backbone, pairs, method, layer, keep=keep)
-        except MmattribError as error:
-            if len(pairs) == 1:
-                yield Failure(int(pairs[0].index or 0), pairs[0].sample, error)
-                continue
-            for pair in pairs:
-                try:
-                    yield from explain(backbone, [pair], method, layer, keep=keep)
-                except MmattribError as alone:
-                    yield Failure(int(pair.index or 0), pair.sample, alone)
-
-
-def _name_of(pair: Any) -> str | None:
-    """What names a pair that could not be prepared."""
-    name = pair.get("id") if isinstance(pair, Mapping) else getattr(pair, "id", None)
-    return name if isinstance(name, str) else None
-
-
-def _try(backbone: Backbone, index: int, pair: Any) -> Prepared | Failure:
-    try:
-        return prepare(backbone, pair, index)
-    except MmattribError as error:
-        return Failure(index, _name_of(pair), error)
-
-
 def explain(
     backbone: Backbone,
     pairs: Sequence[Prepared],
     method: Method,
     layer: Layers = None,
     sides: Sequence[str] | None = None,
+    *,
     keep: PassKeep | None = None,
+    pace: Pace | None = None,
 ) -> list[Explained]:
     """Explain pairs whose inputs have the same shapes, in one go.
 
@@ -262,11 +136,12 @@ def explain(
         layer: as for :func:`attribute`.
         sides: which sides to explain; both if None.
         keep: of passes through these encoders' towers; of these pairs alone if None.
+        pace: how the pairs go through the model; as the device has it if None.
 
     Raises:
         OptionError: a layer or a side that is not there.
     """
-    start, both = time.perf_counter(), tuple(pairs[0].raw)
+    start, both, pace = time.perf_counter(), tuple(pairs[0].raw), pace or Pace()
     wanted = _wanted(sides, both)
     encoders = {side: side_encoder(backbone, side) for side in both}
     layers = _layers(encoders, method, layer)
@@ -275,43 +150,54 @@ def explain(
     with ExitStack() as stack:
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
-        passes = _passes(encoders, pairs, layers, keep)
+        passes = _passes(encoders, pairs, layers, keep, pace)
         guides = _guides(passes)
-        given = _sides(passes, pairs, guides, keys)
+        given = _sides(passes, pairs, guides, keys, pace)
         changed = {side: _changed(passes[side]) for side in both}
         kinds = [tuple(bool(changed[side][row]) for side in both) for row in range(len(pairs))]
         if len(set(kinds)) > 1:  # each row as it is explained alone
-            again = partial(explain, backbone, method=method, layer=layer, sides=sides, keep=keep)
+            again = partial(
+                explain, backbone, method=method, layer=layer, sides=sides, keep=keep, pace=pace
+            )
             return _by_kind(kinds, again, pairs)
         if any(kinds[0]):
             _replay(encoders, passes, changed)
             guides = _guides(passes)
-            given = _sides(passes, pairs, guides, keys)
+            given = _sides(passes, pairs, guides, keys, pace)
         for side in wanted:
             _check_tokens(given[side])
             own = replace(given[side], other=given[_other(both, side)])
             columns[side] = _attributions(own, method(own))
     embeddings = {side: guides[side].embedding for side in both}
-    cosines = _cosines(*embeddings.values())
     seconds = round((time.perf_counter() - start) / len(pairs), 4)  # without the first hash
-    provenance = {**provenance_of(backbone, method, encoders, layers), "seconds": seconds}
-    explanations = [
+    provenance = {
+        **provenance_of(backbone, method, encoders, layers),
+        **pace.describe(encoder.device for encoder in encoders.values()),
+        "seconds": seconds,
+    }
+    told = [{**provenance, "pair_key": key} for key in keys]
+    return _with_embeddings(columns, told, pairs, embeddings)
+
+
+def _with_embeddings(
+    columns: Mapping[str, Sequence[Attribution]],
+    told: Sequence[dict[str, Any]],
+    pairs: Sequence[Prepared],
+    embeddings: Mapping[str, torch.Tensor],
+) -> list[Explained]:
+    """Every pair's attributions and provenance as an explanation."""
+    cosines = _cosines(*embeddings.values())
+    made = [
         Explanation(
-            {side: columns[side][row] for side in wanted},
+            {side: own[row] for side, own in columns.items()},
             pair.raw,
             cosines[row],
-            {**provenance, "pair_key": keys[row]},
+            told[row],
             pair.sample,
             pair.index,
         )
         for row, pair in enumerate(pairs)
     ]
-    return _with_embeddings(explanations, pairs, embeddings)
-
-
-def _with_embeddings(
-    made: Sequence[Explanation], pairs: Sequence[Prepared], embeddings: Mapping[str, torch.Tensor]
-) -> list[Explained]:
     return [
         Explained(one, pair.inputs, {side: found[row] for side, found in embeddings.items()})
         for row, (one, pair) in enumerate(zip(made, pairs, strict=True))
@@ -382,12 +268,14 @@ def _passes(
     pairs: Sequence[Prepared],
     layers: Mapping[str, int],
     keep: PassKeep | None,
+    pace: Pace,
 ) -> dict[str, Passes]:
     """What is known of each side's inputs, one beside the other."""
     found = {}
     for side, encoder in encoders.items():
         inputs = EncoderInputs.cat([pair.inputs[side] for pair in pairs])
-        found[side] = Passes(encoder, inputs, layers[side], keep)
+        together = pace.together(encoder.device, len(pairs))
+        found[side] = Passes(encoder, inputs, layers[side], keep, together=together)
     return found
 
 
@@ -396,6 +284,7 @@ def _sides(
     pairs: Sequence[Prepared],
     guides: Mapping[str, Guide],
     keys: Sequence[str],
+    pace: Pace,
 ) -> dict[str, Side]:
     """Each side of a batch of pairs, guided by the other."""
     found = {}
@@ -408,6 +297,7 @@ def _sides(
             guide=guides[_other(tuple(passes), side)],
             keys=tuple(own),
             passes=known,
+            pace=pace,
         )
     return found
 

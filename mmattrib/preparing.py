@@ -13,7 +13,8 @@ from mmattrib.io import load as load_raw
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.guard import guarded
-from mmattrib.models.turns import ordinary_tensors, turn
+from mmattrib.models.turns import ordinary_tensors, reading_turn, turn
+from mmattrib.plugins.strangers import is_own
 from mmattrib.samples import Sample
 from mmattrib.types import SECOND, RawInput
 
@@ -93,8 +94,10 @@ def prepare(
 
 
 def _preprocess(encoder: Encoder, raw: RawInput) -> EncoderInputs:
-    # Tokenizers and feature extractors have a state of their own, and make tensors.
-    with turn(), ordinary_tensors(encoder.module):
+    # Tokenizers and feature extractors have a state of their own, and make tensors. Those of others
+    # may use their model, which ours do not: they wait for it.
+    waits = reading_turn if is_own(encoder) else turn
+    with waits(), ordinary_tensors(encoder.module):
         return encoder.preprocess([raw])
 
 

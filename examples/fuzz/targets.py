@@ -14,11 +14,11 @@ from examples.fuzz.corpus import CAPTION, RATE, pixels
 from examples.fuzz.mutate import TEXTS, Rng, caption, mutated, odd, odd_array
 from mmattrib.cli import main
 from mmattrib.cli.summary import summarise
-from mmattrib.evaluation.executors import MOST_JOBS
 from mmattrib.evaluation.plans import read_plan
 from mmattrib.evaluation.results import load_results
 from mmattrib.io import load as load_raw
 from mmattrib.plugins import default_plugins
+from mmattrib.workers import MOST_JOBS
 
 SMALL = {"points": 4, "guide_points": 2, "draws_behind": 2, "steps": 3, "samples": 2}
 """What the other options of a method are set to, so that a case which takes 5 s hangs and is not

@@ -41,6 +41,11 @@ with_backbone_options = click.option(
 with_device = click.option(
     "--device", help="Where to compute, e.g. cpu or cuda. Default: the backbone's choice."
 )
+with_precision = click.option(
+    "--precision", type=click.Choice(["auto", "full", "half"]), default="auto", show_default=True,
+    help="Of what lies behind the explained layer: the model's own, or bfloat16. auto: half on "
+    "graphics cards with units for it.",
+)  # fmt: skip
 with_model = together(with_backbone, with_backbone_options, with_device)
 with_data = click.option(
     "--data", default="scenes", show_default=True, help="One of `mmattrib datasets`."

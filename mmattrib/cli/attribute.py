@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from mmattrib.cli.arguments import (
     with_method,
     with_method_options,
     with_out,
+    with_precision,
     with_seed,
 )
 from mmattrib.cli.listing import json_option
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 @with_config
 @with_backbone_options
 @with_device
+@with_precision
 @click.option(
     "--calibration",
     type=HomePath(path_type=Path),
@@ -84,6 +86,7 @@ def attribute(
     config: Path | None,
     backbone_option: tuple[str, ...],
     device: str | None,
+    precision: str,
     calibration: Path | None,
     out: tuple[Path, ...],
     as_json: bool,
@@ -118,17 +121,19 @@ def attribute(
         model = mmattrib.load_backbone(backbone, **backbone_options)
         if known is not None:
             model.calibration = known
-        made: Any = method if variant is None else variant.make(seed)
-        layer_of: Any = layers if variant is None else variant.layers_for(given)
-        explanation = mmattrib.attribute(
-            model, inputs=inputs, method=made, seed=seed, layer=layer_of, **options
-        )
+        made, layer_of = (method, layers) if variant is None else _of(variant, seed, given)
+        given_so: dict[str, Any] = {"seed": seed, "layer": layer_of, "precision": precision}
+        explanation = mmattrib.attribute(model, inputs=inputs, method=made, **given_so, **options)
         written = [explanation.save(path) for path in out]
     summary = summarise(explanation, written)
     if as_json:
         tell(summary)
     else:
         say(describe(summary))
+
+
+def _of(variant: Variant, seed: int, sides: Iterable[str]) -> tuple[Any, Any]:
+    return variant.make(seed), variant.layers_for(tuple(sides))
 
 
 def configured(context: click.Context, config: Path) -> Variant:

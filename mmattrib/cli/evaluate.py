@@ -18,6 +18,7 @@ from mmattrib.cli.arguments import (
     with_data_options,
     with_device,
     with_layer,
+    with_precision,
 )
 from mmattrib.cli.naming import (
     load_models,
@@ -52,6 +53,12 @@ _with_what = together(
     ),
     with_backbone_options,
     with_device,
+    with_precision,
+    click.option(
+        "--deterministic/--together", default=None,
+        help="Put every pair through the model by itself, or pairs of equal shapes together. "
+        "Default: together on a graphics card alone.",
+    ),
     click.option(
         "--data", multiple=True, default=("scenes",), show_default=True,
         metavar="[LABEL=]NAME[:KEY=VALUE,...]",
@@ -181,6 +188,7 @@ def evaluate(
         check_parquet()
     far = given["engine"] == "ray"  # the device is then that of its workers
     executor = executor_for(given["jobs"], given["engine"], given["device"] if far else None)
+    how: dict[str, Any] = {name: given[name] for name in ("limit", "deterministic", "precision")}
     with contained():  # models, methods and metrics of others may print
         backbones = load_models(models, None if far else given["device"])
         datasets = open_datasets(data)
@@ -192,9 +200,7 @@ def evaluate(
             pairs=pairs or None,
             layer=layers,
             seed=given["seed"] or 0,
-            limit=given["limit"],
-            resume=resume,
-            engine=executor,
+            **{**how, "resume": resume, "engine": executor},
         )
     view = View(baseline=baseline, errors=error)  # type: ignore[arg-type]
     report = found.report(view, layout)  # type: ignore[arg-type]

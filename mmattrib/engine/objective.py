@@ -65,22 +65,22 @@ def contrasted(
 
 
 def cosine_gradient(
-    points: Tensor, suffix: Callable[[Tensor, Tensor], Tensor], row: int, goal: Tensor
+    points: Tensor, suffix: Callable[[Tensor, Tensor], Tensor], rows: Tensor, goals: Tensor
 ) -> Tensor:
-    """∂cos(f(h), e′)/∂h at some tokens of one input.
+    """∂cos(f(h), e′)/∂h at some tokens of some inputs.
 
     Args:
         points: values of h, ``(R, N, C)``.
         suffix: f; ``(R, N, C)`` tokens and ``(R,)`` row numbers -> ``(R, D)`` embeddings.
-        row: number of the input in its batch.
-        goal: e′, ``(D,)``.
+        rows: ``(R,)``, the number of each input in its batch.
+        goals: e′ of each, ``(R, D)``.
 
     Returns:
         ``(R, N, C)`` float32.
     """
     with torch.enable_grad():
         points = points.detach().requires_grad_()
-        rows = torch.full((len(points),), row, dtype=torch.long, device="cpu")
-        cosine = fit(suffix(points, rows).float()[None], goal[None, None]).sum()
+        embedding = suffix(points, rows.cpu()).float()
+        cosine = fit(embedding[:, None], goals[:, None].to(embedding.device)).sum()
         (gradient,) = torch.autograd.grad(cosine, points)
     return gradient.float()

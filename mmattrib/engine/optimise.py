@@ -1,9 +1,9 @@
 """Fitting bottlenecks: Adam over α and Θ_A, pair by pair, with bounded memory.
 
-Pairs are independent problems. By default each is optimised in calls of its own: a suffix that
-gets the same shapes gives the same bits, whereas another batch size changes the order of its sums.
-Such noise is near 1e-7, but Adam's first update is the rate times the gradient's sign, which
-carries it over to α wherever a gradient nearly vanishes.
+Pairs are independent problems. Unless more may go together, each is optimised in calls of its
+own: a suffix that gets the same shapes gives the same bits, whereas another batch size changes the
+order of its sums. Such noise is near 1e-7, but Adam's first update is the rate times the gradient's
+sign, which carries it over to α wherever a gradient nearly vanishes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mmattrib.engine.noise import PairNoise
 from mmattrib.engine.objective import compression, contrasted, fit
 from mmattrib.engine.options import BottleneckOptions
 from mmattrib.engine.statistics import TokenStatistics
+from mmattrib.engine.together import ALONE, Together
 from mmattrib.errors import EncoderError, OptionError, brief
 
 Suffix = Callable[[Tensor, Tensor], Tensor]
@@ -63,11 +64,11 @@ def fit_bottleneck(
     statistics: TokenStatistics | None = None,
     relevance: Tensor | None = None,
     deeper: Sequence[tuple[Tensor, Suffix]] = (),
+    together: Together = ALONE,
 ) -> BottleneckResult:
     """Fit one bottleneck per pair, eq. (11), and read off its capacity.
 
-    Only α and Θ_A get gradients; no parameter of the suffix does, and its ``.grad`` stays as it
-    is. The global random state is not touched.
+    Only α and Θ_A get gradients. The global random state is not touched.
 
     Args:
         tokens: R, ``(B, N, C)`` at the explained layer.
@@ -80,13 +81,13 @@ def fit_bottleneck(
         guidance: see :mod:`mmattrib.engine.guidance`.
         explained_tokens: the explained inputs' own tokens in the joint space, ``(B, N, D)``;
             some guidances need them.
-        statistics: used when ``options.standardise``; by default
-            :meth:`TokenStatistics.of_inputs`.
+        statistics: for ``options.standardise``; by default :meth:`TokenStatistics.of_inputs`.
         relevance: ``(B, N)``, any unit; see :attr:`Context.relevance`.
         deeper: tokens ``(B, N, C_l)`` and suffixes of further layers that share the mask, which
             must be one λ per token (CoIBA, Hong et al., CVPR 2025). The fit is then the mean over
             layers of that with the bottleneck at this layer alone; the compression and the
             capacity are the first layer's. Each is standardised by its own inputs.
+        together: how many pairs are fitted in one call.
 
     Raises:
         OptionError: shapes do not fit each other, or the guidance lacks what it needs.
@@ -110,7 +111,7 @@ def fit_bottleneck(
             relevance=_moved(relevance, tokens),
             limit=options.max_rows,
         )
-        return _joined(list(_with_backoff(whole, options, guidance)))
+        return _joined(_in_groups(whole, options, guidance, together))
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,19 @@ class _Fitted:
     capacity: Tensor
     alpha: Tensor
     diagnostics: list[dict[str, Any]]
+
+
+def _in_groups(
+    whole: _Group, options: BottleneckOptions, guidance: Guidance, together: Together
+) -> list[_Fitted]:
+    """Groups of pairs, as many of them in one call as fit."""
+
+    def some(pairs: Tensor, most: int) -> _Fitted:
+        return _fit_group(whole.select(pairs, most), options, guidance)
+
+    most = min(whole.limit, options.draws)
+    kind = ("fit", whole.layers[0].tokens.shape[1:], most)
+    return list(together.over(len(whole.rows), some, rows=most, kind=kind))
 
 
 def _joined(parts: Sequence[_Fitted]) -> BottleneckResult:
@@ -148,19 +162,14 @@ class _Layer:
 
     def restore(self, z: Tensor) -> Tensor:
         """Standardised ``(b, s, N, C)`` tokens back to the encoder's scale."""
-        if self.plain:
-            return z
-        mean, std = (
-            x[:, None] if x.dim() == 3 else x for x in (self.statistics.mean, self.statistics.std)
-        )
-        return TokenStatistics(mean, std).restore(z)
+        return z if self.plain else self.statistics.per_draw().restore(z)
 
 
 @dataclass(frozen=True)
 class _Group:
     """b pairs that are optimised together; fields as in :func:`fit_bottleneck`.
 
-    The first layer is the explained one.
+    The first layer is the explained one. ``limit`` is of rows of each pair in one call.
     """
 
     rows: Tensor
@@ -225,33 +234,6 @@ def _moved(x: Tensor | None, tokens: Tensor) -> Tensor | None:
 def _wide(x: Tensor) -> Tensor:
     """``x`` in float32, or as it is where that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _with_backoff(
-    whole: _Group, options: BottleneckOptions, guidance: Guidance
-) -> Iterator[_Fitted]:
-    """Go through the pairs in groups; halve the group, then the chunk, when memory is out."""
-    size = max(1, min(options.pairs_at_once, options.max_rows // options.draws))
-    limit, start = options.max_rows, 0
-    while start < len(whole.rows):
-        rows = whole.rows[start : start + size]
-        fitted = None
-        try:
-            fitted = _fit_group(whole.select(rows, limit), options, guidance)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1 and limit == 1:
-                raise
-        if fitted is not None:
-            start += len(rows)
-            yield fitted
-            continue
-        # Outside the handler, so that the failed attempt's tensors are free by now.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(rows) > 1:
-            size = len(rows) // 2
-        else:
-            limit = max(1, min(limit, options.draws) // 2)
 
 
 def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) -> _Fitted:
@@ -351,8 +333,8 @@ def _evaluate(
 ) -> tuple[Step, list[Tensor]]:
     """One forward pass and, to learn, the loss's gradients by α and Θ_A.
 
-    Samples go through the suffix in chunks of at most ``group.limit`` rows; the gradient of their
-    mean is the sum over chunks. ``clean`` is the clean embedding, ``(b, 1, D)``.
+    At most ``group.limit`` samples of each pair go through the suffix at a time; the gradient of
+    their mean is the sum over chunks. ``clean`` is the clean embedding, ``(b, 1, D)``.
     """
     parameters = [alpha, *steering.parameters]
     gradients = [torch.zeros_like(parameter) for parameter in parameters] if learn else []
@@ -400,9 +382,8 @@ def _passes(
     group: _Group, alpha: Tensor, noises: Sequence[Tensor], sigma: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Z and g(Z) chunk by chunk, with the bottleneck at one layer at a time."""
-    size = max(1, group.limit // len(alpha))
     for number, (layer, noise) in enumerate(zip(group.layers, noises, strict=True)):
-        for chunk in torch.split(noise, size, dim=1):
+        for chunk in torch.split(noise, group.limit, dim=1):
             z = layer.restore(blend(alpha[:, None], layer.scaled[:, None], chunk, sigma))
             yield z, group.embed(z, number)
 

@@ -32,11 +32,7 @@ class BottleneckOptions:
         standardise: scale tokens before noise is mixed in (IBA does; M2IB does not).
         antithetic: draw noise in pairs ε, −ε.
         seed: of the noise and of Θ_A's start.
-        max_rows: most rows (pairs x samples) in one call of the suffix; bounds memory.
-        pairs_at_once: pairs optimised in one call. With 1, every pair sees the same shapes
-            whatever its batch, so that its map is the same to the last bit (on as many threads).
-            More is faster on a GPU; maps then differ by float noise, which Adam's first steps
-            (rate times the gradient's sign) enlarge where a gradient is nearly zero.
+        max_rows: most rows (samples) of each pair in one call of the suffix; bounds memory.
         noise: ``"sampled"``, or ``"mean"``: the suffix sees E[Z] = λ ⊙ R, which is exact to zeroth
             order in the noise, in one row per step whatever ``samples`` says. The compression is
             that of the noisy bottleneck all the same.
@@ -62,7 +58,6 @@ class BottleneckOptions:
     antithetic: bool = False
     seed: int = 0
     max_rows: int = 64
-    pairs_at_once: int = 1
     noise: str = "sampled"
     target: str = "embedding"
     contrast: float = 0.0
@@ -79,7 +74,7 @@ class BottleneckOptions:
         value = _number(self, "alpha_init")
         _require(abs(value) <= 80, "alpha_init", "from -80 to 80", value)
         _whole(self, "seed")
-        for name in ("steps", "samples", "max_rows", "pairs_at_once"):
+        for name in ("steps", "samples", "max_rows"):
             count = _whole(self, name)
             _require(count >= 1, name, "1 or more", count)
         _require(

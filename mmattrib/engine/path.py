@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmattrib.engine.objective import cosine_gradient
+from mmattrib.engine.together import ALONE, Together
 
 Rule: TypeAlias = Literal["right", "midpoint"]
 
@@ -22,6 +23,7 @@ def path_attribution(
     max_rows: int = 64,
     baseline: Tensor | None = None,
     rule: Rule = "right",
+    together: Together = ALONE,
 ) -> Tensor:
     """Integrated gradients of the cosine at a layer.
 
@@ -36,26 +38,31 @@ def path_attribution(
         suffix: ``(R, N, C)`` tokens and ``(R,)`` row numbers -> ``(R, D)`` embeddings.
         target: e′, ``(B, D)``.
         steps: n.
-        max_rows: most rows in one call of the suffix.
+        max_rows: most rows of each pair in one call of the suffix.
         baseline: b, ``(B, N, C)``; zero if None.
         rule: where on its part of the path each gradient is taken.
+        together: how many pairs go into one call.
 
     Returns:
         ``(B, N)`` float32, in units of the cosine.
     """
-    maps = []
-    for pair in range(len(tokens)):
-        # One pair a call: its rows then have the same shapes in any batch.
-        h = tokens[pair].detach()
-        goal = target[pair].to(h.device)
+
+    def some(pairs: Tensor, most: int) -> Tensor:
+        h = tokens[pairs].detach()
+        start = None if baseline is None else baseline[pairs].detach().float()
+        way = h.float() if start is None else h.float() - start
         total = torch.zeros(h.shape, dtype=torch.float32, device=h.device)
         scales = torch.arange(1, steps + 1, dtype=torch.float32, device=h.device)
         scales = (scales if rule == "right" else scales - 0.5) / steps
-        start = None if baseline is None else baseline[pair].detach().float()
-        way = h.float() if start is None else h.float() - start
-        for some in torch.split(scales, max_rows):
-            points = some[:, None, None] * way
-            points = points if start is None else start + points
-            total += cosine_gradient(points.to(h.dtype), suffix, pair, goal).sum(0)
-        maps.append((total * way / steps).sum(-1))
-    return torch.stack(maps)
+        goals = target[pairs.to(target.device)].to(h.device)
+        for part in torch.split(scales, most):
+            points = part[:, None, None] * way[:, None]
+            points = (points if start is None else start[:, None] + points).to(h.dtype)
+            count = len(part)
+            rows, goal = (x.repeat_interleave(count, 0) for x in (pairs, goals))
+            found = cosine_gradient(points.flatten(0, 1), suffix, rows, goal)
+            total += found.view(len(pairs), count, *h.shape[1:]).sum(1)
+        return (total * way / steps).sum(-1)
+
+    kind = ("path", tokens.shape[1:], min(steps, max_rows))
+    return torch.cat(list(together.over(len(tokens), some, rows=min(steps, max_rows), kind=kind)))

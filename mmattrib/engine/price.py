@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmattrib.engine.optimise import Suffix
-from mmattrib.engine.rate import channel_noise, closed_mask, embedding_behind_noise
+from mmattrib.engine.rate import channel_noise, closed_mask, embeddings_behind_noise
 from mmattrib.engine.statistics import TokenStatistics
 
 STEP: Final = 4.0
@@ -101,8 +101,9 @@ class Match:
         mask = kept.float().where(
             self.content.to(kept.device), kept.new_ones((), dtype=torch.float)
         )
+        one = torch.tensor([self.pair], device="cpu")
         return self._cosine(
-            embedding_behind_noise(self.tokens, self.noise, self.suffix, mask, self.pair)
+            embeddings_behind_noise(self.tokens, self.noise, self.suffix, mask[None], one)[0]
         )
 
     def _cosine(self, embedding: Tensor) -> float:

@@ -19,6 +19,7 @@ from mmattrib.engine.noise import PairNoise
 from mmattrib.engine.objective import cosine_gradient
 from mmattrib.engine.optimise import Suffix
 from mmattrib.engine.statistics import TokenStatistics, mean_token
+from mmattrib.engine.together import ALONE, Together
 
 
 def channel_rates(points: int, *, central: bool = False) -> Tensor:
@@ -50,6 +51,7 @@ def channel_slopes(
     noise_too: bool = False,
     central: bool = False,
     max_rows: int = 64,
+    together: Together = ALONE,
 ) -> Tensor:
     """The slope of the fit in each token's λ, averaged over the rates of the channel.
 
@@ -62,10 +64,8 @@ def channel_slopes(
     eq. (5), but the noise does not change which tokens attend to which: what all keys have in
     common cancels in a softmax. The slopes vary less from draw to draw (maps: docs/method.md).
 
-    With ``noise_too`` and evenly spread rates the slopes of all valid tokens sum to fit(clean) −
-    fit(noise) as ``points`` grows: integrated gradients (Sundararajan et al. 2017) along the
-    channel, from noise instead of from a point. Neighbouring rates share a draw of noise, ε at one
-    and −ε at the other.
+    With ``noise_too`` and evenly spread rates the slopes sum to fit(clean) − fit(noise) as
+    ``points`` grows: integrated gradients (Sundararajan et al. 2017) along the channel, from noise.
 
     Args:
         tokens: R, ``(B, N, C)``.
@@ -77,32 +77,45 @@ def channel_slopes(
         sigma: σ_m.
         prior: m and s; those of :meth:`TokenStatistics.of_inputs` if None.
         seed: the user's.
-        shared_noise, noise_too: see above.
-        central: of :func:`channel_rates`.
-        max_rows: most rows in one call of the suffix; bounds memory.
+        shared_noise, noise_too, central: see above, and :func:`channel_rates`.
+        max_rows: most rows of each pair in one call of the suffix; bounds memory.
+        together: how many pairs go into one call.
 
     Returns:
         ``(B, N)`` float32, in units of the cosine; 0 at padding.
     """
     prior = TokenStatistics.of_inputs(tokens, valid) if prior is None else prior
-    drawn_for = valid.new_ones(len(valid), 1) if shared_noise else valid
-    drawn = PairNoise(keys, drawn_for, tokens.shape[-1], points, seed=seed, antithetic=True,
-                      purpose="slopes").draw()  # fmt: skip
-    rates = channel_rates(points, central=central)
-    rates = torch.cat([rates[0::2], rates[1::2]])  # a draw and its negative, side by side
-    # One pair a call: its rows then have the same shapes in any batch.
-    found = torch.stack([
-        _slopes_of_pair(tokens[pair], suffix, pair, target[pair], rates, sigma * drawn[pair],
-                        prior.select(torch.tensor([pair], device="cpu")), noise_too, max_rows)
-        for pair in range(len(tokens))
-    ])  # fmt: skip
+    drawn = sigma * _draws(tokens, valid, keys, points, seed, shared_noise)
+    rates = _paired(channel_rates(points, central=central))
+
+    def some(pairs: Tensor, most: int) -> Tensor:
+        goals, own = target[pairs.to(target.device)], (drawn[pairs], prior.select(pairs))
+        return _slopes_of_pairs(tokens[pairs], suffix, pairs, goals, rates, *own, noise_too, most)
+
+    most = min(max_rows, points)
+    every = together.over(len(tokens), some, rows=most, kind=("channel", tokens.shape[1:], most))
+    found = torch.cat(list(every))
     return found.where(valid.to(found.device), found.new_zeros(()))
 
 
-def _slopes_of_pair(
+def _draws(
+    tokens: Tensor, valid: Tensor, keys: Sequence[str], points: int, seed: int, shared: bool
+) -> Tensor:
+    """``(B, points, N, C)`` draws of ε, or ``(B, points, 1, C)`` shared by all tokens."""
+    drawn_for = valid.new_ones(len(valid), 1) if shared else valid
+    return PairNoise(keys, drawn_for, tokens.shape[-1], points, seed=seed, antithetic=True,
+                     purpose="slopes").draw()  # fmt: skip
+
+
+def _paired(rates: Tensor) -> Tensor:
+    """In the order of the draws, so that neighbours share one: ε at one, −ε at the other."""
+    return torch.cat([rates[0::2], rates[1::2]])
+
+
+def _slopes_of_pairs(
     tokens: Tensor,
     suffix: Suffix,
-    pair: int,
+    pairs: Tensor,
     target: Tensor,
     rates: Tensor,
     drawn: Tensor,
@@ -110,17 +123,21 @@ def _slopes_of_pair(
     noise_too: bool,
     max_rows: int,
 ) -> Tensor:
-    """``(N,)`` slopes from ``(N, C)`` tokens: the mean over ``(S,)`` rates, one draw at each."""
+    """``(b, N)`` slopes from ``(b, N, C)`` tokens: the mean over ``(S,)`` rates, one draw each.
+
+    ``drawn`` is ``(b, S, ..., C)``; ``pairs`` are the numbers of these pairs in their batch.
+    """
     signal = tokens.detach().float()
-    goal = target.to(signal.device)
-    total = signal.new_zeros(signal.shape[0])
-    for some in torch.split(torch.arange(len(rates), device="cpu"), max_rows):
-        rate = rates[some].to(signal)[:, None, None]
-        noise = prior.restore(drawn[some].to(signal))
-        channel = (rate * signal + (1 - rate) * noise).to(tokens.dtype)
-        gradient = cosine_gradient(channel, suffix, pair, goal)
-        direction = signal - (noise if noise_too else prior.mean)
-        total += (gradient * direction).sum(-1).sum(0)
+    goals, prior = target.to(signal.device), prior.per_draw()
+    total = signal.new_zeros(signal.shape[:2])
+    for part in torch.split(torch.arange(len(rates), device="cpu"), max_rows):
+        rate = rates[part].to(signal)[:, None, None]
+        noise = prior.restore(drawn[:, part].to(signal))
+        channel = (rate * signal[:, None] + (1 - rate) * noise).to(tokens.dtype)
+        rows, goal = (x.repeat_interleave(len(part), 0) for x in (pairs, goals))
+        gradient = cosine_gradient(channel.flatten(0, 1), suffix, rows, goal)
+        direction = signal[:, None] - (noise if noise_too else prior.mean)
+        total += (gradient.view(channel.shape) * direction).sum(-1).sum(1)
     return total / len(rates)
 
 
@@ -158,13 +175,13 @@ def pooled(
     content: Tensor,
     temperature: float,
     share: float = 1.0,
+    together: Together = ALONE,
 ) -> Tensor:
     """Scores averaged over similar tokens, weighted by attention among one side's own tokens.
 
     softmax(temperature · cos(x_n, x_k)) over content tokens k, with token embeddings x less their
     mean; as affinity refines class activation maps in CLIP-ES (Lin et al., CVPR 2023). Rows sum to
-    one. An infinite temperature changes nothing; other tokens keep their scores. Each pair's
-    products are taken by themselves, so that no other pair rounds them.
+    one. An infinite temperature changes nothing; other tokens keep their scores.
 
     Args:
         scores: ``(B, N)``.
@@ -172,16 +189,17 @@ def pooled(
         content: ``(B, N)`` bool.
         temperature: above 0.
         share: of each score that is averaged; the rest stays the token's own.
+        together: how many pairs are averaged in one product.
     """
     content, scores = content.to(scores.device), scores.float()
     own = token_embeddings.to(scores.device, torch.float32)
-    spread = []
-    for pair in range(len(scores)):
-        # One pair at a time: products of matrices round differently in another batch.
-        one = slice(pair, pair + 1)
-        alike = nnf.normalize(own[one] - mean_token(own[one], content[one]), dim=-1)
-        spread.append(attend(alike, alike, scores[one, :, None], content[one], temperature))
-    averaged = share * torch.cat(spread)[..., 0] + (1 - share) * scores
+
+    def some(pairs: Tensor, _rows: int) -> Tensor:
+        alike = nnf.normalize(own[pairs] - mean_token(own[pairs], content[pairs]), dim=-1)
+        return attend(alike, alike, scores[pairs, :, None], content[pairs], temperature)
+
+    spread = together.over(len(scores), some, kind=("pooled", own.shape[1:]))
+    averaged = share * torch.cat(list(spread))[..., 0] + (1 - share) * scores
     return averaged.where(content, scores)
 
 
@@ -226,31 +244,30 @@ def channel_noise(
     prior = TokenStatistics.of_inputs(tokens, valid) if prior is None else prior
     drawn = PairNoise(keys, valid, tokens.shape[-1], samples, seed=seed, antithetic=True,
                       purpose="embedding").draw()  # fmt: skip
-    return torch.stack(
-        [
-            prior.select(torch.tensor([pair], device="cpu")).restore(sigma * each.to(tokens.device))
-            for pair, each in enumerate(drawn)
-        ]
-    ).to(drawn.device)
+    return prior.per_draw().restore(sigma * drawn.to(tokens.device)).to(drawn.device)
 
 
-def embedding_behind_noise(
-    tokens: Tensor, noise: Tensor, suffix: Suffix, kept: Tensor, pair: int
+def embeddings_behind_noise(
+    tokens: Tensor, noise: Tensor, suffix: Suffix, kept: Tensor, pairs: Tensor
 ) -> Tensor:
-    """The mean embedding of one pair behind a mask, ``(D,)`` float32; S rows of the suffix.
+    """The mean embedding of some pairs behind their masks, ``(b, D)`` float32.
+
+    Costs S rows of the suffix for each, all in one call.
 
     Args:
         tokens: of all pairs, ``(B, N, C)``.
         noise: of all pairs, from :func:`channel_noise`.
         suffix: as in :func:`channel_slopes`.
-        kept: λ of this pair, ``(N,)``.
-        pair: which of the B.
+        kept: λ of these pairs, ``(b, N)``.
+        pairs: which of the B, ``(b,)`` long on the CPU.
     """
-    share = kept[:, None].to(tokens.device, torch.float32)
+    share = kept[:, None, :, None].to(tokens.device, torch.float32)
     with torch.no_grad():
-        z = share * tokens[pair].float() + (1 - share) * noise[pair].to(tokens.device)
-        rows = torch.full((len(z),), pair, dtype=torch.long, device="cpu")
-        return suffix(z.to(tokens.dtype), rows).float().mean(0)
+        behind = noise[pairs].to(tokens.device)
+        z = share * tokens[pairs, None].float() + (1 - share) * behind
+        rows = pairs.repeat_interleave(z.shape[1])
+        found = suffix(z.flatten(0, 1).to(tokens.dtype), rows).float()
+        return found.view(len(pairs), -1, found.shape[-1]).mean(1)
 
 
 def expected_embedding(
@@ -264,6 +281,7 @@ def expected_embedding(
     sigma: float = 1.0,
     prior: TokenStatistics | None = None,
     seed: int = 0,
+    together: Together = ALONE,
 ) -> Tensor:
     """The mean embedding behind the channel at mask λ, ``(B, D)``.
 
@@ -280,11 +298,13 @@ def expected_embedding(
         sigma: σ_m.
         prior: as in :func:`channel_slopes`.
         seed: the user's.
+        together: how many pairs go into one call, with ``samples`` rows each.
     """
     noise = channel_noise(tokens, valid, keys, samples=samples, sigma=sigma, seed=seed, prior=prior)
-    return torch.stack(
-        [
-            embedding_behind_noise(tokens, noise, suffix, share, pair)
-            for pair, share in enumerate(kept)
-        ]
-    )
+
+    def some(pairs: Tensor, _rows: int) -> Tensor:
+        share = kept[pairs.to(kept.device)]
+        return embeddings_behind_noise(tokens, noise, suffix, share, pairs)
+
+    kind = ("behind noise", tokens.shape[1:], samples)
+    return torch.cat(list(together.over(len(tokens), some, kind=kind)))

@@ -36,6 +36,10 @@ class TokenStatistics:
         """The inverse of :meth:`standardise`, on the last three axes of ``(..., N, C)``."""
         return tokens * self.std + self.mean
 
+    def per_draw(self) -> TokenStatistics:
+        """The same for ``(B, S, N, C)``: S draws of each input."""
+        return TokenStatistics(*(x[:, None] if x.dim() == 3 else x for x in (self.mean, self.std)))
+
     def select(self, rows: Tensor) -> TokenStatistics:
         """The statistics of these rows of the batch."""
         return TokenStatistics(

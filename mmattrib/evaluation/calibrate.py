@@ -20,9 +20,10 @@ from mmattrib.calibration import (
 )
 from mmattrib.datasets.base import as_dataset
 from mmattrib.errors import InputError, OptionError, TrustWarning, check_whole
-from mmattrib.explain import Layers, attribute_many
+from mmattrib.explain import Layers
 from mmattrib.io import load as load_raw
 from mmattrib.loading import load_method
+from mmattrib.many import attribute_many
 from mmattrib.preparing import side_encoder
 from mmattrib.samples import Sample
 from mmattrib.types import SECOND, Attribution

@@ -18,8 +18,8 @@ from safetensors.torch import save
 from mmattrib.errors import InputError, TrustWarning
 from mmattrib.evaluation.candidates import Variant
 from mmattrib.evaluation.measure import all_frozen, each_explained
-from mmattrib.explain import Failure
 from mmattrib.files import is_file, write_atomic
+from mmattrib.many import Failure
 from mmattrib.models.backbone import Backbone
 from mmattrib.perturb import keep
 from mmattrib.preparing import Prepared, side_encoder

@@ -7,34 +7,19 @@ of executor is another class with the same method; that on other machines is
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import islice
-from multiprocessing.synchronize import Event
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
 
-from mmattrib.errors import (
-    MmattribError,
-    OptionError,
-    TrustWarning,
-    WorkerError,
-    brief,
-    check_whole,
-    is_one_of,
-)
-from mmattrib.evaluation.measure import Context, SampleRow
+from mmattrib.errors import MmattribError, OptionError, TrustWarning, brief, check_whole, is_one_of
+from mmattrib.evaluation.measure import Context, SampleRow, telling
 from mmattrib.evaluation.tasks import Task
-from mmattrib.plugins.contained import is_hushing, set_hushing
+from mmattrib.workers import MOST_JOBS, Tell, Workers
 
 Done: TypeAlias = tuple[Task, "list[SampleRow] | Exception"]
 """A task with its rows, or with what went wrong."""
@@ -42,15 +27,12 @@ Done: TypeAlias = tuple[Task, "list[SampleRow] | Exception"]
 Engine: TypeAlias = Literal["serial", "processes", "ray"]
 ENGINES: tuple[Engine, ...] = ("serial", "processes", "ray")
 
-MOST_JOBS = 1024
-"""Workers: more than any cluster that is known to run this."""
-
-RETRIES = 2
-"""How often a task is tried again whose worker ended by itself."""
-
 
 class Executor(ABC):
     """Runs tasks."""
+
+    def told(self, task: Task, count: int) -> None:  # noqa: B027
+        """Take note that so many more samples of a task are done; a run puts its own in place."""
 
     @abstractmethod
     def run(self, context: Context, tasks: Iterable[Task]) -> Iterator[Done]:
@@ -110,7 +92,7 @@ class Serial(Executor):
     def run(self, context: Context, tasks: Iterable[Task]) -> Iterator[Done]:
         for task in tasks:
             with _quiet():
-                found = work_on(context, task)
+                found = work_on(context, task, partial(self.told, task, 1))
             yield task, found
 
 
@@ -127,177 +109,24 @@ class Processes(Executor):
         self.jobs = check_whole(jobs, "jobs", 1, MOST_JOBS)
 
     def run(self, context: Context, tasks: Iterable[Task]) -> Iterator[Done]:
-        waiting = iter(tasks)
-        pool = _Pool(self.jobs, context)
-        try:
-            while True:
-                for task in islice(waiting, 2 * self.jobs - len(pool.pending)):
-                    pool.submit(task)
-                if not pool.pending:
-                    return
-                broken: list[Task] = []
-                for task, found in pool.done():
-                    if isinstance(found, BrokenProcessPool):
-                        broken.append(task)
-                    else:
-                        yield task, found
-                if broken:
-                    for task, found in pool.done(ALL_COMPLETED):
-                        if isinstance(found, BrokenProcessPool):
-                            broken.append(task)
-                        else:
-                            yield task, found
-                    pool.start_again()
-                for task in broken:
-                    yield task, self._alone(pool, task)
-        finally:
-            pool.close()
-
-    def _alone(self, pool: _Pool, task: Task) -> list[SampleRow] | Exception:
-        """A task while the processes do nothing else, tried again a few times."""
-        for _ in range(RETRIES):
-            pool.submit(task)
-            ((_, found),) = pool.done(ALL_COMPLETED)
-            if not isinstance(found, BrokenProcessPool):
-                return found
-            pool.start_again()
-        return died(RETRIES + 1)
+        workers: Workers[Task, list[SampleRow] | Exception]
+        workers = Workers(self.jobs, work_on, context)
+        return workers.run(tasks, self.told)
 
 
-def died(times: int) -> WorkerError:
-    """What is said of a task whose worker ended by itself every time."""
-    return WorkerError(
-        f"the worker ended by itself {times} times while it measured this (killed, or out of "
-        "memory)"
-    )
+def work_on(context: Context, task: Task, tell: Tell = lambda: None) -> list[SampleRow] | Exception:
+    """Rows of a task. What goes wrong is given back, so that other tasks run on.
 
-
-class _Pool:
-    """Worker processes that can be started again, and what they are working on."""
-
-    def __init__(self, jobs: int, context: Context) -> None:
-        self.jobs, self.context = jobs, context
-        self.others = multiprocessing.active_children()
-        self.pending: dict[Future[list[SampleRow] | Exception], Task] = {}
-        self._start()
-
-    def _start(self) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        with _without_ctrl_c():
-            self._stop = spawn.Event()
-        given = (self.context, self._stop, is_hushing())
-        self._pool = ProcessPoolExecutor(self.jobs, spawn, _start_worker, given)
-
-    def submit(self, task: Task) -> None:
-        """Hand a task to a process."""
-        try:
-            with _without_ctrl_c():
-                future = self._pool.submit(_work_here, task)
-        except BrokenProcessPool as error:  # since the last look at it
-            future = Future()
-            future.set_exception(error)
-        self.pending[future] = task
-
-    def done(self, when: str = FIRST_COMPLETED) -> Iterator[Done]:
-        """Tasks that have ended, once one has, or once all have.
-
-        Raises:
-            Whatever a worker raised that is no error of this package.
-        """
-        for future in wait(self.pending, return_when=when).done:
-            task = self.pending.pop(future)
-            try:
-                found: list[SampleRow] | Exception = future.result()
-            except BrokenProcessPool as error:
-                found = error
-            yield task, found
-
-    def start_again(self) -> None:
-        """Put new processes in the place of those that are left."""
-        self.close()
-        self._start()
-
-    def close(self) -> None:
-        """End every process."""
-        if self.pending:  # the rest is not wanted
-            self._stop.set()  # a worker may be minutes into its task
-            for worker in multiprocessing.active_children():
-                if worker not in self.others:
-                    worker.kill()  # or still at its imports, where it hears nothing
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach, without being interrupted halfway.
-
-    The terminal sends it to every process; the parent is told, and ends its workers. Here it waits
-    until the block is left.
+    Args:
+        context: what the task's labels stand for.
+        task: to measure.
+        tell: called for each of its samples that is done.
     """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is None or os.name != "posix":
-        yield
-        return
-    came: list[int] = []
-    usual = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # children inherit it
     try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGINT, usual)
-        if came:  # another thread let it through
-            signal.raise_signal(signal.SIGINT)
-
-
-def work_on(context: Context, task: Task) -> list[SampleRow] | Exception:
-    """Rows of a task. What goes wrong is given back, so that other tasks run on."""
-    try:
-        return context.measure(task)
+        with telling(tell):
+            return context.measure(task)
     except MmattribError as error:
         return error
-
-
-_context: Context | None = None
-
-
-def _start_worker(context: Context, stop: Event, hush: bool) -> None:
-    """Set up a worker process: its backbone, and one thread, so that workers do not share cores."""
-    global _context
-    set_hushing(hush)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
-    end_with_parent(stop)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore", TrustWarning)  # diagnostics keep them
-    _context = context
-
-
-def _work_here(task: Task) -> list[SampleRow] | Exception:
-    if _context is None:
-        raise RuntimeError("a worker process was started without its context")
-    return work_on(_context, task)
-
-
-def end_with_parent(stop: Event | None = None) -> None:
-    """End this worker process when the one that started it is gone, or has set ``stop``.
-
-    A process that is killed cannot stop its workers; without this they would wait for work
-    indefinitely.
-    """
-    parent = multiprocessing.parent_process()
-
-    def watch_parent() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    def watch_stop() -> None:
-        if stop is not None:
-            stop.wait()
-            os._exit(1)
-
-    for watch in (watch_parent, watch_stop):
-        threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

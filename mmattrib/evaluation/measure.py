@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from mmattrib.datasets.base import Dataset
 from mmattrib.errors import InputError, OptionError
 from mmattrib.evaluation.candidates import Candidate, Variant
 from mmattrib.evaluation.models import ModelSource
-from mmattrib.explain import Explained, Failure, Layers, explain, explain_some
+from mmattrib.explain import Explained, Layers, explain
+from mmattrib.many import Failure, explain_some
+from mmattrib.methods.pace import Pace
 from mmattrib.metrics.base import Case, Metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import EncoderInputs
@@ -30,6 +33,19 @@ if TYPE_CHECKING:
 
 SECONDS = "seconds"
 """Beside the metrics: seconds per pair, for both maps."""
+
+
+_tell: ContextVar[Callable[[], None]] = ContextVar("tell", default=lambda: None)
+
+
+@contextmanager
+def telling(tell: Callable[[], None]) -> Iterator[None]:
+    """Within, ``tell`` is called for every sample that is done."""
+    before = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(before)
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ class Context:
         fingerprints: label -> the data set's fingerprint.
         candidates: label -> candidate.
         metrics: name -> metric.
+        pace: how pairs go through the models.
         keep: passes through the models' towers, for all candidates, seeds and metrics; each process
             has its own.
     """
@@ -67,6 +84,7 @@ class Context:
     fingerprints: Mapping[str, str]
     candidates: Mapping[str, Candidate]
     metrics: Mapping[str, Metric]
+    pace: Pace = field(default_factory=Pace)
     keep: PassKeep = field(default_factory=PassKeep, repr=False, compare=False)
 
     def settled(self, device: str) -> Context:
@@ -90,16 +108,20 @@ def measure_method(context: Context, task: Task, variant: Variant) -> list[Sampl
     method, rows = variant.make(task.seed), list[SampleRow]()
     numbered = list(enumerate(task.samples, task.start))
     with all_frozen(backbone):
-        layers = variant.layers_for(task.pair)
-        found = each_explained(backbone, numbered, task.pair, method, layers, context.keep)
+        layer = variant.layers_for(task.pair)
+        found = each_explained(
+            backbone, numbered, task.pair, method, layer, context.pace, context.keep
+        )
         for place, (sample, result) in enumerate(zip(task.samples, found, strict=True)):
             if isinstance(result, Failure):
                 rows.append(SampleRow(sample.id, {}, str(result.error)))
+                _tell.get()()
                 continue
             wanted = [name for name, count in task.metrics.items() if place < count]
             pair = sample.pair(*task.pair)
             seen = _Seen(context, task, variant, backbone, method, pair, result)
             rows.append(_scored(context, task, seen, wanted))
+            _tell.get()()
     return rows
 
 
@@ -118,6 +140,7 @@ def each_explained(
     pair: tuple[str, str],
     method: Method,
     layer: Layers,
+    pace: Pace | None = None,
     keep: PassKeep | None = None,
 ) -> Iterator[Explained | Failure]:
     """One pair of sides of every sample, in their order; a failure stands in its sample's place.
@@ -128,7 +151,8 @@ def each_explained(
         pair: of sides.
         method: explains.
         layer: as for :func:`mmattrib.attribute`.
-        keep: of passes through the model's towers.
+        pace: how the pairs go through the model; as the device has it if None.
+        keep: of passes through these encoders' towers; of these pairs alone if None.
 
     Raises:
         OptionError: an option or a layer that does not fit the backbone: it fits no sample.
@@ -139,8 +163,8 @@ def each_explained(
             chosen.append((number, sample.pair(*pair)))
         except InputError as error:
             chosen.append(Failure(number, sample.id, error))
-    pairs = [each for each in chosen if not isinstance(each, Failure)]
-    found = explain_some(backbone, pairs, method, layer, keep)
+    wanted = [each for each in chosen if not isinstance(each, Failure)]
+    found = explain_some(backbone, wanted, method, layer, pace, keep)
     for each in chosen:
         result = each if isinstance(each, Failure) else next(found)
         if isinstance(result, Failure) and isinstance(result.error, OptionError):
@@ -229,7 +253,10 @@ class _Model:
             pair = prepare(backbone or self.backbone, {**raws, self._guide: other})
         layer = seen.variant.layers_for(seen.task.pair)
         keep = seen.context.keep if backbone is None else None
-        again = explain(backbone or self.backbone, [pair], method, layer, [self._side], keep)
+        again = explain(
+            backbone or self.backbone, [pair], method, layer, sides=[self._side],
+            keep=keep, pace=seen.context.pace,
+        )  # fmt: skip
         return again[0].explanation[self._side]
 
     @cached_property

@@ -26,10 +26,11 @@ from mmattrib.errors import (
     brief,
     check_whole,
 )
-from mmattrib.evaluation.executors import MOST_JOBS, RETRIES, Done, Executor, died, work_on
+from mmattrib.evaluation.executors import Done, Executor, work_on
 from mmattrib.evaluation.measure import Context, SampleRow
 from mmattrib.evaluation.tasks import Task
 from mmattrib.plugins.contained import is_hushing, set_hushing
+from mmattrib.workers import MOST_JOBS, RETRIES, died
 
 DEVICES: Final = ("cpu", "cuda")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mmattrib.errors import InputError, TrustWarning
 from mmattrib.evaluation.degrading import highest, percentile_of, without
 from mmattrib.evaluation.measure import each_explained
-from mmattrib.explain import Failure
+from mmattrib.many import Failure
 from mmattrib.metrics.faithfulness import reduced_input
 from mmattrib.render.gallery import Gallery, Tile, check_size
 from mmattrib.render.panels import Panel, Piece, TextPanel, panels

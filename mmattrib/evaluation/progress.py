@@ -52,6 +52,17 @@ class Progress:
     given_up: set[tuple[str, str]] = field(default_factory=set)
     left_out: dict[str, str] = field(default_factory=dict)
     lost_in_a_row: int = 0
+    begun: dict[str, int] = field(default_factory=dict)
+
+    def told(self, task: Task, count: int) -> None:
+        """Move the bar by samples of a task that is being measured."""
+        before = self.begun.get(task.name, 0)
+        self.begun[task.name] = min(before + count, len(task.samples))  # it may be tried again
+        self.bar.update(self.begun[task.name] - before)
+
+    def ended(self, task: Task) -> None:
+        """Move the bar by what is left of a task that has ended."""
+        self.bar.update(len(task.samples) - self.begun.pop(task.name, 0))
 
     def unfinished(self, tasks: Iterable[Task], fresh: bool) -> Iterator[Task]:
         """Tasks to measure; those that the store answers are counted and collected on the way."""

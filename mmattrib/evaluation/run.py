@@ -22,7 +22,7 @@ from mmattrib.errors import (
     check_whole,
 )
 from mmattrib.evaluation.candidates import Methods, candidates, listed
-from mmattrib.evaluation.executors import Engine, Executor, executor_for
+from mmattrib.evaluation.executors import Done, Engine, Executor, executor_for
 from mmattrib.evaluation.measure import SECONDS, Context
 from mmattrib.evaluation.models import ModelSource, model_sources
 from mmattrib.evaluation.progress import Outcome, Progress
@@ -30,6 +30,7 @@ from mmattrib.evaluation.results import Results
 from mmattrib.evaluation.store import Store
 from mmattrib.evaluation.tasks import Task, count_tasks, make_tasks
 from mmattrib.explain import Layers
+from mmattrib.methods.pace import Pace
 from mmattrib.metrics.base import TRUTH, Metric, check_metric
 from mmattrib.models.backbone import Backbone
 from mmattrib.plugins import default_plugins
@@ -53,6 +54,8 @@ def evaluate(
     resume: str | Path | None = None,
     jobs: int = 1,
     engine: Engine | Executor | None = None,
+    deterministic: bool | None = None,
+    precision: str = "auto",
     progress: bool = True,
     keep_going: bool | None = None,
 ) -> Results:
@@ -62,8 +65,7 @@ def evaluate(
         backbones: a model, or label -> model.
         data: a data set, samples, or label -> data set.
         methods: names, live methods, or :class:`mmattrib.evaluation.Variant` objects; label ->
-            name or method; ``"all"`` for every registered one. Live ones of one name are told
-            apart by their options.
+            name or method; ``"all"``. Live ones of one name are told apart by their options.
         metrics: names or :class:`mmattrib.metrics.Metric` objects; name -> on how many samples
             it is wanted (None for all); ``"all"``. By default those that need a truth alone.
         pairs: of sides, each in two directions; all that the first sample has by default.
@@ -73,14 +75,13 @@ def evaluate(
         resume: a file that finished work is appended to; the same call goes on where this one
             stopped. Samples and methods may be added.
         jobs: workers, each with a copy of the model and one thread. No number depends on it.
-        engine: what they are: ``"serial"`` (this process), ``"processes"``, ``"ray"`` or an
-            :class:`mmattrib.evaluation.Executor`; by ``jobs`` alone if None.
+        engine: ``"serial"``, ``"processes"``, ``"ray"`` or an executor; by ``jobs`` alone if None.
+        deterministic, precision: as for :func:`mmattrib.attribute_many`, of at most 16 pairs.
         progress: show a progress bar on standard error.
-        keep_going: name a method that does not fit a model in ``results.left_out`` and go on; by
-            default where methods are ``"all"``.
+        keep_going: name a method that fits no model in ``left_out`` and go on; None: for ``"all"``.
 
     Returns:
-        Every number, ``results.table()`` of means, and in ``results.problems`` why a pair has none.
+        Every number, a ``table()`` of means, and in ``problems`` why a pair has none.
 
     Raises:
         OptionError: nothing to evaluate, two methods under one label, a layer or option that does
@@ -97,6 +98,7 @@ def evaluate(
         Results(2 methods x 6 directions x 6 metrics on 2 samples)
     """
     given: dict[str, Any] = {"methods": methods, "metrics": metrics, "pairs": pairs, "layer": layer}
+    given["pace"] = Pace(deterministic, precision)
     plan = make_plan(backbones, data, seed=seed, limit=limit, **given)
     going = keep_going or (keep_going is None and methods == "all")
     check_switch(progress, "progress")
@@ -174,6 +176,7 @@ class Plan:
             },
             "pairs": [list(pair) for pair in self.pairs],
             "seeds": [seed for seed in self.seeds if seed in acting],
+            **context.pace.asked(),
         }
 
 
@@ -187,6 +190,7 @@ def make_plan(
     layer: Layers = None,
     seed: int | Sequence[int] = 0,
     limit: int | None = None,
+    pace: Pace | None = None,
 ) -> Plan:
     """Check the arguments of :func:`evaluate` and put them together.
 
@@ -207,7 +211,8 @@ def make_plan(
     _check_layers(layer, chosen)
     fingerprints = {label: dataset.fingerprint() for label, dataset in datasets.items()}
     named = {candidate.label: candidate for candidate in compared}
-    return Plan(Context(sources, datasets, fingerprints, named, known), chosen, seeds, wanted)
+    context = Context(sources, datasets, fingerprints, named, known, pace or Pace())
+    return Plan(context, chosen, seeds, wanted)
 
 
 def _store(resume: str | Path | None, plan: Plan) -> Store | None:
@@ -348,8 +353,8 @@ def run(
             store.name(labels)
         state = Progress(plan.context, store, source, bar)
         tasks = state.unfinished(plan.tasks(), fresh)
-        for task, found in (executor or executor_for(1)).run(context, tasks):
-            bar.update(len(task.samples))
+        for task, found in _telling(executor or executor_for(1), context, tasks, state):
+            state.ended(task)
             if not isinstance(found, Exception):
                 state.keep(task, found)
             elif isinstance(found, WorkerError):
@@ -361,3 +366,14 @@ def run(
     results = state.collector.results(labels, plan.describe())
     state.outcome.results = replace(results, left_out=state.left_out)
     return state.outcome
+
+
+def _telling(
+    executor: Executor, context: Context, tasks: Iterable[Task], state: Progress
+) -> Iterator[Done]:
+    """Every task that has ended; meanwhile the executor tells how far the others are."""
+    executor.told = state.told  # type: ignore[method-assign]
+    try:
+        yield from executor.run(context, tasks)
+    finally:
+        del executor.told

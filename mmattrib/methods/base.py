@@ -24,6 +24,7 @@ from mmattrib.methods.options import (
     option,
     parse_options,
 )
+from mmattrib.methods.pace import PLAIN, Pace
 from mmattrib.models.capabilities import INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.plugins.registry import one_line
 from mmattrib.plugins.strangers import described, hold_to, is_own, passes, shown
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmattrib.engine import Guide
+    from mmattrib.engine.together import Together
     from mmattrib.models.encoder import Encoder, EncoderInputs
     from mmattrib.models.grids import TokenGrid
     from mmattrib.models.passes import Passes
@@ -63,6 +65,7 @@ class Side:
         keys: one name per pair and side; noise follows from it and the seed.
         other: the guides as a side of their own, for methods that look into the guide's encoder;
             its own ``other`` is None.
+        pace: how the pairs go through the model; one by one unless the caller says otherwise.
         passes: what is known of these inputs by this encoder; found anew if None, or of others.
     """
 
@@ -72,10 +75,16 @@ class Side:
     guide: Guide
     keys: tuple[str, ...]
     other: Side | None = None
+    pace: Pace = PLAIN
     passes: Passes | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def together(self) -> Together:
+        """How many pairs a method may take into one call of the model."""
+        return self.pace.together(self.encoder.device, len(self))
 
     def grid(self) -> TokenGrid:
         """Where the tokens lie, and which are valid and content."""
@@ -123,14 +132,15 @@ class Side:
         given = self.passes
         if given is not None and given.encoder is self.encoder and given.inputs is self.inputs:
             return given
-        return Passes(self.encoder, self.inputs, self.layer)
+        return Passes(self.encoder, self.inputs, self.layer, together=self.together)
 
     def suffix(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """``(R, N, C)`` tokens of inputs ``rows`` -> ``(R, D)`` embeddings."""
-        return self.encoder.suffix(tokens, self.layer, self.inputs.select(rows))
+        with self.pace.suffix_precision(tokens):
+            return self.encoder.suffix(tokens, self.layer, self.inputs.select(rows))
 
     def behind(self) -> Tensor:
-        """``(B, D)``: the suffix of :meth:`tokens` as they are, one by one, without gradients.
+        """``(B, D)``: the suffix of :meth:`tokens` as they are, in full precision, no gradients.
 
         Known before a method is called: it is what the model is checked by. Not to be changed in
         place.
@@ -142,12 +152,15 @@ class Side:
     def _behind(self, tokens: Tensor) -> Tensor:
         import torch
 
+        def some(pairs: Tensor, _rows: int) -> Tensor:
+            return self.encoder.suffix(tokens[pairs], self.layer, self.inputs.select(pairs))
+
+        kind = ("behind", tokens.shape[1:])
         with torch.no_grad():
-            rows = [torch.tensor([row], device="cpu") for row in range(len(self))]
-            return torch.cat([self.suffix(tokens[row], row) for row in rows])
+            return torch.cat(list(self.together.over(len(self), some, kind=kind)))
 
     def cosines(self, tokens: Tensor) -> Tensor:
-        """``(B, N, C)`` tokens -> ``(B,)`` cosines with each input's guide, one by one."""
+        """``(B, N, C)`` tokens -> ``(B,)`` cosines with each input's guide, in full precision."""
         import torch
 
         from mmattrib.engine.objective import fit
@@ -156,6 +169,21 @@ class Side:
             embeddings = self.behind() if tokens is self.tokens() else self._behind(tokens)
             target = self.guide.embedding.to(embeddings.device)
             return fit(embeddings.float()[:, None], target[:, None])[:, 0]
+
+    def slopes(self) -> Tensor:
+        """∂cos(f(h), e′)/∂h at the tokens, ``(B, N, C)`` float32."""
+        import torch
+
+        from mmattrib.engine.objective import cosine_gradient
+
+        tokens, goals = self.tokens(), self.guide.embedding
+
+        def some(pairs: Tensor, _rows: int) -> Tensor:
+            goal = goals[pairs.to(goals.device)].to(tokens.device)
+            return cosine_gradient(tokens[pairs], self.suffix, pairs, goal)
+
+        kind = ("slopes", tokens.shape[1:])
+        return torch.cat(list(self.together.over(len(self), some, kind=kind)))
 
 
 @dataclass(frozen=True)

@@ -40,13 +40,13 @@ class BlockOptions(MethodOptions):
 
 @dataclass(frozen=True)
 class Reading:
-    """One input's pass with the attention of every block, and the blocks that count.
+    """A pass of b inputs with the attention of every block, and the blocks that count.
 
     Attributes:
-        encoder: of the input.
-        inputs: a batch of one.
-        found: the pass; V views of n tokens.
-        target: ``(D,)``, the guide's embedding.
+        encoder: of the inputs.
+        inputs: a batch of b.
+        found: the pass; V views of n tokens, those of each input one after the other.
+        target: ``(b, D)``, the guides' embeddings.
         blocks: numbers of those that count.
         valid: ``(V, n)`` bool.
         content: ``(V, n)`` bool.
@@ -61,10 +61,10 @@ class Reading:
     content: Tensor
 
     def match(self, embedding: Tensor) -> Tensor:
-        """The cosine of an embedding ``(1, D)`` with the guide, in the embedding's graph."""
+        """``(b,)`` cosines of embeddings ``(b, D)`` with the guides, in the embeddings' graph."""
         from mmattrib.engine.objective import fit
 
-        return fit(embedding.float()[:, None], self.target[None, None]).sum()
+        return fit(embedding.float()[:, None], self.target[:, None])[:, 0]
 
     @cached_property
     def weights(self) -> list[Tensor]:
@@ -72,7 +72,7 @@ class Reading:
         return [self.found.weights[block].detach() for block in self.blocks]
 
     def slopes(self, value: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        """Gradients of a number with respect to the weights of some blocks.
+        """Gradients of a sum with respect to the weights of some blocks.
 
         Raises:
             EncoderError: it does not depend on them: the model cuts the graph behind a block.
@@ -82,7 +82,7 @@ class Reading:
         wanted = [self.found.weights[block] for block in blocks]
         found: Sequence[Tensor | None] = [None] * len(wanted)
         if value.requires_grad:
-            found = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+            found = torch.autograd.grad(value.sum(), wanted, retain_graph=True, allow_unused=True)
         slopes = [slope for slope in found if slope is not None]
         if len(slopes) < len(wanted):
             from mmattrib.models.attention import not_followed
@@ -113,10 +113,10 @@ class Reading:
 class AttentionMethod(Method):
     """A method that reads the attention of the blocks behind the explained layer.
 
-    A subclass gives :meth:`relevance`. Inputs go through the tower one by one, each with two
-    passes: one that keeps attention, and one that sees that it led to the model's embedding. The
-    clips of a recording attend by themselves, so each is read by itself. The score is that of a
-    token of the layer; every layer from -1 on has the tokens of the blocks.
+    A subclass gives :meth:`relevance`. Inputs go through the tower with two passes: one that keeps
+    attention, and one that sees that it led to the model's embedding. The clips of a recording
+    attend by themselves, so each is read by itself. The score is that of a token of the layer;
+    every layer from -1 on has the tokens of the blocks.
 
     Diagnostics: ``clean_cosine``; ``first_block``, the first that counts; ``read_from``, how many
     tokens behind the last block the embedding is read from.
@@ -129,7 +129,7 @@ class AttentionMethod(Method):
 
     @abstractmethod
     def relevance(self, reading: Reading) -> Tensor:
-        """``(V, n)`` scores of one input's tokens; gradients can be taken inside."""
+        """``(V, n)`` scores of the inputs' tokens; gradients can be taken inside."""
 
     def default_layer(self, encoder: Encoder) -> int:
         """-1: the tokens that enter the first block, so that every block can count."""
@@ -139,28 +139,44 @@ class AttentionMethod(Method):
         import torch
 
         blocks = self.counted(side)
-        grid = side.grid()
-        scores, diagnostics = [], []
-        for row in range(len(side)):
-            reading = _read(side, row, blocks, grid.valid[row], grid.content[row])
-            with torch.enable_grad():
-                found = self.relevance(reading).detach().float().flatten()
+        kind = ("attention", side.encoder.modality, side.grid().valid.shape[1])
+
+        def some(pairs: Tensor, _rows: int) -> tuple[Tensor, list[dict[str, Any]]]:
+            return self._explain_some(side, pairs, blocks)
+
+        found = list(side.together.over(len(side), some, kind=kind))
+        scores = torch.cat([part for part, _ in found])
+        return self.scored(scores, [entry for _, entries in found for entry in entries])
+
+    def _explain_some(
+        self, side: Side, pairs: Tensor, blocks: range
+    ) -> tuple[Tensor, list[dict[str, Any]]]:
+        import torch
+
+        grid, count = side.grid(), len(pairs)
+        reading = _read(side, pairs, blocks, grid.valid[pairs], grid.content[pairs])
+        with torch.enable_grad():
+            scores = self.relevance(reading).detach().float().reshape(count, -1)
+        cosines = reading.match(reading.found.embedding.detach()).tolist()
+        read = (reading.rows != 0).reshape(count, -1).sum(-1).tolist()
+        some = (scores != 0).logical_and(reading.content.reshape(count, -1)).any(-1).tolist()
+        diagnostics = []
+        for row in range(count):
             warnings = []
-            if not found[reading.content.flatten()].any():
+            if not some[row]:
                 warnings.append(
                     f"no content token has any {self.unit}: the map is 0 everywhere; another "
                     "start= lets other blocks count"
                 )
-            scores.append(found)
             diagnostics.append(
                 {
-                    "clean_cosine": float(reading.match(reading.found.embedding.detach())),
+                    "clean_cosine": cosines[row],
                     "first_block": blocks[0],
-                    "read_from": int((reading.rows != 0).sum()),
+                    "read_from": read[row],
                     "warnings": warnings,
                 }
             )
-        return self.scored(torch.stack(scores), diagnostics)
+        return scores, diagnostics
 
     def counted(self, side: Side) -> range:
         """The blocks that count.
@@ -197,22 +213,23 @@ class AttentionMethod(Method):
         return range(max(first, layer + 1), depth)
 
 
-def _read(side: Side, row: int, blocks: range, valid: Tensor, content: Tensor) -> Reading:
-    """The pass of one input.
+def _read(side: Side, pairs: Tensor, blocks: range, valid: Tensor, content: Tensor) -> Reading:
+    """The pass of some inputs; ``valid`` and ``content`` are theirs, ``(b, N)``.
 
     Raises:
         EncoderError: the blocks have another number of tokens than the layer.
     """
-    encoder, inputs = side.encoder, side.inputs.select([row])
+    encoder, inputs = side.encoder, side.inputs.select(pairs)
     found = encoder.embed_with_attention(inputs)
-    count = found.weights[0].shape[2]
-    if found.views * count != len(valid):
+    count, tokens = found.weights[0].shape[2], valid.shape[1]
+    if found.views * count != tokens:
         raise EncoderError(
-            f"layer {side.layer} of the {encoder.modality} encoder has {len(valid)} tokens, and "
+            f"layer {side.layer} of the {encoder.modality} encoder has {tokens} tokens, and "
             f"the attention of its blocks is between {found.views * count}; a method that reads "
             "attention explains layers whose tokens are the blocks' own"
         )
     device = found.embedding.device
-    valid, content = (part.view(found.views, count).to(device) for part in (valid, content))
-    target = side.guide.embedding[row].to(device, found.embedding.dtype)
+    valid, content = (part.reshape(-1, count).to(device) for part in (valid, content))
+    target = side.guide.embedding[pairs.to(side.guide.embedding.device)]
+    target = target.to(device, found.embedding.dtype)
     return Reading(encoder, inputs, found, target, blocks, valid, content)

@@ -62,7 +62,7 @@ class CAM2IBOptions(SeededOptions):
         pooling: inverse temperature of that attention.
         depth: layers, from the explained one on, whose slopes are averaged.
         draws_behind: noise draws for an embedding behind a mask.
-        max_rows: most rows in one call of the model; bounds memory.
+        max_rows: most rows of each pair in one call of the model; bounds memory.
     """
 
     beta: float = option(3.0, above=0, only={"keep": (None,)})
@@ -245,6 +245,7 @@ def embedding_behind(side: Side, kept: Tensor, options: CAM2IBOptions) -> Tensor
         sigma=options.sigma,
         prior=prior_of(side, options),
         seed=options.seed,
+        together=side.together,
     )
 
 
@@ -279,13 +280,15 @@ def token_slopes(side: Side, target: Tensor, points: int, options: CAM2IBOptions
                 noise_too=options.slope == "channel",
                 central=options.rates == "central",
                 max_rows=options.max_rows,
+                together=at.together,
             )
             for at in layers_from(side, options.depth)
         ]
     ).mean(0)
     share = POOLED[options.pooled]
     if share > 0:
-        found = pooled(found, side.token_embeddings(), grid.content, options.pooling, share)
+        own = side.token_embeddings()
+        found = pooled(found, own, grid.content, options.pooling, share, side.together)
     return found.where(grid.content.to(found.device), found.new_zeros(()))
 
 

@@ -61,19 +61,14 @@ class GradCAM(Method):
     def explain(self, side: Side) -> SideScores:
         import torch
 
-        from mmattrib.engine.objective import cosine_gradient
-
         if self.options.place == "last-block":
             self._check_place(side)
-        tokens = side.tokens()
-        target = side.guide.embedding.to(tokens.device)
+        tokens, slopes = side.tokens(), side.slopes()
         content = side.grid().content.to(tokens.device)
         scores = torch.zeros(content.shape, dtype=torch.float32, device=tokens.device)
         diagnostics = []
         for row, cosine in enumerate(side.cosines(tokens).tolist()):
-            # One pair a call: its sums then have the same shapes in any batch.
-            gradient = cosine_gradient(tokens[row : row + 1], side.suffix, row, target[row])[0]
-            weights = gradient[content[row]].mean(0)
+            weights = slopes[row, content[row]].mean(0)
             signed = (tokens[row, content[row]].float() * weights).sum(-1)
             scores[row, content[row]] = signed.relu() if self.options.rectify else signed
             warnings = []

@@ -39,7 +39,7 @@ class IntegratedGradientsOptions(MethodOptions):
             becomes the mean of the content tokens, and the others (CLS, the marks of a text's start
             and end) stay, so that they score 0; or ``"zero"``, tokens of 0: at a picture's input
             the grey that its normalisation takes off, at a caption's no word and no place.
-        max_rows: most points in one call of the suffix; bounds memory.
+        max_rows: most points in one call of the suffix, for each pair; bounds memory.
     """
 
     steps: int = option(50, least=1, most=10_000)

@@ -64,7 +64,7 @@ class LeGrad(AttentionMethod):
         return formed(slopes, reading.valid)
 
     def pooled(self, reading: Reading, block: int) -> Tensor:
-        """``(1, N, C)``: what a block gave, ready for :attr:`LeGradOptions.pooling`.
+        """``(b, N, C)``: what a block gave, ready for :attr:`LeGradOptions.pooling`.
 
         Raises:
             EncoderError: the encoder's attention comes without the tokens of its blocks.

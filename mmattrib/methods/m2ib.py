@@ -28,9 +28,7 @@ class FitOptions(MethodOptions):
             None, and nothing warns of collapse or steering.
         learning_rate: Adam's rate for the mask's logits α.
         alpha_init: α at the start; at 5, 99.3 % of each token passes.
-        max_rows: most rows (pairs x samples) in one call of the model; bounds memory.
-        pairs_at_once: pairs fitted in one call. More is faster on a GPU; maps then differ by
-            rounding, which Adam's first step enlarges where a gradient nearly vanishes.
+        max_rows: most rows (samples) of each pair in one call of the model; bounds memory.
     """
 
     beta: float = option(0.1, least=0)
@@ -40,7 +38,6 @@ class FitOptions(MethodOptions):
     alpha_init: float = option(5.0, least=-80, most=80)
     max_rows: int = option(64, least=1, most=65_536, resource=True)
     measure_end: bool = option(True)
-    pairs_at_once: int = option(1, least=1, most=4096, resource=True)
 
     def engine(self, **more: Any) -> BottleneckOptions:
         """The engine's options: these and some more; what it does not know is left out."""
@@ -102,6 +99,7 @@ class BottleneckMethod(Method):
             side.keys,
             self.engine_options(),
             self.guidance(),
+            together=side.together,
             **more,
         )
         return self.scored(fitted.capacity, fitted.diagnostics)

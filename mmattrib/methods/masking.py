@@ -12,24 +12,32 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, OptionError
 from mmattrib.lazy import np, npt
-from mmattrib.methods.base import Method, MethodOptions, Side, SideScores, option
+from mmattrib.methods.base import Method, MethodOptions, Side, SideScores, option, require
 from mmattrib.perturb import FILLS, keep, keep_many
 from mmattrib.types import FloatArray, RawAudio, RawImage, RawInput, RawText
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mmattrib.models.encoder import Encoder
+
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 Bools: TypeAlias = "npt.NDArray[np.bool_]"
 
 SOFT_FILLS: Final = tuple(name for name, fill in FILLS["image"].items() if fill.soft)
 """Fills of pictures that take weights between 0 and 1, such as RISE's."""
+
+DROP: Final = "drop"
+"""In place of a fill of pictures: patches are left out of the tower, and nothing stands in."""
+
+HALF: Final = 0.5
+"""Share of a patch from which on it is kept where others are dropped."""
 
 OF_TOKENS: Final = ("embedding", "pad")
 """Fills of captions that :mod:`mmattrib.perturb.tokens` applies where tokens enter the blocks."""
@@ -41,16 +49,18 @@ class MaskOptions(MethodOptions):
 
     Attributes:
         image_fill: what stands in for a part of a picture: a name in ``mmattrib.perturb.FILLS``
-            that takes soft weights.
+            that takes soft weights; or ``"drop"``: nothing does, and the patches of which a mask
+            keeps less than half are left out of the tower. That asks another question, what the
+            model makes of fewer patches, and is quicker; towers that attend alone.
         audio_fill: likewise for a recording.
         text_fill: likewise for a word. Where ``"delete"`` leaves a caption that the encoder
             refuses, such as one without words, ``"blank"`` stands in; ``"embedding"`` and
             ``"pad"`` are those of ``mmattrib.perturb.tokens.TOKEN_FILLS``. Inputs of other
             modalities take the first fill of arrays.
-        batch: masked inputs in one call of the model.
+        batch: masked inputs in one call of the model; fewer where memory does not suffice.
     """
 
-    image_fill: str = option("mean", choices=SOFT_FILLS)
+    image_fill: str = option("mean", choices=(*SOFT_FILLS, DROP))
     audio_fill: str = option("silence", choices=tuple(FILLS["audio"]))
     text_fill: str = option("blank", choices=(*FILLS["text"], *OF_TOKENS))
     batch: int = option(32, least=1, most=4096, resource=True)
@@ -98,14 +108,30 @@ class MaskedInput:
             options: fills and batch.
             fill_seed: of fills that draw at random.
         """
+        from mmattrib.engine.together import Together
+
         self.inputs = side.inputs.select([row])
         self.raw = self.inputs.raw[0]
         self.grid = side.encoder.grid(self.inputs, side.layer)
         self.shape = self.grid.placement(0).shape
         self.fill, self.rows = options.fill_of(self.raw), 0
+        if self.fill == DROP:
+            self._check_droppable(side)
         self._encoder, self._batch, self._seed = side.encoder, options.batch, fill_seed
+        self._together = Together(options.batch)
         self._goal = side.guide.embedding[row].float().cpu()
         self.clean = float(self._cosines(side.embeddings()[row : row + 1])[0])
+
+    def _check_droppable(self, side: Side) -> None:
+        from mmattrib.models.capabilities import ATTENTION
+
+        require(side.encoder, frozenset({ATTENTION}), f"image_fill={DROP!r}")
+        count = side.encoder.grid(self.inputs, -1).content.shape[1]
+        if self.grid.content.shape[1] != count:
+            raise OptionError(
+                f"image_fill={DROP!r} leaves out tokens of the blocks, {count} here, and layer "
+                f"{side.layer} has {self.grid.content.shape[1]}; explain a layer from -1 on"
+            )
 
     @cached_property
     def extents(self) -> tuple[tuple[int, int], ...]:
@@ -157,6 +183,11 @@ class MaskedInput:
         """``(N,)``: the mean of a laid mask over each token's own places, 0 for other tokens."""
         found: Floats = self.grid.to_tokens([laid])[0].double().numpy()
         return found
+
+    def kept_by(self, laid: FloatArray) -> Floats:
+        """``(N,)``: how much of each token a laid mask keeps, as the model is shown it."""
+        shares = self.on_tokens(laid)
+        return (shares >= HALF).astype(np.float64) if self.fill == DROP else shares
 
     def spread(self, values: Floats) -> Floats:
         """``(N,)``: each part's value shared among the tokens that lie on it; their sum is kept.
@@ -220,7 +251,16 @@ class MaskedInput:
         }
 
     def _embedded(self, laid: Iterator[FloatArray]) -> Iterator[Tensor]:
+        import torch
+
         encoder, batch = self._encoder, self._batch
+        if self.fill == DROP:
+            from mmattrib.perturb.tokens import embed_without
+
+            while masks := list(islice(laid, batch)):
+                stays = torch.from_numpy(np.stack([self.kept_by(row) for row in masks]) > 0)
+                yield embed_without(encoder, self.inputs, stays)
+            return
         if self.fill in OF_TOKENS:
             from mmattrib.perturb.tokens import keep_tokens
 
@@ -230,7 +270,8 @@ class MaskedInput:
             return
         kept = self._kept(laid)
         while raws := list(islice(kept, batch)):
-            yield encoder.embed(encoder.preprocess(raws))
+            some = partial(_embed_some, encoder, raws)
+            yield torch.cat(list(self._together.over(len(raws), some)))
 
     def _kept(self, laid: Iterator[FloatArray]) -> Iterator[RawInput]:
         words = self.grid.words(0)
@@ -255,6 +296,10 @@ class MaskedInput:
             fit(embeddings.float().cpu()[None], self._goal[None, None])[0].double().numpy()
         )
         return found
+
+
+def _embed_some(encoder: Encoder, raws: list[RawInput], some: Tensor, _rows: int) -> Tensor:
+    return encoder.embed(encoder.preprocess([raws[row] for row in some.tolist()]))
 
 
 class MaskingMethod(Method):

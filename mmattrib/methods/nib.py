@@ -25,7 +25,7 @@ class NIBOptions(MethodOptions):
 
     Attributes:
         steps: points on the path from zero to the tokens (NIB's code: 10).
-        max_rows: most of them in one call of the suffix; bounds memory.
+        max_rows: most of them in one call of the suffix, for each pair; bounds memory.
     """
 
     steps: int = option(10, least=1, most=10_000)
@@ -88,8 +88,9 @@ def along_path(
 
     tokens, target = side.tokens(), side.guide.embedding
     scores = path_attribution(
-        tokens, side.suffix, target, steps=steps, max_rows=max_rows, baseline=baseline, rule=rule
-    )
+        tokens, side.suffix, target, steps=steps, max_rows=max_rows, baseline=baseline, rule=rule,
+        together=side.together,
+    )  # fmt: skip
     valid = side.grid().valid.to(scores.device)
     scores = scores.where(valid, scores.new_zeros(()))
     start = torch.zeros_like(tokens) if baseline is None else baseline.to(tokens)

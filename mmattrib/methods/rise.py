@@ -73,7 +73,7 @@ class RISE(MaskingMethod):
 
         def masks() -> Iterator[FloatArray]:
             for probability, laid in drawn:
-                taken.append((probability, masked.on_tokens(laid)))
+                taken.append((probability, masked.kept_by(laid)))
                 yield laid
 
         total, mean = np.zeros(masked.grid.content.shape[1]), 0.0

@@ -58,19 +58,10 @@ class Saliency(Method):
         return input_or_default(encoder)
 
     def explain(self, side: Side) -> SideScores:
-        import torch
-
-        from mmattrib.engine.objective import cosine_gradient
-
-        tokens = side.tokens()
-        target = side.guide.embedding.to(tokens.device)
-        scores = []
-        for row in range(len(side)):
-            # One pair a call: its sums then have the same shapes in any batch.
-            sizes = cosine_gradient(tokens[row : row + 1], side.suffix, row, target[row])[0].abs()
-            scores.append(sizes.amax(-1) if self.options.channels == "max" else sizes.sum(-1))
-        cosines = side.cosines(tokens).tolist()
-        return self.scored(torch.stack(scores), [{"clean_cosine": value} for value in cosines])
+        sizes = side.slopes().abs()
+        scores = sizes.amax(-1) if self.options.channels == "max" else sizes.sum(-1)
+        cosines = side.cosines(side.tokens()).tolist()
+        return self.scored(scores, [{"clean_cosine": value} for value in cosines])
 
 
 @hookimpl

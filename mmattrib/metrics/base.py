@@ -178,7 +178,8 @@ class Case:
         Args:
             raws: decoded inputs; made as they are asked for, a batch at a time.
             side: whose encoder; the explained side's if None.
-            batch_size: how many go through the tower together at most.
+            batch_size: how many go through the tower together at most; fewer where memory does not
+                suffice.
 
         Raises:
             InputError: one of them cannot be embedded.
@@ -186,16 +187,22 @@ class Case:
         """
         import torch
 
+        from mmattrib.engine.together import Together
         from mmattrib.models.encoder import EncoderInputs
 
         check_whole(batch_size, "batch_size", 1)
         encoder = self.encoder_of(self.side if side is None else side)
         found: list[Tensor] = []
         waiting: list[EncoderInputs] = []
+        together = Together(batch_size)
+
+        def some(rows: Tensor, _most: int) -> Tensor:
+            inputs = EncoderInputs.cat([waiting[row] for row in rows.tolist()])
+            return encoder.embed(inputs).float().cpu()
 
         def embed() -> None:
             if waiting:
-                found.append(encoder.embed(EncoderInputs.cat(waiting)).float().cpu())
+                found.extend(together.over(len(waiting), some, kind=waiting[0].shapes))
                 waiting.clear()
 
         with torch.no_grad(), encoder.frozen():

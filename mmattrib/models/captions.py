@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mmattrib.errors import InputError, WeightsError
-from mmattrib.models.turns import turn
+from mmattrib.models.turns import reading_turn
 from mmattrib.types import RawText
 
 Span: TypeAlias = tuple[int, int] | None
@@ -204,7 +204,7 @@ class CaptionTokenizer:
         return ids, real
 
     def _encode(self, text: str) -> dict[str, Any]:
-        with turn():  # fast tokenizers raise "Already borrowed" where two threads use one
+        with reading_turn():  # fast tokenizers raise "Already borrowed" where two threads use one
             return dict(
                 self.tokenizer(
                     text,

@@ -20,6 +20,8 @@ from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings
 from mmattrib.models.gradients import watched
 from mmattrib.models.grids import TokenGrid
 from mmattrib.models.passes import Pass
+from mmattrib.models.turns import reading_turn
+from mmattrib.plugins.strangers import is_own
 
 Check: TypeAlias = Callable[..., str | None]
 """Takes what a method gave and its arguments; gives what is wrong, or None."""
@@ -56,11 +58,22 @@ def guarded(encoder: Encoder) -> Encoder:
         method = getattr(encoder, name)
         if name == "one_pass" and getattr(method, "__func__", None) in _MADE_OF_OTHERS:
             continue  # with those checked here in them
+        if name == "preprocess" and is_own(encoder):
+            method = _in_turn(method)
         if name == "suffix":
             method = watched(method, encoder.module, who)
         vars(made)[name] = _guard(method, f"{who}: {name}", check)
     vars(made)["guard"] = encoder
     return made
+
+
+def _in_turn(preprocess: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(preprocess)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with reading_turn():
+            return preprocess(*args, **kwargs)
+
+    return call
 
 
 def _check_attributes(encoder: Encoder, who: str) -> None:

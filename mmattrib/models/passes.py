@@ -8,7 +8,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +20,7 @@ from mmattrib.models.capabilities import INPUT_LAYER
 from mmattrib.models.fingerprint import tower_state
 
 if TYPE_CHECKING:
+    from mmattrib.engine.together import Together
     from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings
 
 KEPT_BYTES, KEPT_PASSES = 128 * 2**20, 256
@@ -94,15 +95,22 @@ def captured_at(module: nn.Module, inputs: EncoderInputs, layer: int) -> Tensor 
 class Passes:
     """What is known of each input of a batch.
 
-    Each runs by itself: a tower's sums round differently in another batch size, and a map must not
-    depend on the batch. One pass gives the embedding and the tokens of the explained layer, and,
-    where the encoder is a :class:`BlockEncoder`, what token embeddings are made of. Nothing runs
-    before somebody asks; tokens that are asked for without the embedding end at their layer. The
-    caller is within ``encoder.frozen()``; no result is to be changed in place.
+    Each runs by itself, unless the caller lets them go together: a tower's sums round differently
+    in another batch size, and a map must not depend on the batch. One pass gives the embedding and
+    the tokens of the explained layer, and, where the encoder is a :class:`BlockEncoder`, what token
+    embeddings are made of. Nothing runs before somebody asks; tokens that are asked for without the
+    embedding end at their layer. The caller is within ``encoder.frozen()``; no result is to be
+    changed in place.
     """
 
     def __init__(
-        self, encoder: Encoder, inputs: EncoderInputs, layer: int, keep: PassKeep | None = None
+        self,
+        encoder: Encoder,
+        inputs: EncoderInputs,
+        layer: int,
+        keep: PassKeep | None = None,
+        *,
+        together: Together | None = None,
     ) -> None:
         """Take a batch.
 
@@ -111,11 +119,13 @@ class Passes:
             inputs: B preprocessed inputs.
             layer: the explained one.
             keep: where passes are looked for, and put.
+            together: how many inputs go into one call; each by itself if None.
         """
         self.encoder, self.inputs, self.layer = encoder, inputs, layer
         rows = range(len(inputs))
         self._ones = [inputs if len(rows) == 1 else inputs.select([row]) for row in rows]
-        self._keep = keep
+        self._keep, self._together = keep, together
+        self._runs: list[tuple[list[int], EncoderInputs, Mapping[int, Tensor]]] = []
         self._keys = [None] * len(rows) if keep is None else keep.keys(encoder, self._ones)
         self._found: list[Pass | None] = [None] * len(rows)
         self._batched: dict[Hashable, tuple[Tensor, ...]] = {}
@@ -125,7 +135,7 @@ class Passes:
 
         Nothing more is kept of them.
         """
-        made = Passes(encoder, self.inputs, self.layer)
+        made = Passes(encoder, self.inputs, self.layer, together=self._together)
         made._ones = self._ones
         made._found = [
             None if one is None else Pass(one.embedding, dict(one.tokens), dict(one.captured))
@@ -135,6 +145,7 @@ class Passes:
 
     def embeddings(self) -> Tensor:
         """``(B, D)``, L2-normalised."""
+        self._run_together()
         return self._each("embedding", lambda row: (self._embedding(row),))[0]
 
     def tokens(self, layer: int) -> Tensor:
@@ -143,7 +154,19 @@ class Passes:
 
     def behind(self) -> Tensor:
         """``(B, D)``: what the suffix gives for the tokens of the explained layer, untouched."""
-        return self._each("behind", lambda row: (self._behind(row),))[0]
+        if self._together is None or self.layer == INPUT_LAYER:
+            return self._each("behind", lambda row: (self._behind(row),))[0]
+        if "behind" not in self._batched:
+            tokens, layer = self.tokens(self.layer), self.layer
+
+            def some(pairs: Tensor, _rows: int) -> Tensor:
+                return self.encoder.suffix(tokens[pairs], layer, self.inputs.select(pairs))
+
+            kind = ("behind", tokens.shape[1:])
+            with torch.no_grad():
+                parts = list(self._together.over(len(tokens), some, kind=kind))
+            self._batched["behind"] = (torch.cat(parts),)
+        return self._batched["behind"][0]
 
     def token_embeddings(self) -> tuple[Tensor, Tensor]:
         """Tokens in the joint space, ``(B, N, D)``, and which may be attended to, ``(B, N)``.
@@ -151,6 +174,7 @@ class Passes:
         Warns:
             TrustWarning: as :meth:`Encoder.sure_token_embeddings`.
         """
+        self._join_together()
         values, valid = self._each("joint", self._joint)
         return values, valid
 
@@ -162,6 +186,48 @@ class Passes:
                 rows = [make(row) for row in range(len(self._ones))]
             self._batched[what] = tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
         return self._batched[what]
+
+    def _run_together(self) -> None:
+        """Passes of the inputs that have none, several in one call where they may."""
+        if self._together is None or self._together.most == 1 or "embedding" in self._batched:
+            return
+        rows = [row for row in range(len(self._ones)) if self._pass(row).embedding is None]
+        layers = self._layers() or (() if self.layer == INPUT_LAYER else (self.layer,))
+
+        def some(pairs: Tensor, _rows: int) -> tuple[list[int], EncoderInputs, Pass]:
+            own = [rows[pair] for pair in pairs.tolist()]
+            inputs = self.inputs.select(own)
+            return own, inputs, self.encoder.one_pass(inputs, layers)
+
+        kind = ("pass", self.encoder.modality, self.inputs.shapes)
+        with torch.no_grad():
+            for own, inputs, made in self._together.over(len(rows), some, kind=kind):
+                self._runs.append((own, inputs, made.captured))
+                assert made.embedding is not None
+                for at, row in enumerate(own):
+                    known, one = self._pass(row), slice(at, at + 1)
+                    known.embedding = made.embedding[one].clone()
+                    found = {layer: value[one].clone() for layer, value in made.tokens.items()}
+                    known.tokens = {**found, **known.tokens}
+                    self._put(row)
+
+    def _join_together(self) -> None:
+        """Token embeddings of inputs that ran together, of what their blocks gave.
+
+        Behind the layers where the model's own way is certain; elsewhere each input is looked at.
+        """
+        runs, self._runs = self._runs, []
+        if not -1 <= self.layer < self.encoder.num_layers - 1:
+            return
+        with torch.no_grad():
+            for own, inputs, captured in runs:
+                with held(self.encoder.module, inputs, captured):
+                    made = self.encoder.token_embeddings(inputs)
+                for at, row in enumerate(own):
+                    one = slice(at, at + 1)
+                    joint = replace(made, values=made.values[one].clone(), valid=made.valid[one])
+                    self._pass(row).joint = joint
+                    self._put(row)
 
     def _pass(self, row: int) -> Pass:
         found = self._found[row]

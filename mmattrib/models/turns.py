@@ -15,12 +15,13 @@ from torch import nn
 from mmattrib.errors import EncoderError
 
 _lock = threading.RLock()
+_reading = threading.RLock()
 
 
 def _renew() -> None:
-    """A forked child starts with a lock of its own; the parent's may be held."""
-    global _lock
-    _lock = threading.RLock()
+    """A forked child starts with locks of its own; the parent's may be held."""
+    global _lock, _reading
+    _lock, _reading = threading.RLock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -36,6 +37,17 @@ def turn() -> Iterator[None]:
     that models that run at the same time gain little. Use several processes for more.
     """
     with _lock:
+        yield
+
+
+@contextmanager
+def reading_turn() -> Iterator[None]:
+    """Wait until no other thread of this process preprocesses an input; re-entrant.
+
+    Tokenizers and feature extractors have a state of their own, and another than the models: one
+    input may be preprocessed while another is explained. Whoever holds it asks for no :func:`turn`.
+    """
+    with _reading:
         yield
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mmattrib.errors import EncoderError, InputError, OptionError, brief, is_one_of
-from mmattrib.models.capabilities import INPUT_LAYER
+from mmattrib.models.capabilities import ATTENTION, INPUT_LAYER, require
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.grids import TokenGrid
 from mmattrib.types import FloatArray, RawText
@@ -122,6 +122,51 @@ def keep_tokens(
         padded = _padded(inputs, content, number)
         mixed = mixed + encoder.prefix(padded, layer) * (1.0 - shares)
     return encoder.suffix(torch.where(inside, mixed, tokens), layer, inputs)
+
+
+def embed_without(encoder: Encoder, inputs: EncoderInputs, kept: Tensor) -> Tensor:
+    """Embed one input without some of its tokens: they are left out, and nothing stands in.
+
+    The blocks attend among what is left, each token at its own place, which also costs less: no
+    query and no key of the others is computed. Masks that leave as many tokens go together.
+
+    Args:
+        encoder: one that offers ``ATTENTION``: its blocks take any number of tokens. As for
+            :func:`keep_tokens`.
+        inputs: a preprocessed batch of one.
+        kept: ``(R, N)`` bool per token of layer -1; tokens that stand for no part of the input
+            (CLS) always stay.
+
+    Returns:
+        ``(R, D)`` L2-normalised. A mask that keeps all gives ``encoder.embed(inputs)``.
+
+    Raises:
+        OptionError: the encoder does not offer ``ATTENTION``, masks of another shape, or one that
+            leaves no token, where the encoder has none of its own.
+    """
+    require(encoder, [ATTENTION], "leaving tokens out")
+    content = encoder.grid(inputs, -1).content
+    if kept.dtype != torch.bool or kept.dim() != 2 or kept.shape[1:] != content.shape[1:]:
+        raise OptionError(
+            f"kept is {kept.dtype} {tuple(kept.shape)}; accepted: bool (R, {content.shape[1]})"
+        )
+    stays = kept.cpu() | ~content
+    counts = stays.sum(-1).tolist()
+    if not all(counts):
+        raise OptionError(
+            f"a mask leaves no token, and the {encoder.modality} encoder has none that stands for "
+            "no part of the input; take a fill that puts something in their place"
+        )
+    tokens = encoder.prefix(inputs, -1)[0]
+    found: list[Tensor] = [tokens] * len(stays)
+    for count in sorted(set(counts)):
+        rows = [row for row, own in enumerate(counts) if own == count]
+        places = stays[rows].nonzero()[:, 1].view(len(rows), count)
+        some = inputs.select([0] * len(rows))
+        made = encoder.suffix(tokens[places.to(tokens.device)], -1, some)
+        for row, one in zip(rows, made, strict=True):
+            found[row] = one
+    return torch.stack(found)
 
 
 def padding_id(encoder: Encoder, inputs: EncoderInputs) -> int:

@@ -33,7 +33,7 @@ BOUND = 2e-3
 
 
 def maps(backbone: Backbone, pair: Mapping[str, Any], method: str) -> list[np.ndarray]:
-    found = mm.attribute(backbone, inputs=pair, method=method, **quick(method))
+    found = mm.attribute(backbone, inputs=pair, method=method, precision="full", **quick(method))
     return [side.scores for side in found.values()]
 
 
@@ -92,6 +92,7 @@ def test_half_precision_gives_a_map_alike(
             mm.load_backbone(made.name, **made.options, device=CUDA, dtype=each),
             inputs=made.pair,
             method="nib",
+            precision="full",
         )
         for each in ("float32", dtype)
     )
@@ -117,16 +118,55 @@ def test_a_guide_may_lie_on_another_device() -> None:
     near(maps(mixed, scene_pair(), "ca-m2ib"), maps(here, scene_pair(), "ca-m2ib"), "mixed")
 
 
-def test_the_same_map_again_alone_and_in_a_batch(tiny: Backbone) -> None:
+@pytest.mark.parametrize("deterministic", [None, True])
+def test_the_same_map_again_alone_and_in_a_batch(
+    deterministic: bool | None, tiny: Backbone
+) -> None:
     pairs = [scene_pair(number) for number in range(4)]
-    many = [
-        [side.scores for side in found.values()]
-        for found in mm.attribute_many(tiny, pairs, method="ca-m2ib", points=8, progress=False)
-    ]
+    given: dict[str, Any] = {"method": "ca-m2ib", "points": 8, "precision": "full"}
+    many = list(
+        mm.attribute_many(tiny, pairs, deterministic=deterministic, progress=False, **given)
+    )
     for pair, together in zip(pairs, many, strict=True):
+        assert together.provenance["deterministic"] is bool(deterministic)
         for _ in range(2):
-            alone = mm.attribute(tiny, inputs=pair, method="ca-m2ib", points=8)
-            near(together, [side.scores for side in alone.values()], "batch")
+            alone = mm.attribute(tiny, inputs=pair, **given)
+            for side, own in alone.items():
+                if deterministic:
+                    np.testing.assert_array_equal(together[side].scores, own.scores)
+                else:
+                    near([together[side].scores], [own.scores], "batch")
+
+
+def test_a_card_computes_the_suffix_in_bfloat16_where_it_has_units_for_it(tiny: Backbone) -> None:
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("no units for bfloat16")
+    found = mm.attribute(tiny, inputs=scene_pair(), method="nib")
+    assert found.provenance["precision"] == "bfloat16"
+    for side, own in zip(found.values(), maps(tiny, scene_pair(), "nib"), strict=True):
+        assert np.corrcoef(side.scores.ravel(), own.ravel())[0, 1] > 0.98
+
+
+def test_pairs_that_do_not_fit_together_go_in_halves(
+    tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [scene_pair(number) for number in range(4)]
+    suffix, sizes = type(tiny["audio"]).suffix, []
+
+    def full(self: Any, tokens: torch.Tensor, layer: int, inputs: Any) -> torch.Tensor:
+        sizes.append(len(tokens))
+        if len(tokens) > 16:
+            raise torch.OutOfMemoryError("as if")
+        return suffix(self, tokens, layer, inputs)
+
+    given: dict[str, Any] = {"method": "ca-m2ib", "points": 8, "precision": "full"}
+    whole = list(mm.attribute_many(tiny, pairs, progress=False, **given))
+    monkeypatch.setattr(type(tiny["audio"]), "suffix", full)
+    for found, own in zip(
+        mm.attribute_many(tiny, pairs, progress=False, **given), whole, strict=True
+    ):
+        near([a.scores for a in found.values()], [a.scores for a in own.values()], "halves")
+    assert max(sizes) > 16
 
 
 def test_a_default_device_changes_nothing(tiny: Backbone) -> None:
@@ -183,6 +223,7 @@ def test_an_evaluation_gives_the_numbers_of_the_processor(jobs: int) -> None:
             metrics="all",
             pairs=[("image", "text")],
             jobs=jobs,
+            precision="full",
             progress=False,
         )
 

@@ -63,10 +63,10 @@ def test_a_pair_alone_equals_the_pair_in_a_batch(axis: str) -> None:
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_chunks_and_pairs_at_once_equal_the_whole(axis: str) -> None:
+def test_chunks_and_pairs_together_equal_the_whole(axis: str) -> None:
     problem = with_neutral(make_problem(dtype=torch.float64, lengths=(7, 4, 6)))
     whole = run(problem, samples=7, **AXES[axis])
-    for bounds in ({"max_rows": 3}, {"pairs_at_once": 3}):
+    for bounds in ({"max_rows": 3}, {"together": 3}):
         other = run(problem, samples=7, **AXES[axis], **bounds)
         assert relative(other.capacity, whole.capacity) < 1e-8
 

@@ -91,7 +91,7 @@ def test_pairs_optimised_at_once_stay_independent(name: str) -> None:
     problem = make_problem(pairs=5, dtype=torch.float64, lengths=(7, 4, 7, 6, 2))
     one = run(problem, GUIDANCES[name](), samples=4)
     for size in (2, 5):
-        many = run(problem, GUIDANCES[name](), samples=4, pairs_at_once=size)
+        many = run(problem, GUIDANCES[name](), samples=4, together=size)
         assert relative(many.capacity, one.capacity) < 1e-8
 
 
@@ -121,7 +121,7 @@ def test_padding_does_not_change_a_map(name: str) -> None:
 )
 def test_chunks_equal_the_whole(name: str, max_rows: int) -> None:
     problem = make_problem(dtype=torch.float64)
-    whole = run(problem, GUIDANCES[name](), samples=7, max_rows=64, pairs_at_once=3)
+    whole = run(problem, GUIDANCES[name](), samples=7, max_rows=64, together=3)
     sizes = []
 
     def watched(tokens: Tensor, rows: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def test_memory_that_runs_out_halves_the_call() -> None:
             raise torch.OutOfMemoryError("no room")
         return problem.suffix(tokens, rows)
 
-    found = run(problem, samples=8, pairs_at_once=4, suffix=small)
+    found = run(problem, samples=8, together=4, suffix=small)
     assert relative(found.capacity, run(problem, samples=8).capacity) < 1e-8
     assert 3 not in sizes  # 32, 16, 8, 4, then 2
     assert {8, 4, 2} <= set(sizes)
@@ -413,7 +413,7 @@ def test_a_loss_that_is_not_finite_spoils_its_own_pair_only() -> None:
         spoil = (rows == 0)[:, None] & (calls["n"] > 3)
         return out + torch.where(spoil, math.nan, 0.0)
 
-    found = run(problem, suffix=breaks, pairs_at_once=2)
+    found = run(problem, suffix=breaks, together=2)
     assert torch.isfinite(found.capacity).all()
     assert "not a number" in found.diagnostics[0]["warnings"][0]
     assert relative(found.capacity[1:], run(problem).capacity[1:]) < 1e-8

@@ -22,9 +22,9 @@ from deadly_candidates import Deadly
 import mmattrib as mm
 from mmattrib.errors import MissingExtraError, OptionError, WorkerError
 from mmattrib.evaluation import LiveModel, NamedModel, executor_for
-from mmattrib.evaluation.executors import RETRIES, died
 from mmattrib.evaluation.measure import SECONDS, Context
 from mmattrib.evaluation.on_ray import _device_of, _share
+from mmattrib.workers import RETRIES, died
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = ROOT / "tests" / "support"

@@ -18,16 +18,17 @@ from small_tiny import small_tiny
 import mmattrib as mm
 from mmattrib.errors import OptionError, WorkerError
 from mmattrib.evaluation import Executor, Results, Serial
-from mmattrib.evaluation.executors import RETRIES, Done, died
+from mmattrib.evaluation.executors import Done
 from mmattrib.evaluation.measure import Context
 from mmattrib.evaluation.tasks import Task
+from mmattrib.workers import RETRIES, died
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
 PROGRAM = """
 import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from mmattrib.evaluation.executors import end_with_parent
+from mmattrib.workers import end_with_parent
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")

@@ -18,6 +18,7 @@ from mmattrib.engine import (
     fit_bottleneck,
 )
 from mmattrib.engine.guidance import NoGuidance
+from mmattrib.engine.together import Together
 
 Suffix = Callable[[Tensor, Tensor], Tensor]
 
@@ -151,6 +152,7 @@ def run(
     statistics: TokenStatistics | None = None,
     relevance: Tensor | None = None,
     deeper: Sequence[tuple[Tensor, Suffix]] = (),
+    together: int = 1,
     **options: object,
 ) -> BottleneckResult:
     return fit_bottleneck(
@@ -166,6 +168,7 @@ def run(
         statistics=statistics,
         relevance=relevance,
         deeper=deeper,
+        together=Together(together),
     )
 
 
