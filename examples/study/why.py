@@ -80,9 +80,9 @@ class Along(CAM2IB):
         for pair, goal in enumerate(side.guide.embedding.float()):
             own = prior.select(torch.tensor([pair], device="cpu"))
             z = rate * tokens[pair] + (1 - rate) * own.restore(drawn[pair].to(tokens))
-            gradient = cosine_gradient(z, side.suffix, pair, goal)
-            slopes.append((gradient * (tokens[pair] - own.mean)).sum(-1).mean(0))
             rows = torch.full((DRAWS,), pair, dtype=torch.long, device="cpu")
+            gradient = cosine_gradient(z, side.suffix, rows, goal.expand(DRAWS, -1))
+            slopes.append((gradient * (tokens[pair] - own.mean)).sum(-1).mean(0))
             with torch.no_grad():
                 fits.append(float((side.suffix(z, rows).float() @ goal).mean()))
         content = grid.content.to(tokens.device)
