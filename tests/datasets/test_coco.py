@@ -175,7 +175,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         mm.load_dataset("coco", folder=tmp_path / "none")
     folder = write_coco(tmp_path / "some")
     (folder / "photos" / "b.png").unlink()
-    with pytest.raises(InputError, match=r"b\.png is missing"):
+    with pytest.raises(InputError, match=r"b\.png. is missing"):
         mm.load_dataset("coco", folder=folder)
     (folder / "instances.json").write_text("{")
     with pytest.raises(InputError, match="no JSON"):
