@@ -64,6 +64,7 @@ def test_leave_one_out_without_a_fill_is_the_fall_of_the_cosine(tiny: mm.Backbon
     assert found.provenance["options"]["image_fill"] == "drop"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rise", "kernel-shap"])
 def test_masking_methods_take_dropped_patches(method: str, tiny: mm.Backbone) -> None:
     options: dict[str, Any] = {"method": method, "samples": 12, "cells": 2}
