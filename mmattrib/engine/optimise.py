@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmattrib.engine.adam import Adam
 from mmattrib.engine.bottleneck import blend, capacity, kl, mask_shape
 from mmattrib.engine.diagnostics import Step, summarise
 from mmattrib.engine.guidance import Context, Guidance, Guide, Steering
@@ -249,12 +250,9 @@ def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) ->
             "layers were given; use a guidance without parameters, or deeper=()"
         )
     alpha = _start(tokens, options, steering).requires_grad_()
-    optimiser = torch.optim.Adam(
-        [
-            {"params": [alpha], "lr": options.learning_rate},
-            {"params": list(steering.parameters), "lr": options.attention_learning_rate},
-        ]
-    )
+    trained = [(alpha, options.learning_rate)]
+    trained += [(each, options.attention_learning_rate) for each in steering.parameters]
+    optimiser = Adam(trained)
     trace: list[Step] = []
     for number, noises in zip(range(options.steps), _noise(group, options), strict=False):
         learn = number < options.steps - 1
@@ -263,7 +261,7 @@ def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) ->
         step, gradients = _evaluate(group, clean, alpha, noises, options, steering, learn)
         trace.append(step)
         if learn:
-            _update(optimiser, alpha, steering.parameters, gradients, step.loss)
+            _update(optimiser, alpha, gradients, step.loss)
     with torch.no_grad():
         bits = capacity(alpha, tokens, options.sigma).where(group.valid, tokens.new_zeros(()))
     ended = len(trace) == options.steps
@@ -393,19 +391,11 @@ def _pick(chosen: Tensor, x: Tensor, other: Tensor) -> Tensor:
     return torch.where(chosen.view(-1, *[1] * (x.dim() - 1)), x, other)
 
 
-def _update(
-    optimiser: torch.optim.Optimizer,
-    alpha: Tensor,
-    others: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    loss: Tensor,
-) -> None:
+def _update(optimiser: Adam, alpha: Tensor, gradients: Sequence[Tensor], loss: Tensor) -> None:
     """One Adam step; a pair whose loss or gradient is not finite keeps its α."""
     good = torch.isfinite(loss).to(alpha.device) & torch.isfinite(gradients[0]).all(-1).all(-1)
     before = alpha.detach().clone()
-    for parameter, gradient in zip((alpha, *others), gradients, strict=True):
-        parameter.grad = _pick(good, gradient, torch.zeros_like(gradient))
-    optimiser.step()
+    optimiser.step([_pick(good, each, torch.zeros_like(each)) for each in gradients])
     with torch.no_grad():
         alpha.copy_(_pick(good, alpha, before))
 

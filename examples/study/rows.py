@@ -1,0 +1,64 @@
+"""What the rows of the default buy: fewer rates along the channel, on search scenes.
+
+Measured by ``python -m examples.study sweep`` with plans/rows.toml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from examples.study.kept import raw
+from examples.study.protocol import DECIDING, GROUPS
+from mmattrib.evaluation import Results, compare
+from mmattrib.evaluation.sheets import row
+from mmattrib.evaluation.statistics import Numbers
+
+DEFAULT: Final = "80 + 32"
+METRICS: Final = (*DECIDING, "stability")
+DATASET: Final = "search/one"
+
+
+def _column(results: Results, method: str, metric: str, directions: Sequence[str]) -> Numbers:
+    """``(backbones, samples)``, averaged over the directions to which the metric applies."""
+    columns = np.stack(
+        [results.table_of(method, d, metric, results.backbones, DATASET) for d in directions]
+    )
+    known = np.isfinite(columns)
+    summed = np.where(known, columns, 0.0).sum(axis=0)
+    found: Numbers = np.where(known.any(axis=0), summed / np.maximum(known.sum(axis=0), 1), np.nan)
+    return found
+
+
+def table(results: Results | None = None) -> str:
+    """Means, and in brackets the paired difference to the default; bold where it is clear.
+
+    Args:
+        results: of the plan; the kept ones if None.
+    """
+    results = raw("rows") if results is None else results
+    kinds = dict(zip(("pictures, sounds", "words"), GROUPS.values(), strict=True))
+    heads = [f"{kind}: {metric}" for kind in kinds for metric in METRICS]
+    lines = [f"| rows | {' | '.join(heads)} | s a pair |", row(["---"] * (len(heads) + 2))]
+    for method in results.methods:
+        cells = []
+        for directions in kinds.values():
+            for metric in METRICS:
+                cells.append(_cell(results, method, metric, directions))
+        seconds = np.nanmean(_column(results, method, "seconds", [*kinds["pictures, sounds"]]))
+        lines.append(row([method, *cells, f"{seconds:.2f}"]))
+    return "\n".join(lines)
+
+
+def _cell(results: Results, method: str, metric: str, directions: Sequence[str]) -> str:
+    ours = _column(results, method, metric, directions)
+    if not np.isfinite(ours).any():
+        return ""
+    mean = f"{100 * np.nanmean(ours):.1f}"
+    if method == DEFAULT:
+        return mean
+    found = compare(ours, _column(results, DEFAULT, metric, directions))
+    change = f"{100 * found.mean:+.1f}"
+    return f"{mean} ({f'**{change}**' if found.low > 0 or found.high < 0 else change})"
