@@ -17,14 +17,14 @@ from mmattrib.workers import Workers
 PAIR = {"image": np.zeros((8, 8, 3), np.uint8), "text": "a dog"}
 
 
-class Mine(Exception):
+class OwnError(Exception):
     """An error of the caller's own."""
 
 
 def failing(count: int) -> Iterator[dict[str, Any]]:
     for _ in range(count):
         yield PAIR
-    raise Mine("the disk is gone")
+    raise OwnError("the disk is gone")
 
 
 def all_of(found: Iterator[Any]) -> tuple[list[Any], Exception | None]:
@@ -51,7 +51,7 @@ def test_pairs_before_an_iterators_own_error_are_explained(given: dict[str, Any]
         mm.attribute_many(small_tiny(), failing(5), method=Telling(), progress=False, **given)
     )
     assert [each.index for each in found] == [0, 1, 2, 3, 4]
-    assert type(error) is Mine
+    assert type(error) is OwnError
 
 
 def _double(_given: object, item: Any, _tell: object) -> Any:
@@ -61,10 +61,10 @@ def _double(_given: object, item: Any, _tell: object) -> Any:
 def test_workers_do_what_came_before_an_error_and_tell_what_cannot_be_sent() -> None:
     def items() -> Iterator[Any]:
         yield from (1, lambda: 2, "unsendable", 4, 5)
-        raise Mine("the disk is gone")
+        raise OwnError("the disk is gone")
 
     found, error = all_of(Workers(1, _double, None).run(items(), in_order=True))
-    assert type(error) is Mine
+    assert type(error) is OwnError
     results = [result for _, result in found]
     assert (results[0], *results[3:]) == (2, 8, 10)
     assert [type(result) for result in results[1:3]] == [WorkerError] * 2
@@ -92,15 +92,17 @@ def test_a_pair_that_cannot_be_sent_costs_no_other() -> None:
 def test_a_model_that_cannot_be_sent_is_told(call: str) -> None:
     model = small_tiny()
     model["image"].module.act = lambda x: x  # type: ignore[assignment]
+    samples = [mm.Sample("a", PAIR), mm.Sample("b", PAIR)]
+
+    def run() -> None:
+        if call == "attribute_many":
+            list(mm.attribute_many(model, samples, method=Telling(), jobs=2, progress=False))
+            return
+        mm.evaluate(model, samples, methods=["random"], metrics=["auc"], jobs=2, progress=False,
+                    pairs=[("image", "text")])  # fmt: skip
+
     with pytest.raises(OptionError, match=r"backbone.* cannot be pickled .*lambda.*use jobs=1"):
-        if call == "evaluate":
-            samples = [mm.Sample("a", PAIR), mm.Sample("b", PAIR)]
-            mm.evaluate(
-                model, samples, methods=["random"], metrics=["auc"], jobs=2, progress=False,
-                pairs=[("image", "text")],
-            )  # fmt: skip
-        else:
-            list(mm.attribute_many(model, [PAIR], method=Telling(), jobs=2, progress=False))
+        run()
 
 
 def test_processes_that_do_not_start_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,5 +110,5 @@ def test_processes_that_do_not_start_are_told(monkeypatch: pytest.MonkeyPatch) -
         raise OSError("no process is left")
 
     monkeypatch.setattr("multiprocessing.process.BaseProcess.start", none_left)
-    with pytest.raises(WorkerError, match="no worker process could be started .*no process is"):
+    with pytest.raises(WorkerError, match=r"no worker process could be started .*no process is"):
         list(Workers(2, _double, None).run([1, 2]))
