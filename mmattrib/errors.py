@@ -55,7 +55,7 @@ class TrustWarning(UserWarning):
 
 
 class WorkerError(MmattribError, RuntimeError):
-    """A process that shared the work ended by itself."""
+    """A process that shared the work ended by itself, did not start, or cannot be sent its part."""
 
 
 class InputWarning(UserWarning):

@@ -94,17 +94,28 @@ def attend_linear(
 
     Returns:
         (queries ``(B, M, C)``, tokens ``(B, N, C)``, readable ``(B, N)`` bool or None) ->
-        ``(B, M, C)``.
+        ``(B, M, C)``; it can be pickled where the parts can.
     """
+    return _AttendLinear(query, key, value, out, heads)
 
-    def attend(queries: Tensor, tokens: Tensor, readable: Tensor | None) -> Tensor:
-        keys, values = affine(key), affine(value)
+
+@dataclass(frozen=True)
+class _AttendLinear:
+    """What :func:`attend_linear` gives: no closure, so that a copy goes to another process."""
+
+    query: Callable[[Tensor], Tensor]
+    key: Callable[[Tensor], Tensor]
+    value: Callable[[Tensor], Tensor]
+    out: Callable[[Tensor], Tensor]
+    heads: int
+
+    def __call__(self, queries: Tensor, tokens: Tensor, readable: Tensor | None) -> Tensor:
+        keys, values, query = affine(self.key), affine(self.value), self.query(queries)
         if queries.shape[1] == 1 and keys is not None and values is not None:
-            mixed = single_query(query(queries)[:, 0], tokens, readable, keys, values, heads)
-            return out(mixed[:, None])
-        return out(many_queries(query(queries), key(tokens), value(tokens), readable, heads))
-
-    return attend
+            mixed = single_query(query[:, 0], tokens, readable, keys, values, self.heads)
+            return self.out(mixed[:, None])
+        key, value = self.key(tokens), self.value(tokens)
+        return self.out(many_queries(query, key, value, readable, self.heads))
 
 
 def many_queries(
