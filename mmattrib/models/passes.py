@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mmattrib.errors import check_whole
+from mmattrib.errors import check_whole, repr_of
 from mmattrib.io.hashing import content_hash
 from mmattrib.models.capabilities import INPUT_LAYER
 from mmattrib.models.fingerprint import tower_state
@@ -43,6 +43,8 @@ class Pass:
     tokens: dict[int, Tensor] = field(default_factory=dict)
     captured: dict[int, Tensor] = field(default_factory=dict)
     joint: TokenEmbeddings | None = None
+
+    __repr__ = repr_of()
 
     @property
     def nbytes(self) -> int:
