@@ -72,6 +72,17 @@ def quick_gelu(x: Tensor) -> Tensor:
     return found
 
 
+def original_class(module: nn.Module) -> type[nn.Module]:
+    """A module's class as it is for everyone, also while a model is explained."""
+    return type(module)
+
+
+def is_patched(module: nn.Module) -> bool:
+    """Whether a module has a ``forward`` in its class's place, other than ours for a while."""
+    own = vars(module).get("forward")
+    return own is not None and not hasattr(own, "stands_for")
+
+
 @contextmanager
 def quick_activations(module: nn.Module) -> Iterator[None]:
     """Answer the quick-GELUs of a model by :func:`quick_gelu` for a while, in this thread alone.
@@ -99,6 +110,7 @@ def _answering(own: Callable[..., Any]) -> Callable[..., Any]:
         plain = threading.get_ident() == me and len(args) == 1 and not kwargs
         return quick_gelu(args[0]) if plain and _ordinary(args[0]) else own(*args, **kwargs)
 
+    forward.stands_for = own  # type: ignore[attr-defined]
     return forward
 
 
