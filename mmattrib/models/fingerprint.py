@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmattrib.models.activations import is_patched, original_class
+from mmattrib.models.activations import original_class
 from mmattrib.models.contents import Contents, UnknownError, number_of
 
 SAMPLE = 1024
@@ -158,6 +158,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 def _facts(encoder: Any) -> list[object]:
     contents = Contents()
+    contents.meet(encoder)
     facts: list[object] = [contents.class_of(type(encoder))]
     for name, value in vars(encoder).items():
         facts.append((name, number_of(value) if name in _READERS else contents.of(value)))
@@ -193,7 +194,7 @@ def _own_weights(name: str, part: nn.Module) -> Iterator[Weight]:
 def _part(part: nn.Module, contents: Contents) -> object:
     """What a module is, but for its weights."""
     own, kind = vars(part), original_class(part)
-    if any(own.get(hooks) for hooks in _HOOKS) or is_patched(part):
+    if any(own.get(hooks) for hooks in _HOOKS) or "forward" in own:
         raise UnknownError("a module that is more than its class")
     inner = tuple((name, m and number_of(m)) for name, m in part._modules.items())
     held = [(name, contents.of(v)) for name, v in own.items() if name not in _OF_ANY_MODULE]
