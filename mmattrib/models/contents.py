@@ -110,11 +110,15 @@ class Contents:
         met = self._met.get(id(value))
         if met is not None:
             return "met", met[0]
-        self._met[id(value)] = len(self._met), value  # held, so that its id stays its own
+        self.meet(value)
         self._depth += 1
         found = kind.__name__, self._whole(value, kind)
         self._depth -= 1
         return found
+
+    def meet(self, value: Any) -> None:
+        """Take a value as read; it is held, so that its ``id`` stays its own."""
+        self._met[id(value)] = len(self._met), value
 
     def _check(self) -> None:
         if self._left < 0 or self._depth > DEEPEST:

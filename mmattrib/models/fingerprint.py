@@ -158,6 +158,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 def _facts(encoder: Any) -> list[object]:
     contents = Contents()
+    contents.meet(encoder)
     facts: list[object] = [contents.class_of(type(encoder))]
     for name, value in vars(encoder).items():
         facts.append((name, number_of(value) if name in _READERS else contents.of(value)))
