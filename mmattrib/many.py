@@ -104,9 +104,8 @@ def attribute_many(
 
     Raises:
         InputError: with the number of the pair that cannot be read.
-        OptionError: an unknown option, or one out of range or without effect; with ``jobs``, a
-            model or a method that cannot be pickled.
-        Whatever the iterator of the pairs raised, once every pair before is explained.
+        OptionError: an option unknown, out of range or without effect; ``jobs`` of no picklable
+            model. An error of the pairs' own iterator passes, once the pairs before are explained.
     """
     check_backbone(backbone)
     check_switch(progress, "progress")

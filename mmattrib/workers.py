@@ -42,7 +42,8 @@ class Readable(Iterator[Item]):
     """Items up to where their iterator fails, so that those before are not lost with it."""
 
     def __init__(self, items: Iterable[Item]) -> None:
-        self._items, self._error = iter(items), None
+        self._items = iter(items)
+        self._error: Exception | None = None
 
     def __next__(self) -> Item:
         if self._error is None:
@@ -51,7 +52,7 @@ class Readable(Iterator[Item]):
             except StopIteration:
                 raise
             except Exception as error:  # of the caller's own code, of any kind
-                self._error: Exception | None = error
+                self._error = error
         raise StopIteration
 
     def check(self) -> None:

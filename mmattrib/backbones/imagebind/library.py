@@ -105,7 +105,7 @@ def _set_aside(name: str, module: ModuleType) -> None:
     _aside[name] = module
     for each in vars(module).values():
         if isinstance(each, type) and each.__module__ == name:
-            copyreg.pickle(each, _reduced)  # type: ignore[arg-type]
+            copyreg.pickle(each, _reduced)
 
 
 def _reduced(thing: Any) -> tuple[Any, tuple[str, str], dict[str, Any]]:
