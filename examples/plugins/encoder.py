@@ -1,6 +1,7 @@
 """A backbone in one file: its encoder of pictures, here a small tower with random weights."""
 
 from functools import partial
+from typing import Any
 
 from mmattrib import hookimpl
 
@@ -19,7 +20,7 @@ def load(width=64):
         modality, default_layer = "image", 0
 
         def __init__(self):  # build your own tower here, and load its weights
-            like = {"device": "cpu", "dtype": torch.float32}  # whatever torch's defaults are
+            like: Any = {"device": "cpu", "dtype": torch.float32}  # whatever torch's defaults are
             with torch.random.fork_rng(devices=[]):  # the same weights whenever it is loaded
                 torch.default_generator.manual_seed(0)
                 block = partial(nn.TransformerEncoderLayer, width, 4, batch_first=True, **like)
