@@ -119,14 +119,15 @@ def quick_activations(module: nn.Module) -> Iterator[None]:
         entered.add(mine)
         kinds: dict[type, bool | None] = dict.fromkeys(_known())
         for part in module.modules():
-            if type(part) in _ORIGINAL and len(entered) == 1:  # left by an interrupted leaving
+            kind: Any = type(part)
+            if kind in _ORIGINAL and len(entered) == 1:  # left by an interrupted leaving
                 changed.append(part)
-            elif type(part) in kinds and untouched(part) and _holds_nothing(part):
-                if kinds[type(part)] is None:
-                    kinds[type(part)] = _is_quick_gelu(part)
-                if kinds[type(part)]:
+            elif kind in kinds and untouched(part) and _holds_nothing(part):
+                if kinds[kind] is None:
+                    kinds[kind] = _is_quick_gelu(part)
+                if kinds[kind]:
                     changed.append(part)
-                    _class_of.__set__(part, _answering(type(part)))
+                    _class_of.__set__(part, _answering(kind))
         yield
     finally:
         for part in changed:
@@ -148,7 +149,8 @@ def _answering(original: type[nn.Module]) -> type[nn.Module]:
         return quick_gelu(args[0]) if plain and _ordinary(args[0]) else own(self, *args, **kwargs)
 
     def reduced(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
-        call, given, *rest = original.__reduce_ex__(self, protocol)
+        found: Any = original.__reduce_ex__(self, protocol)
+        call, given, *rest = found
         return (call, tuple(original if each is made else each for each in given), *rest)
 
     own: Any = original.forward
