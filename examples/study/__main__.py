@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from examples.study.benchmark import KINDS, SCENES, ask, asked_metrics, means
+from examples.study.benchmark import KINDS, SCENES, ask, asked_metrics, means, measure_costs
 from examples.study.kept import raw
 from examples.study.pages import redraw
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
@@ -266,6 +266,16 @@ def ask_command(file: Path, n: int, jobs: int) -> None:
     results = ask(file, n, jobs)
     for kind in KINDS:
         click.echo(f"{kind}\n\n{means(results, asked_metrics(results), kind)}\n")
+
+
+@main.command("cost")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--n", type=click.IntRange(1, SCENES), default=4, show_default=True,
+              help="On so many scenes.")  # fmt: skip
+def cost_command(file: Path, n: int) -> None:
+    """Measure CPU seconds of both maps of a pair, of every method, on one thread."""
+    for method, seconds in measure_costs(file, n).items():
+        click.echo(f"{method}: {sorted(seconds)[len(seconds) // 2]:.2f}")
 
 
 @main.command("album")

@@ -6,6 +6,8 @@ what the model is asked, by ``python -m examples.study ask``, on the first of th
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,13 +16,17 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 
-from examples.study.protocol import DIRECTIONS, FIRST_FINAL, RANKED, label, protocol_scenes
+import mmattrib as mm
+from examples.study.kept import RAW
+from examples.study.protocol import DIRECTIONS, FIRST_FINAL, PAIRS, RANKED, label, protocol_scenes
 from mmattrib.evaluation import NamedModel, Results, Variant, compare, evaluate
 from mmattrib.evaluation.plans import read_plan
 from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers, bootstrap_interval, mean_and_error
-from mmattrib.evaluation.tables import higher_is_better
+from mmattrib.evaluation.tables import arrow, higher_is_better
+from mmattrib.files import write_atomic
 from mmattrib.metrics import Metric
 from mmattrib.metrics.curves import Deletion, Insertion
 from mmattrib.metrics.sensitivity import rank_correlation
@@ -80,6 +86,29 @@ def ask(file: Path, scenes: int, jobs: int) -> Results:
     )
 
 
+def measure_costs(file: Path, scenes: int) -> dict[str, list[float]]:
+    """CPU seconds of both maps of a pair on one thread, method by method in turn, kept in a file.
+
+    Args:
+        file: of JSON: method -> one number for each scene and pair.
+        scenes: how many, from the first of the comparison on.
+    """
+    torch.set_num_threads(1)
+    model = mm.load_backbone("tiny")
+    data = protocol_scenes("final", "one", scenes + 1, FIRST_FINAL)
+    found: dict[str, list[float]] = {each.label: [] for each in variants()}
+    for number, sample in enumerate(data):
+        for pair in PAIRS:
+            given = {side: sample.inputs[side] for side in pair}
+            for each in variants():
+                start = time.process_time()
+                mm.attribute(model, inputs=given, method=each.make(0), layer=each.layers_for(pair))
+                if number:  # the first is what a process does once
+                    found[each.label].append(round(time.process_time() - start, 4))
+    write_atomic(file, json.dumps(found).encode())
+    return found
+
+
 def _first(results: Results, count: int = SCENES) -> Results:
     """The numbers of the compared scenes alone, of the shipped weights."""
     samples = results.samples[LABEL]
@@ -98,34 +127,49 @@ def _first(results: Results, count: int = SCENES) -> Results:
 
 def _over(results: Results, method: str, metric: str, directions: Sequence[str]) -> Numbers:
     """``(samples,)`` numbers, averaged over the directions to which the metric applies."""
-    columns = np.stack([results.values(method, d, metric) for d in directions])
+    return _averaged(np.stack([results.values(method, d, metric) for d in directions]))
+
+
+def _averaged(columns: Numbers) -> Numbers:
+    """``(directions, samples)`` numbers to ``(samples,)``, over the directions that have one."""
     known = np.isfinite(columns)
     summed = np.where(known, columns, 0.0).sum(axis=0)
     found: Numbers = np.where(known.any(axis=0), summed / np.maximum(known.sum(axis=0), 1), np.nan)
     return found
 
 
+def costs() -> str:
+    """Methods by CPU seconds of both maps of a pair, pair by pair of modalities."""
+    found = json.loads((RAW / "costs.json").read_text(encoding="utf-8"))
+    lines = [f"| | {' | '.join('-'.join(pair) for pair in PAIRS)} |", row(["---"] * 4)]
+    for method, seconds in found.items():
+        by_pair = np.reshape(seconds, (-1, len(PAIRS)))
+        lines.append(row([method, *(f"{value:.2f}" for value in np.median(by_pair, axis=0))]))
+    return "\n".join(lines)
+
+
 def _methods(results: Results) -> list[str]:
     return [each.label for each in variants() if each.label in results.methods]
 
 
-def means(results: Results, metrics: Sequence[str], kind: str, more: Sequence[str] = ()) -> str:
-    """Methods by metrics: the mean over samples and directions, and its 95 % interval's half."""
+def means(results: Results, metrics: Sequence[str], kind: str) -> str:
+    """Methods by metrics: 100 times the mean over samples and directions, and its 95 % interval's
+    half; an arrow says which way is better.
+    """
     results = _first(results)
-    names = [*metrics, *("CPU s of both maps" if m == "seconds" else m for m in more)]
-    lines = [f"| | {' | '.join(names)} |", row(["---"] * (len(names) + 1))]
+    heads = " | ".join(f"{metric} {arrow(metric)}".strip() for metric in metrics)
+    lines = [f"| | {heads} | scenes |", row(["---"] * (len(metrics) + 2))]
     for method in _methods(results):
-        cells = []
+        cells, count = [], 0
         for metric in metrics:
             values = _over(results, method, metric, KINDS[kind])
+            count = max(count, int(np.isfinite(values).sum()))
             if not np.isfinite(values).any():
                 cells.append("")
                 continue
             mean, low, high = bootstrap_interval(values)
             cells.append(f"{100 * mean:.1f} ± {50 * (high - low):.1f}")
-        for metric in more:
-            cells.append(f"{np.nanmean(_over(results, method, metric, KINDS[kind])):.2f}")
-        lines.append(row([method, *cells]))
+        lines.append(row([method, *cells, str(count)]))
     return "\n".join(lines)
 
 
@@ -153,11 +197,18 @@ def significance(results: Results, variant: str = "ca-m2ib") -> str:
         cells = []
         for directions in KINDS.values():
             for metric in RANKED:
-                pair = [_over(results, name, metric, directions) for name in (variant, other)]
-                if not np.isfinite(pair[0] - pair[1]).any():
+                gains = _averaged(
+                    np.stack(
+                        [
+                            results.values(variant, d, metric) - results.values(other, d, metric)
+                            for d in directions
+                        ]
+                    )
+                )
+                if not np.isfinite(gains).any():
                     cells.append("")
                     continue
-                found = compare(*pair, comparisons=tests, draws=40_000)
+                found = compare(gains, np.zeros_like(gains), comparisons=tests, draws=40_000)
                 text = f"{100 * found.mean:+.1f}"
                 cells.append(f"**{text}**" if found.clear else text)
         lines.append(row([other, *cells]))
@@ -226,7 +277,7 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
         return by_direction(known(), metric)
 
     def truth(kind: str) -> str:
-        return means(known(), RANKED, kind, ["seconds"])
+        return means(known(), RANKED, kind)
 
     def answers(kind: str) -> str:
         return means(asked(), asked_metrics(asked()), kind)
@@ -234,7 +285,7 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
     def alike(kind: str) -> str:
         return agreement(known(), asked(), kind)
 
-    found: dict[str, Callable[[], str]] = {"benchmark, leads": leads}
+    found: dict[str, Callable[[], str]] = {"benchmark, leads": leads, "benchmark, costs": costs}
     found |= {f"benchmark, {metric}": partial(each, metric) for metric in RANKED}
     for kind in KINDS:
         found |= {

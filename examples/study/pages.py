@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from examples.study import causes
+from examples.study import benchmark, causes, rows
 from examples.study.kept import raw, unpacked
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, label
@@ -37,6 +37,7 @@ PAGES: Final = (
     ROOT / "docs" / "method.md",
     ROOT / "docs" / "performance.md",
     ROOT / "docs" / "roar.md",
+    ROOT / "docs" / "benchmark.md",
     Path(__file__).parent / "results.md",
 )
 SHIPPED: Final = ("shipped",)
@@ -406,6 +407,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
         everything, "ablation", "search/one", (), (*RANKED, "seconds", "capacity_bits")
     ),
     **SPEED,
+    **benchmark.tables(raw),
+    "rows": rows.table,
 }
 """Every table that a page may mark, by name."""
 

@@ -114,7 +114,7 @@ _with_how = together(
     click.option(
         "--resume", type=HomePath(path_type=Path),
         help="A file that keeps finished work: stop at any time, and call again to go on, "
-        "with more methods if you like.",
+        "with more methods or seeds if you like.",
     ),
     click.option(
         "--jobs", type=click.IntRange(min=1), default=1, show_default=True,

@@ -226,16 +226,15 @@ def _one(method: Any, layer: Layers, label: str | None = None) -> Candidate:
 
 
 def _told_apart(given: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Live methods of one name get the options in which they differ behind it.
+    """Methods that stand under their own name get the options in which they differ behind it.
 
     Raises:
-        OptionError: two candidates still have one label.
+        OptionError: two candidates still have one label, or one has another's name.
     """
-    labels = [candidate.label for candidate in given]
     found = []
     for candidate in given:
         alike = [c for c in given if c.label == candidate.label]
-        if len(alike) > 1 and isinstance(candidate, Variant):
+        if len(alike) > 1 and isinstance(candidate, Variant) and all(map(_is_own_name, alike)):
             candidate = replace(candidate, label=_with_options(candidate, alike))
         found.append(candidate)
     _refuse_seeds(found)
@@ -247,6 +246,11 @@ def _told_apart(given: Sequence[Candidate]) -> tuple[Candidate, ...]:
                 "methods={'first': ..., 'second': ...}"
             )
     return tuple(found)
+
+
+def _is_own_name(candidate: Candidate) -> bool:
+    """Whether the label is but the method's name, and not one that somebody chose."""
+    return isinstance(candidate, Variant) and candidate.label == candidate.make().name
 
 
 def _refuse_seeds(found: Sequence[Candidate]) -> None:

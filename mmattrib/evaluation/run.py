@@ -73,7 +73,7 @@ def evaluate(
         seed: of the noise, also of live methods; several to average over.
         limit: how many samples of each data set, from the first on; all if None.
         resume: a file that finished work is appended to; the same call goes on where this one
-            stopped. Samples and methods may be added.
+            stopped. Samples, methods and seeds may be added.
         jobs: workers, each with a copy of the model and one thread. No number depends on it.
         engine: ``"serial"``, ``"processes"``, ``"ray"`` or an executor; by ``jobs`` alone if None.
         deterministic, precision: as for :func:`mmattrib.attribute_many`, of at most 16 pairs.
@@ -140,8 +140,13 @@ class Plan:
         return count_tasks(self.context, self.context.datasets, len(self.pairs), self.seeds)
 
     def head(self) -> dict[str, JSONValue]:
-        """What a store of it belongs to: a data set may grow, and its finished samples count."""
+        """What a store of it belongs to.
+
+        A data set may grow, and its finished samples count; methods and seeds may be added, since
+        every task names its own.
+        """
         told = self.describe()
+        del told["seeds"]
         for dataset in told["datasets"].values():
             del dataset["size"]
         return told

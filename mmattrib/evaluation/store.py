@@ -2,9 +2,10 @@
 
 A run that is killed, or that meets a full disk, loses no more than the tasks in progress: a line is
 written whole and flushed to the disk, and one that was cut off is passed over when the file is read
-again. A store belongs to one plan, to which methods may be added; another plan's file is refused by
-naming the difference. It has one writer at a time. Entries stay in the file: only where each begins
-is kept in memory. Files of one plan that are written one behind the other are a store of that plan.
+again. A store belongs to one plan, to which methods and seeds may be added; another plan's file is
+refused by naming the difference. It has one writer at a time. Entries stay in the file: only where
+each begins is kept in memory. Files of one plan that are written one behind the other are a store
+of that plan.
 """
 
 from __future__ import annotations

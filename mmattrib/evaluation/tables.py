@@ -244,6 +244,12 @@ def _notes(results: Results, view: View, tables: Iterable[Table]) -> list[str]:
             "no truth: ask for some (`mmattrib metrics` lists them), e.g. confidence_drop, or give "
             "masks or boxes."
         )
+    asked = results.provenance.get("metrics")
+    if isinstance(asked, Mapping) and (lacking := [m for m in asked if m not in results.metrics]):
+        told.append(
+            f"No number on these inputs: {', '.join(lacking)}. `mmattrib metrics NAME` says what "
+            "each needs."
+        )
     told += [
         f"Left out: {what}: {' '.join(why.split())}"
         for what, why in results.left_out.items()

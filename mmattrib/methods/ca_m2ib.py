@@ -37,8 +37,9 @@ class CAM2IBOptions(SeededOptions):
     """Options of ``ca-m2ib``.
 
     Attributes:
-        beta: price of information, β / γ of eq. (11): only their ratio matters. It changes no
-            token's rank, and sets how many bits a map holds and how concentrated it is.
+        beta: price of information, β / γ of eq. (11): only their ratio matters. It hardly
+            changes which tokens rank first, and sets how many bits a map holds and how
+            concentrated it is.
         keep: in place of β: the share of the match, of the clean cosine with the guide above that
             of noise, that is kept behind the mask. The price is found for each pair; then the bits
             of a map are those that suffice for this share of the match.

@@ -197,14 +197,41 @@ def test_the_number_of_processes_changes_no_number(
     assert_same(evaluate(untrained, three, **given), evaluate(untrained, three, jobs=2, **given))
 
 
+def test_methods_and_seeds_may_be_added_to_a_file_in_any_order(
+    untrained: mm.Backbone, three: mm.Dataset, tmp_path: Path
+) -> None:
+    """Also a method that draws noise, where none did before."""
+    file, given = tmp_path / "run.jsonl", {"pairs": [("image", "text")]}
+    evaluate(untrained, three, methods=["nib"], resume=file, **given)
+    both = ["nib", "random"]
+    evaluate(untrained, three, methods=both, resume=file, **given)
+    for seed in ((0, 1), 1):
+        grown = evaluate(untrained, three, methods=both, seed=seed, resume=file, **given)
+        assert_same(grown, evaluate(untrained, three, methods=both, seed=seed, **given))
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        ["random", mm.Variant("random", "nib")],
+        [mm.Variant("x", "random"), mm.Variant("x", "nib")],
+        [mm.Variant("x", "nib", {"steps": 2}), mm.Variant("x", "nib", {"steps": 3})],
+    ],
+    ids=["of another method", "of two methods", "of two settings"],
+)
+def test_a_label_that_somebody_chose_stands_for_one_method(
+    untrained: mm.Backbone, three: mm.Dataset, methods: list[Any]
+) -> None:
+    with pytest.raises(OptionError, match="name them apart"):
+        evaluate(untrained, three, methods=methods)
+
+
 def test_a_file_of_another_plan_is_refused_by_naming_the_difference(
     untrained: mm.Backbone, three: mm.Dataset, tmp_path: Path
 ) -> None:
     file = tmp_path / "run.jsonl"
     evaluate(untrained, three, methods=["random"], resume=file)
     before = file.read_bytes()
-    with pytest.raises(OptionError, match=r"seeds is \[0\] in the file, \[1\] now"):
-        evaluate(untrained, three, methods=["random"], resume=file, seed=1)
     with pytest.raises(
         OptionError, match=r"methods\.random\.method is 'random' in the file, 'nib'"
     ):
