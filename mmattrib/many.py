@@ -99,13 +99,12 @@ def attribute_many(
         **options: the method's own.
 
     Yields:
-        One :class:`Explanation` per pair, in order. Its ``index`` is the pair's place, its
-        ``sample`` the id of the sample, if the pair is one.
+        One :class:`Explanation` per pair, in order; ``index`` is its place, ``sample`` its id.
 
     Raises:
         InputError: with the number of the pair that cannot be read.
-        OptionError: an option unknown, out of range or without effect; ``jobs`` of no picklable
-            model. An error of the pairs' own iterator passes, once the pairs before are explained.
+        OptionError: an option unknown or out of range; ``jobs`` and a model that is not picklable.
+        Exception: the pairs' iterator's own, once the pairs before are explained.
     """
     check_backbone(backbone)
     check_switch(progress, "progress")
