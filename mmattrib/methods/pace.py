@@ -46,7 +46,8 @@ class Pace:
     def __post_init__(self) -> None:
         if self.deterministic is not None and not isinstance(self.deterministic, bool):
             raise OptionError(
-                f"deterministic must be True, False or None, got {brief(self.deterministic)}"
+                f"deterministic must be True or False, or None for what suits the device, got "
+                f"{brief(self.deterministic)}"
             )
         if not is_one_of(self.precision, PRECISIONS):
             raise OptionError(

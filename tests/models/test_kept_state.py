@@ -161,5 +161,5 @@ def test_a_projection_in_place_does_not_spoil_kept_tokens() -> None:
 
 @pytest.mark.parametrize("value", [1, 0, "yes"])
 def test_deterministic_is_a_switch_or_none(value: Any) -> None:
-    with pytest.raises(OptionError, match="deterministic must be True, False or None"):
+    with pytest.raises(OptionError, match="deterministic must be True or False, or None"):
         Pace(deterministic=value)
