@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from mmattrib.errors import InputError, OptionError, brief
+from mmattrib.errors import InputError, OptionError, brief, repr_of
 from mmattrib.files import as_path, write_atomic
 from mmattrib.lazy import np
 
@@ -141,6 +141,8 @@ class ScoreEntry:
     unrelated_top: Distribution
     paired_top: Distribution
 
+    __repr__ = repr_of("kind", "modality", "method", "unit", "setting")
+
     @property
     def full(self) -> float:
         """The score that is drawn in full colour: what the largest score of three in four of the
@@ -186,6 +188,10 @@ class Calibration:
     source: str
     similarities: Mapping[str, Distribution]
     scores: tuple[ScoreEntry, ...] = ()
+
+    def __repr__(self) -> str:
+        kinds = brief(list(self.similarities), 120)
+        return f"Calibration({brief(self.backbone)}: {kinds}, {len(self.scores)} entries of scores)"
 
     def entry(
         self, modalities: Mapping[str, str], method: str, settings: Mapping[str, str]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from math import prod
+from numbers import Integral
+from typing import Any, cast
 
 
 class MmattribError(Exception):
@@ -55,7 +59,7 @@ class TrustWarning(UserWarning):
 
 
 class WorkerError(MmattribError, RuntimeError):
-    """A process that shared the work ended by itself."""
+    """A process that shared the work ended by itself, did not start, or cannot be sent its part."""
 
 
 class InputWarning(UserWarning):
@@ -86,6 +90,51 @@ def brief(value: object, most: int = 60) -> str:
     except Exception:  # of the object's own code, of any kind
         text = type(value).__name__
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def repr_of(*names: str) -> Callable[[object], str]:
+    """A ``__repr__`` for classes that hold arrays: it tells shapes and counts, never their values.
+
+    Always on one line of fewer than 300 characters.
+
+    Args:
+        *names: of the attributes to tell; for a dataclass, if none, its fields.
+
+    >>> class Grid:
+    ...     __repr__ = repr_of("size", "rows")
+    ...     size, rows = (2, 3), [[1, 2, 3]] * 20
+    >>> Grid()
+    Grid(size=(2, 3), rows=20 of list)
+    """
+
+    def told(self: object) -> str:
+        own = names
+        if not own and is_dataclass(self):
+            own = tuple(each.name for each in fields(self) if each.repr)
+        known = [f"{name}={_told(getattr(self, name, None))}" for name in own]
+        inner = ", ".join(known)
+        return f"{type(self).__name__}({inner if len(inner) <= 230 else inner[:229] + '…'})"
+
+    return told
+
+
+def _told(value: object, most: int = 60) -> str:
+    """A value in few words: an array by shape and type, a long container by what it holds."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and hasattr(value, "dtype"):
+        size = "x".join(map(str, shape)) or "0-d"
+        return f"{size} {str(value.dtype).removeprefix('torch.')}"
+    if type(value) is dict or isinstance(value, Mapping):
+        if not isinstance(value, dict):  # its values may have to be made
+            return brief(list(value), most)
+        inner = ", ".join(f"{key}: {_told(item, 20)}" for key, item in list(value.items())[:9])
+        clean = "".join(c if c.isprintable() else "?" for c in inner)
+        return f"{{{clean}}}" if len(clean) <= 2 * most else f"{len(value)} entries"
+    if isinstance(value, tuple | list):
+        plain = all(isinstance(item, str | int | float | None) for item in value[:9])
+        text = brief(value, most) if plain and len(value) <= 6 else ""
+        return text if text else f"{len(value)} of {type(value[0]).__name__}"
+    return brief(value, most)
 
 
 def is_one_of(value: object, accepted: Iterable[str]) -> bool:
@@ -134,3 +183,32 @@ def check_whole(value: object, what: str, least: int = 0, most: int = MOST) -> i
             f"{what} must be a whole number from {least} to {most}, got {brief(value)}"
         )
     return value
+
+
+MOST_PLACES = 1 << 28
+"""Places of a map at a size of one's own: 1 GB."""
+
+
+def check_size(size: object, own: tuple[int, ...], axes: Sequence[str]) -> tuple[int, ...]:
+    """The size of a map as whole numbers, so that none is cut or rounded without a word.
+
+    Args:
+        size: what was given: a tuple, a list or an array ``(axes,)``; numpy's whole numbers are as
+            good as Python's, True and False are none.
+        own: the size that the map has by itself, which is accepted whatever it is.
+        axes: their names.
+
+    Raises:
+        InputError: it is no whole number of places for each axis, or too many in all.
+    """
+    row = isinstance(size, tuple | list) or getattr(size, "ndim", None) == 1
+    given = list(cast(Any, size)) if row and len(cast(Any, size)) == len(own) else []
+    if given and all(isinstance(n, Integral) and not isinstance(n, bool) for n in given):
+        found = tuple(map(int, given))
+        if found == own or (min(found) >= 1 and prod(found) <= MOST_PLACES):
+            return found
+    raise InputError(
+        f"size {brief(size)}: accepted is one whole number of places, at least 1, for each of "
+        f"the axes ({', '.join(map(brief, axes))}), and {MOST_PLACES} places in all; or None for "
+        f"the size that it has, {brief(own)}"
+    )

@@ -19,6 +19,7 @@ from mmattrib.errors import (
     OptionError,
     TrustWarning,
     brief,
+    repr_of,
 )
 from mmattrib.loading import load_method
 from mmattrib.methods import Method, Side, SideScores
@@ -115,6 +116,8 @@ class Explained:
     explanation: Explanation
     inputs: Mapping[str, EncoderInputs]
     embeddings: Mapping[str, torch.Tensor]
+
+    __repr__ = repr_of()
 
 
 def explain(

@@ -31,7 +31,7 @@ from mmattrib.models.passes import PassKeep
 from mmattrib.preparing import Prepared, prepare
 from mmattrib.samples import Sample
 from mmattrib.types import Explanation
-from mmattrib.workers import MOST_JOBS, Tell, Workers
+from mmattrib.workers import MOST_JOBS, Readable, Tell, Workers
 
 OnError: TypeAlias = Literal["raise", "warn", "return"]
 
@@ -99,12 +99,12 @@ def attribute_many(
         **options: the method's own.
 
     Yields:
-        One :class:`Explanation` per pair, in order. Its ``index`` is the pair's place, its
-        ``sample`` the id of the sample, if the pair is one.
+        One :class:`Explanation` per pair, in order; ``index`` is its place, ``sample`` its id.
 
     Raises:
         InputError: with the number of the pair that cannot be read.
-        OptionError: an unknown option, or one out of range or without effect.
+        OptionError: an option unknown or out of range; ``jobs`` and a model that is not picklable.
+        Exception: the pairs' iterator's own, once the pairs before are explained.
     """
     check_backbone(backbone)
     check_switch(progress, "progress")
@@ -208,15 +208,17 @@ def _batches(
     backbone: Backbone, numbered: Iterator[tuple[int, Any]], size: int, readers: int
 ) -> Iterator[list[Prepared | Failure]]:
     """Prepared pairs, so many at a time; with readers the next ones are prepared meanwhile."""
+    source = Readable(numbered)
     if not readers:
-        while batch := list(islice(numbered, size)):
+        while batch := list(islice(source, size)):
             yield [_try(backbone, *each) for each in batch]
+        source.check()
         return
     pool = ThreadPoolExecutor(readers, thread_name_prefix="mmattrib-reader")
     waiting: deque[list[Future[Prepared | Failure]]] = deque()
 
     def read_on() -> None:
-        if batch := list(islice(numbered, size)):
+        if batch := list(islice(source, size)):
             waiting.append([pool.submit(_try, backbone, *each) for each in batch])
 
     try:
@@ -224,6 +226,7 @@ def _batches(
         while waiting:
             read_on()
             yield [each.result() for each in waiting.popleft()]
+        source.check()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

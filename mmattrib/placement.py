@@ -12,7 +12,7 @@ from functools import reduce
 from math import ceil, isfinite, prod
 from typing import TypeAlias
 
-from mmattrib.errors import InputError, brief
+from mmattrib.errors import InputError, brief, repr_of
 from mmattrib.lazy import np, npt
 from mmattrib.types import (
     Attribution,
@@ -31,9 +31,6 @@ IntArray: TypeAlias = "npt.NDArray[np.intp]"
 
 MUCH_SEEN = 2 / 3
 """An explanation warns where the model saw a smaller share of its input than this."""
-
-MOST_PLACES = 1 << 28
-"""Places of a map at a size of one's own: 1 GB."""
 
 _BLOCK = 1 << 20  # values laid at a time: bounds what is held besides the map itself
 
@@ -139,6 +136,8 @@ class WeightedCells(Cells):
 
     weights: FloatArray
 
+    __repr__ = repr_of()
+
     def __post_init__(self) -> None:
         if self.weights.ndim != 2 or self.weights.shape[1] < 1:
             raise InputError(f"weights of {self.weights.shape}: accepted is (places, cells)")
@@ -204,7 +203,7 @@ class PlanePlacement(Placement):
             )
 
     def lay(self, scores: FloatArray, content: BoolArray, size: Size | None = None) -> FloatArray:
-        size = self._size(size)
+        size = self.sized(size)
         real = content[self.order]
         values = np.asarray(scores, dtype=np.float32)[self.order]
         if not real.all():
@@ -217,7 +216,7 @@ class PlanePlacement(Placement):
         return values
 
     def seen(self, content: BoolArray, size: Size | None = None) -> BoolArray:
-        own = [cells.own(count) for cells, count in zip(self.cells, self._size(size), strict=True)]
+        own = [cells.own(count) for cells, count in zip(self.cells, self.sized(size), strict=True)]
         seen = reduce(np.logical_and.outer, [each >= 0 for each in own])
         real = content[self.order]
         found: BoolArray = seen if real.all() else seen & real[np.ix_(*own)]
@@ -231,18 +230,7 @@ class PlanePlacement(Placement):
         ]
         return float(prod(shares))
 
-    def _size(self, size: Size | None) -> Size:
-        if size is None:
-            return self.shape
-        if tuple(size) == self.shape:
-            return self.shape
-        if len(size) != len(self.axes) or min(size) < 1 or prod(map(int, size)) > MOST_PLACES:
-            raise InputError(
-                f"size {brief(size)}: accepted is one number of places, at least 1, for each of "
-                f"axes {', '.join(axis.name for axis in self.axes)}, and {MOST_PLACES} places in "
-                "all"
-            )
-        return tuple(int(count) for count in size)
+    __repr__ = repr_of("shape", "cells", "order")
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,21 +259,24 @@ class WordPlacement(Placement):
             )
 
     def lay(self, scores: FloatArray, content: BoolArray, size: Size | None = None) -> FloatArray:
-        self._check_size(size)
+        self.sized(size)
         own = content & (self.word_of_token >= 0)
         values = np.asarray(scores, dtype=np.float64)[own]
         totals = np.bincount(self.word_of_token[own], values, len(self.words))
         return totals[: len(self.words)].astype(np.float32)
 
     def seen(self, content: BoolArray, size: Size | None = None) -> BoolArray:
-        self._check_size(size)
+        self.sized(size)
         seen = np.zeros(len(self.words), dtype=bool)
         seen[self.word_of_token[content & (self.word_of_token >= 0)]] = True
         return seen
 
-    def _check_size(self, size: Size | None) -> None:
-        if size is not None and size != self.shape:
-            raise InputError(f"size {size}: words have no other size than {self.shape}")
+    def sized(self, size: Size | None) -> Size:
+        if super().sized(size) != self.shape:
+            raise InputError(f"size {brief(size)}: words have no other size than {self.shape}")
+        return self.shape
+
+    __repr__ = repr_of("words", "word_of_token")
 
 
 def from_map(

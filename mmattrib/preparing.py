@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, repr_of
 from mmattrib.io import content_hash
 from mmattrib.io import load as load_raw
 from mmattrib.models.backbone import Backbone
@@ -37,6 +37,8 @@ class Prepared:
     inputs: Mapping[str, EncoderInputs]
     sample: str | None = None
     index: int | None = None
+
+    __repr__ = repr_of()
 
     @property
     def shapes(self) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, brief, repr_of
 from mmattrib.lazy import np, npt
 from mmattrib.types import Attribution, Axis, BoolArray, JSONValue
 
@@ -43,6 +43,8 @@ class MaskRegion(Region):
 
     values: BoolArray
     axes: tuple[Axis, ...] = ()
+
+    __repr__ = repr_of()
 
     def on(self, attribution: Attribution) -> BoolArray:
         wanted = attribution.shape
@@ -141,6 +143,8 @@ class Part:
     shared: bool = True
     name: str | None = None
 
+    __repr__ = repr_of()
+
     def on(self, attribution: Attribution) -> BoolArray:
         """Which cells of an attribution's scores it covers, bool in their shape."""
         regions = self.region if isinstance(self.region, tuple) else (self.region,)
@@ -164,6 +168,8 @@ class TruthMasks:
     parts: tuple[BoolArray, ...]
     shared: tuple[bool, ...]
 
+    __repr__ = repr_of()
+
     def within(self, where: BoolArray) -> TruthMasks:
         """The masks at some places alone, flat: ``(n,)`` for n places where ``where`` is True."""
         return TruthMasks(self.mask[where], tuple(part[where] for part in self.parts), self.shared)
@@ -174,6 +180,11 @@ class Truth:
     """What is known of one input of a sample: its parts, shared with the others or not."""
 
     parts: tuple[Part, ...]
+
+    def __repr__(self) -> str:
+        shared = [part.name for part in self.parts if part.shared]
+        others = [part.name for part in self.parts if not part.shared]
+        return f"Truth({len(self.parts)} parts: shared {brief(shared)}, others {brief(others)})"
 
     @property
     def names(self) -> frozenset[str]:

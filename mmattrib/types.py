@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, check_size
 from mmattrib.lazy import np, npt
 
 if TYPE_CHECKING:
@@ -141,7 +141,11 @@ class Axis:
         """The same axis cut into ``count`` equal places instead of its own.
 
         Centres are interpolated linearly between the axis's own, and go on beyond the outermost.
+
+        Raises:
+            InputError: ``count`` is no whole number of places, or more than a map may have.
         """
+        count = check_size((count,), (len(self.values),), (self.name,))[0]
         known = np.asarray(self.values, dtype=np.float64)
         if count == len(known):
             return self
@@ -185,6 +189,16 @@ class Placement(ABC):
     def shape(self) -> Size:
         """The input's own size: the number of places along each axis."""
         return tuple(len(axis.values) for axis in self.axes)
+
+    def sized(self, size: Size | None) -> Size:
+        """The size that was meant: the input's own for None, otherwise the one given.
+
+        Raises:
+            InputError: it is no whole number of places for each axis, or too many in all.
+        """
+        if size is None:
+            return self.shape
+        return check_size(size, self.shape, [axis.name for axis in self.axes])
 
     @abstractmethod
     def check(self, count: int) -> None:
@@ -318,7 +332,7 @@ class Attribution:
                 place spans several tokens it holds their mean. Words have no other size.
 
         Raises:
-            InputError: a size with another number of axes, or of no place.
+            InputError: ``size`` is no whole number of places for each axis, or too many.
         """
         return self.placement.lay(self.token_scores, self.content, size)
 
@@ -331,7 +345,11 @@ class Attribution:
         return _read_only(self.seen_at(None))
 
     def seen_at(self, size: Size | None) -> BoolArray:
-        """:attr:`seen` at another size; a place counts as seen if at least half of it was."""
+        """:attr:`seen` at another size; a place counts as seen if at least half of it was.
+
+        Raises:
+            InputError: as :meth:`scores_at`.
+        """
         return self.placement.seen(self.content, size)
 
     @cached_property
@@ -339,9 +357,14 @@ class Attribution:
         """How much of the input the model saw, as a fraction of its places."""
         return self.placement.seen_share(self.content)
 
-    def axes_at(self, size: Size) -> tuple[Axis, ...]:
-        """:attr:`axes` at another size."""
-        return tuple(axis.at(count) for axis, count in zip(self.axes, size, strict=True))
+    def axes_at(self, size: Size | None) -> tuple[Axis, ...]:
+        """:attr:`axes` at another size.
+
+        Raises:
+            InputError: as :meth:`scores_at`.
+        """
+        counts = self.placement.sized(size)
+        return tuple(axis.at(count) for axis, count in zip(self.axes, counts, strict=True))
 
     def __repr__(self) -> str:
         own = self.token_scores[self.content]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import warnings
@@ -11,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from itertools import islice
 from multiprocessing.synchronize import Event
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 
-from mmattrib.errors import TrustWarning, WorkerError, check_whole
+from mmattrib.errors import OptionError, TrustWarning, WorkerError, check_whole
 from mmattrib.plugins.contained import is_hushing, set_hushing
 
 MOST_JOBS = 1024
@@ -34,6 +36,29 @@ Found = TypeVar("Found")
 
 Tell: TypeAlias = Callable[[], None]
 """What a worker calls for each part of an item that is done."""
+
+
+class Readable(Iterator[Item]):
+    """Items up to where their iterator fails, so that those before are not lost with it."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = iter(items)
+        self._error: Exception | None = None
+
+    def __next__(self) -> Item:
+        if self._error is None:
+            try:
+                return next(self._items)
+            except StopIteration:
+                raise
+            except Exception as error:  # of the caller's own code, of any kind
+                self._error = error
+        raise StopIteration
+
+    def check(self) -> None:
+        """Raise what the iterator raised, as it is; called once the items before are done."""
+        if self._error is not None:
+            raise self._error
 
 
 class Workers(Generic[Item, Found]):
@@ -72,9 +97,13 @@ class Workers(Generic[Item, Found]):
             in_order: give them back in their order, not as they come.
 
         Raises:
-            Whatever ``work`` raised.
+            OptionError: what is given cannot be sent to another process.
+            WorkerError: processes cannot be started.
+            Whatever ``work`` raised, and whatever the items' own iterator raised, once the items
+            before are done.
         """
-        waiting = enumerate(items)
+        source = Readable(items)
+        waiting = enumerate(source)
         pool: _Pool[Item, Found] = _Pool(self.jobs, self._work, self._given, told)
         kept: dict[int, tuple[Item, Found | WorkerError]] = {}
         following = 0
@@ -86,6 +115,7 @@ class Workers(Generic[Item, Found]):
                 ):
                     pool.submit(number, item)
                 if not pool.pending:
+                    source.check()
                     return
                 for number, item, found in self._ended(pool):
                     if not in_order:
@@ -144,7 +174,7 @@ class _Pool(Generic[Item, Found]):
         self.jobs, self.told = jobs, told
         self._setup = work, given
         self.others = multiprocessing.active_children()
-        self.pending: dict[Future[Found], tuple[int, Item, int]] = {}
+        self.pending: dict[Future[bytes], tuple[int, Item, int]] = {}
         self._start()
 
     def _start(self) -> None:
@@ -162,17 +192,20 @@ class _Pool(Generic[Item, Found]):
         taken = {slot for _, _, slot in self.pending.values()}
         slot = next(n for n in range(2 * self.jobs) if n not in taken)
         self._counts[slot] = self._seen[slot] = 0
+        future: Future[bytes] = Future()
         try:
+            sent = _packed(item, "an item of the work")
             with _without_ctrl_c():
-                future: Future[Found] = self._pool.submit(_work_here, item, slot)
-        except BrokenProcessPool as error:  # since the last look at it
-            future = Future()
+                future = self._pool.submit(_work_here, sent, slot)
+        except (BrokenProcessPool, WorkerError) as error:  # broken since the last look at it
             future.set_exception(error)
+        except Exception as error:  # no process was started, for one of many reasons
+            raise _not_started(self._setup[1], error) from error
         self.pending[future] = number, item, slot
 
     def done(
         self, when: str = FIRST_COMPLETED
-    ) -> Iterator[tuple[int, Item, Found | BrokenProcessPool]]:
+    ) -> Iterator[tuple[int, Item, Found | WorkerError | BrokenProcessPool]]:
         """Items that have ended, once one has, or once all have.
 
         Raises:
@@ -186,8 +219,9 @@ class _Pool(Generic[Item, Found]):
         for future in [each for each in self.pending if each.done()]:
             number, item, _ = self.pending.pop(future)
             try:
-                found: Found | BrokenProcessPool = future.result()
-            except BrokenProcessPool as error:
+                found: Found | WorkerError | BrokenProcessPool
+                found = _unpacked(future.result(), "what came of the work")
+            except (BrokenProcessPool, WorkerError) as error:
                 found = error
             yield number, item, found
 
@@ -255,14 +289,65 @@ def _start_worker(
     _work, _given, _counts = work, given, counts
 
 
-def _work_here(item: Any, slot: int) -> Any:
+def _work_here(sent: bytes, slot: int) -> bytes:
     if _work is None:
         raise RuntimeError("a worker process was started without its work")
 
     def tell() -> None:
         _counts[slot] += 1
 
-    return _work(_given, item, tell)
+    item = _unpacked(sent, "an item of the work")
+    return _packed(_work(_given, item, tell), "what came of the work")
+
+
+def _packed(value: object, what: str) -> bytes:
+    """A value for another process. Packed here, it costs no other item if that fails.
+
+    Raises:
+        WorkerError: it cannot be pickled.
+    """
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # of the value's own code, of any kind
+        raise WorkerError(_not_sent(what, error)) from error
+
+
+def _unpacked(sent: bytes, what: str) -> Any:
+    try:
+        return pickle.loads(sent)
+    except Exception as error:  # of the value's own code, of any kind
+        raise WorkerError(_not_sent(what, error)) from error
+
+
+def _not_sent(what: str, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return (
+        f"{what} cannot be sent between processes, for it cannot be pickled ({reason}); use "
+        "jobs=1, or leave out what no other process can import, such as a lambda, or a function "
+        "or class within a function"
+    )
+
+
+class _Nowhere:
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+def _not_started(given: Any, error: Exception) -> OptionError | WorkerError:
+    """Why no process was started: which part of what each is given cannot be pickled, if any."""
+    parts = {each.name: getattr(given, each.name) for each in fields(given)} if is_dataclass(
+        given) else {"work": given}  # fmt: skip
+    for name, part in parts.items():
+        try:
+            pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(part)
+        except Exception as own:  # of the part's own code, of any kind
+            told = _not_sent(f"{name!r}, of which each of several jobs has a copy,", own)
+            return OptionError(f"{told}. evaluate also takes a NamedModel, loaded by each job")
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return WorkerError(
+        f"no worker process could be started ({reason}); use jobs=1, or fewer jobs. A script that "
+        "starts workers needs its calls under `if __name__ == '__main__':`"
+    )
 
 
 def end_with_parent(stop: Event | None = None) -> None:

@@ -1,9 +1,8 @@
 """A data set in one file: a folder of pictures whose file names are their captions."""
 
-from hashlib import sha256
-from pathlib import Path
-
 from mmattrib import Dataset, Sample, hookimpl
+from mmattrib.datasets.base import input_hash
+from mmattrib.datasets.reading import as_folder
 
 
 class Captioned(Dataset):
@@ -12,7 +11,7 @@ class Captioned(Dataset):
     name, summary = "captioned", "a folder of JPEG pictures whose file names are their captions"
 
     def __init__(self, folder):
-        self.files = sorted(Path(folder).glob("*.jpg"))
+        self.files = sorted(as_folder(folder).glob("*.jpg"))
 
     def __iter__(self):
         return (Sample(file.name, {"image": file, "text": file.stem}) for file in self.files)
@@ -21,7 +20,7 @@ class Captioned(Dataset):
         return len(self.files)
 
     def describe(self):  # whatever the samples depend on: their fingerprint follows from it
-        return {file.name: sha256(file.read_bytes()).hexdigest() for file in self.files}
+        return {file.name: input_hash("image", file) for file in self.files}
 
 
 @hookimpl

@@ -1,5 +1,8 @@
 """A backbone in one file: its encoder of pictures, here a small tower with random weights."""
 
+from functools import partial
+from typing import Any
+
 from mmattrib import hookimpl
 
 
@@ -17,9 +20,14 @@ def load(width=64):
         modality, default_layer = "image", 0
 
         def __init__(self):  # build your own tower here, and load its weights
-            self.blocks = [nn.TransformerEncoderLayer(width, 4, batch_first=True) for _ in range(3)]
-            self.head = nn.Linear(width, 32)
-            self.module = nn.Sequential(nn.Linear(192, width), *self.blocks, self.head)
+            like: Any = {"device": "cpu", "dtype": torch.float32}  # whatever torch's defaults are
+            with torch.random.fork_rng(devices=[]):  # the same weights whenever it is loaded
+                torch.default_generator.manual_seed(0)
+                block = partial(nn.TransformerEncoderLayer, width, 4, batch_first=True, **like)
+                self.blocks = [block() for _ in range(3)]
+                self.head = nn.Linear(width, 32, **like)
+                first = nn.Linear(192, width, **like)
+            self.module = nn.Sequential(first, *self.blocks, self.head)
 
         def preprocess(self, raws):  # 64 x 64 pixels in 8 x 8 patches
             pixels = [pixels_to_tensor(raw, (64, 64), fit="stretch")[0] for raw in raws]

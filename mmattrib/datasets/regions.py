@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mmattrib.errors import InputError, InputWarning, brief
+from mmattrib.errors import InputError, InputWarning, brief, repr_of
 from mmattrib.io import Encoded
 from mmattrib.io.image import MAX_PIXELS
 from mmattrib.lazy import np
@@ -43,6 +43,8 @@ class Outlines(Region):
     shapes: tuple[Any, ...]
     size: tuple[int, int]
     scaled: bool = False
+
+    __repr__ = repr_of()
 
     def mask(self) -> BoolArray:
         """``(h, w)`` bool: a pixel belongs to it where any shape covers it."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mmattrib.errors import repr_of
+
 COLLAPSE_RISE = 0.2
 """A fit that rises by less than this (a cosine) cannot have collapsed."""
 
@@ -37,6 +39,8 @@ class Step:
     cosine: Tensor
     nats: Tensor
     loss: Tensor
+
+    __repr__ = repr_of()
 
 
 def summarise(

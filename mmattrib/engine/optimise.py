@@ -26,7 +26,7 @@ from mmattrib.engine.objective import compression, contrasted, fit
 from mmattrib.engine.options import BottleneckOptions
 from mmattrib.engine.statistics import TokenStatistics
 from mmattrib.engine.together import ALONE, Together
-from mmattrib.errors import EncoderError, OptionError, brief
+from mmattrib.errors import EncoderError, OptionError, brief, repr_of
 
 Suffix = Callable[[Tensor, Tensor], Tensor]
 """``(R, N, C)`` tokens and ``(R,)`` long row numbers -> ``(R, D)`` L2-normalised embeddings. A row
@@ -49,6 +49,8 @@ class BottleneckResult:
     capacity: Tensor
     alpha: Tensor
     diagnostics: tuple[dict[str, Any], ...]
+
+    __repr__ = repr_of()
 
 
 def fit_bottleneck(

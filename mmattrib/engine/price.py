@@ -18,6 +18,7 @@ from torch import Tensor
 from mmattrib.engine.optimise import Suffix
 from mmattrib.engine.rate import channel_noise, closed_mask, embeddings_behind_noise
 from mmattrib.engine.statistics import TokenStatistics
+from mmattrib.errors import repr_of
 
 STEP: Final = 4.0
 """Ratio of neighbouring prices of the first pass."""
@@ -87,6 +88,8 @@ class Match:
     guide: Tensor
     content: Tensor
     pair: int
+
+    __repr__ = repr_of("tokens", "noise", "guide", "content", "pair")
 
     def clean(self) -> float:
         """The cosine without a bottleneck: one row of the suffix."""

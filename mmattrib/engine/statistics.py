@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmattrib.errors import repr_of
+
 _FLOOR = 1e-3
 """Smallest spread, relative to the input's own, so that a constant channel cannot divide by 0."""
 
@@ -27,6 +29,8 @@ class TokenStatistics:
 
     mean: Tensor
     std: Tensor
+
+    __repr__ = repr_of()
 
     def standardise(self, tokens: Tensor) -> Tensor:
         """(tokens − mean) / std, ``(B, N, C)``."""

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from mmattrib.errors import InputError, TrustWarning
+from mmattrib.errors import InputError, TrustWarning, repr_of
 from mmattrib.evaluation.candidates import Variant
 from mmattrib.evaluation.measure import all_frozen, each_explained
 from mmattrib.files import is_file, write_atomic
@@ -96,6 +96,8 @@ class Maps:
     found: list[Mapping[str, Attribution]] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
     seconds: float = 0.0
+
+    __repr__ = repr_of()
 
 
 class MapCache:

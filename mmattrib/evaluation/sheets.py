@@ -6,12 +6,14 @@ import csv
 import io
 import math
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from mmattrib.errors import OptionError
+from mmattrib.io.files import shown
 
 _WIDTH = 100  # columns of a sentence in text
 
@@ -69,10 +71,10 @@ class Table:
         """Every row as text, without what groups repeat."""
         found = [[str(cell) for cell in row] for row in self.rows]
         cleared = [list(row) for row in found]
-        for above, own, shown in zip(found, found[1:], cleared[1:], strict=False):
+        for above, own, kept in zip(found, found[1:], cleared[1:], strict=False):
             for column in range(self.grouped):
                 if own[: column + 1] == above[: column + 1]:
-                    shown[column] = ""
+                    kept[column] = ""
         return cleared
 
 
@@ -115,19 +117,19 @@ def as_text(report: Report) -> str:
             ).rstrip()
             for row in lines
         ]
-        parts.append("\n".join([*([table.title] if table.title else []), *drawn]))
+        parts.append("\n".join([*([_flat(table.title)] if table.title else []), *drawn]))
     parts += [textwrap.fill(_flat(line), _WIDTH) for line in report.notes]
     return "\n\n".join(parts) + "\n"
 
 
 def as_markdown(report: Report) -> str:
     """Markdown, as GitHub reads it."""
-    parts = [*report.head]
+    parts = [_flat(line) for line in report.head]
     for table in report.tables:
-        lines = [f"**{table.title}**", ""] if table.title else []
+        lines = [f"**{_flat(table.title)}**", ""] if table.title else []
         lines += [row(table.columns), row(["---"] * len(table.columns))]
         parts.append("\n".join([*lines, *(row(cells) for cells in table.shown())]))
-    return "\n\n".join([*parts, *report.notes]) + "\n"
+    return "\n\n".join([*parts, *map(_flat, report.notes)]) + "\n"
 
 
 def row(cells: Sequence[str]) -> str:
@@ -153,9 +155,9 @@ def as_csv(report: Report) -> str:
     if all(not line["table"] for line in lines):
         names = [name for name in names if name != "table"]
     out = io.StringIO()
-    writer = csv.DictWriter(out, names, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(_flat, names))
+    writer.writerows([_flat(line.get(name, "")) for name in names] for line in lines)
     return out.getvalue()
 
 
@@ -195,8 +197,7 @@ _TEX: Final[Mapping[str, str]] = {
 
 def escape_tex(text: str) -> str:
     """Text that LaTeX sets as it stands."""
-    flat = _flat("".join(c if c.isprintable() else " " for c in text))
-    return re.sub("|".join(map(re.escape, _TEX)), lambda found: _TEX[found[0]], flat)
+    return re.sub("|".join(map(re.escape, _TEX)), lambda found: _TEX[found[0]], _flat(text))
 
 
 def as_latex(report: Report) -> str:
@@ -234,4 +235,6 @@ def _numeric(table: Table) -> list[bool]:
 
 
 def _flat(text: str) -> str:
-    return " ".join(text.split())
+    """Text of any origin on one line; a character that shows nothing, or turns what follows (an
+    escape of terminals, an override of the writing direction), is written out: ``\\x1b``."""
+    return shown(" ".join(text.split()), limit=sys.maxsize)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from mmattrib.errors import EncoderError, MethodError, OptionError
+from mmattrib.errors import EncoderError, MethodError, OptionError, brief, repr_of
 from mmattrib.methods.options import (
     MethodOptions,
     SeededOptions,
@@ -77,6 +77,8 @@ class Side:
     other: Side | None = None
     pace: Pace = PLAIN
     passes: Passes | None = field(default=None, repr=False, compare=False)
+
+    __repr__ = repr_of()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -200,6 +202,8 @@ class SideScores:
     unit: str
     diagnostics: tuple[dict[str, Any], ...]
 
+    __repr__ = repr_of()
+
 
 def guide_of(encoder: Encoder, inputs: Sequence[EncoderInputs], layer: int = INPUT_LAYER) -> Guide:
     """Some inputs as the guides of others; see :func:`guide_from`.
@@ -271,6 +275,15 @@ class Method(ABC):
     def register(cls, register: Register) -> None:
         """Register the class under its name: the body of a ``register_methods`` hook."""
         register(cls.name, cls.build, summary=cls.summary, research=cls.research)
+
+    def __repr__(self) -> str:
+        options = self.options if is_dataclass(self.options) else MethodOptions()
+        told = [brief(getattr(self, "name", type(self).__name__))]
+        for each in fields(options):
+            value = brief(getattr(options, each.name))
+            if value != brief(each.default):
+                told.append(f"{each.name}={value}")
+        return f"Method({', '.join(told)[:250]})"
 
     @property
     def draws(self) -> bool:

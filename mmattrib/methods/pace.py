@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from mmattrib.errors import OptionError, brief, check_switch, is_one_of
+from mmattrib.errors import OptionError, brief, is_one_of
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +44,10 @@ class Pace:
     fits: dict[Hashable, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.deterministic is not None:
-            check_switch(self.deterministic, "deterministic")
+        if self.deterministic is not None and not isinstance(self.deterministic, bool):
+            raise OptionError(
+                f"deterministic must be True, False or None, got {brief(self.deterministic)}"
+            )
         if not is_one_of(self.precision, PRECISIONS):
             raise OptionError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {brief(self.precision)}"

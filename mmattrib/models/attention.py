@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 from torch.overrides import TorchFunctionMode
 
-from mmattrib.errors import EncoderError
+from mmattrib.errors import EncoderError, repr_of
 from mmattrib.models.turns import in_this_thread
 
 
@@ -51,6 +51,8 @@ class AttentionPass:
     tokens: tuple[Tensor, ...] = ()
     queries: tuple[Tensor | None, ...] = ()
     keys: tuple[Tensor | None, ...] = ()
+
+    __repr__ = repr_of()
 
     def between_tokens(self, block: int) -> Tensor:
         """``(B, heads, N, N)``: the weights of one block between the tokens of its layer.
@@ -147,6 +149,8 @@ class Shown:
     query: Tensor | None
     key: Tensor | None
 
+    __repr__ = repr_of()
+
 
 @dataclass
 class BlockRun:
@@ -154,6 +158,8 @@ class BlockRun:
 
     shown: list[Shown] = field(default_factory=list)
     tokens: Tensor | None = None
+
+    __repr__ = repr_of()
 
 
 class Recorder(TorchFunctionMode):

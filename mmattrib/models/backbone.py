@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from mmattrib.calibration import Calibration
-from mmattrib.errors import InputError, OptionError, brief
+from mmattrib.errors import EncoderError, InputError, OptionError, brief
 from mmattrib.models.encoder import Encoder
 from mmattrib.models.fingerprint import digest_of, quick_state, weights_of
 from mmattrib.types import JSONValue, Modality
@@ -128,13 +128,24 @@ class Backbone(Mapping[str, Encoder]):
         or puts another tensor there; where it does not (``parameter.data.mul_(2)``), in tensors of
         up to 1024 numbers, and in larger ones if one of at least as many evenly spaced ones is
         touched.
+
+        Raises:
+            EncoderError: a weight that has no numbers to read, such as one on the meta device.
         """
-        weights = [
-            weight
-            for modality, encoder in self.encoders.items()
-            for weight in weights_of(modality, encoder.module)
-        ]
-        state = quick_state(weights)
-        if self._hash is None or self._hash[0] != state:
-            self._hash = state, digest_of(weights)
+        try:
+            weights = [
+                weight
+                for modality, encoder in self.encoders.items()
+                for weight in weights_of(modality, encoder.module)
+            ]
+            state = quick_state(weights)
+            if self._hash is None or self._hash[0] != state:
+                self._hash = state, digest_of(weights)
+        except (RuntimeError, NotImplementedError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise EncoderError(
+                f"the weights of backbone {self.name!r} cannot be read ({said}); accepted: dense, "
+                "sparse or quantised tensors on a device, none of them on `meta` or nested: load "
+                "the weights before the model is wrapped"
+            ) from error
         return self._hash[1]

@@ -98,7 +98,7 @@ class BlockEncoder(Encoder):
             return self.input_tokens(inputs)
         known = captured_at(self.module, inputs, layer)
         if known is not None:
-            return known
+            return known.clone()  # project() and other code of a subclass may work in place
         captured: list[Tensor] = []
 
         def capture(value: Any) -> Any:

@@ -22,7 +22,7 @@ import einops
 import torch
 from torch import Tensor, nn
 
-from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning, brief
+from mmattrib.errors import EncoderError, InputError, OptionError, TrustWarning, brief, repr_of
 from mmattrib.models.activations import quick_activations
 from mmattrib.models.attention import AttentionPass
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER, require
@@ -72,6 +72,8 @@ class EncoderInputs:
 
     tensors: Mapping[str, Tensor]
     raw: tuple[RawInput, ...]
+
+    __repr__ = repr_of()
 
     def __post_init__(self) -> None:
         if isinstance(self.tensors, dict) and any(
@@ -146,6 +148,8 @@ class TokenEmbeddings:
     values: Tensor
     valid: Tensor
 
+    __repr__ = repr_of()
+
 
 def expect(raw: RawInput, kind: type[_Raw]) -> _Raw:
     """The raw input, once it is sure to be of this kind.
@@ -194,6 +198,8 @@ class Encoder(ABC):
     input_name: ClassVar[str | None] = None
     pad_id: int | None = None
     input_pattern: ClassVar[str] = "b c h w -> b (h w) c"
+
+    __repr__ = repr_of("modality", "default_layer")
 
     @property
     @abstractmethod

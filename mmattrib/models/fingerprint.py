@@ -8,11 +8,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from mmattrib.models.activations import original_class
+from mmattrib.models.contents import Contents, UnknownError, number_of
 
 SAMPLE = 1024
 """Numbers of a weight that :func:`quick_state` reads: all of a smaller one, else evenly spaced."""
@@ -127,46 +129,76 @@ def quick_state(weights: Sequence[Weight]) -> object:
 def tower_state(encoder: Any) -> str | None:
     """Two of these are equal unless a tower, or its encoder, has changed; costs a few milliseconds.
 
-    Weights are looked at as by :func:`quick_state`; with them the parts of the tower, the code that
-    each runs, and their plain attributes (numbers, flags, words, functions), those of the encoder
-    and of the modules that it holds included.
+    Looked at are all modules within ``encoder.module`` and elsewhere in the encoder, and in what
+    these hold: their weights as by :func:`quick_state`, the code that each runs, helpers of its
+    class included, and everything else that they and the encoder hold, as far down as
+    :class:`mmattrib.models.contents.Contents` can tell it. What reads captions and files
+    (:data:`_READERS`) counts by which object it is: what it gives is in the inputs.
 
     Args:
         encoder: any, with the tower in ``module``.
 
     Returns:
-        None where nobody can tell: a part has hooks, or a ``forward`` of its own put in its place.
+        None where nobody can tell: a part has hooks, or a ``forward`` of its own put in its place,
+        or holds something whose content cannot be told, such as an object of a compiled library.
     """
     if torch.nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
         return None
-    facts: list[object] = [_plain(encoder)]
-    holds = [value for value in vars(encoder).values() if isinstance(value, nn.Module)]
-    for part in dict.fromkeys((*holds, *encoder.module.modules())):
-        own = vars(part)
-        if own.get("_forward_hooks") or own.get("_forward_pre_hooks") or "forward" in own:
-            return None
-        facts.append((id(part), id(type(part).forward), _plain(part)))
-    facts.append(quick_state(list(weights_of("", encoder.module))))
+    try:
+        facts = _facts(encoder)
+    except (UnknownError, RuntimeError, NotImplementedError, TypeError, AttributeError, ValueError):
+        return None  # among them tensors without numbers, and other people's attributes
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-_KINDS = {bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None)}
-_CODE = {FunctionType, MethodType, BuiltinFunctionType}
+_READERS = frozenset(("tokenizer", "processor"))
 _OF_ANY_MODULE = frozenset(vars(nn.Module()))
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
-def _plain(owner: object) -> list[tuple[str, object]]:
-    """Attributes that are equal where they print alike; not those that every module has."""
-    return [
-        (name, id(value) if type(value) in _CODE else value)
-        for name, value in vars(owner).items()
-        if name not in _OF_ANY_MODULE
-        and (type(value) in _KINDS or type(value) in _CODE or _is_plain_tuple(value))
-    ]
+def _facts(encoder: Any) -> list[object]:
+    contents = Contents()
+    contents.meet(encoder)
+    facts: list[object] = [contents.class_of(type(encoder))]
+    for name, value in vars(encoder).items():
+        facts.append((name, number_of(value) if name in _READERS else contents.of(value)))
+    contents.of(encoder.module)
+    seen: set[int] = set()
+    weights: list[Weight] = []
+    while waiting := [m for key, m in contents.modules.items() if key not in seen]:
+        for part in waiting[0].modules():
+            if id(part) not in seen:
+                weights += _own_weights(str(len(seen)), part)
+                seen.add(id(part))
+                facts.append(_part(part, contents))
+    for number, value in enumerate(contents.tensors):
+        weights += _parts(f"held.{number}", value, True)
+    if any(isinstance(w.value, Tensor) and type(w.value) not in _TENSORS for w in weights):
+        raise UnknownError("a tensor of another kind")
+    return [*facts, quick_state(weights)]
 
 
-def _is_plain_tuple(value: object) -> bool:
-    return type(value) is tuple and _KINDS.issuperset(map(type, value))
+_TENSORS = (Tensor, nn.Parameter)
+_STATE = ("state_dict", "_save_to_state_dict", "get_extra_state")
+
+
+def _own_weights(name: str, part: nn.Module) -> Iterator[Weight]:
+    """A module's own weights, and where it writes its state in a way of its own, all of that."""
+    for key, value in (*part._parameters.items(), *part._buffers.items()):
+        if value is not None:
+            yield from _parts(f"{name}.{key}", value, True)
+    if any(getattr(type(part), way) is not getattr(nn.Module, way) for way in _STATE):
+        yield from weights_of(name, part)
+
+
+def _part(part: nn.Module, contents: Contents) -> object:
+    """What a module is, but for its weights."""
+    own, kind = vars(part), original_class(part)
+    if any(own.get(hooks) for hooks in _HOOKS) or "forward" in own:
+        raise UnknownError("a module that is more than its class")
+    inner = tuple((name, m and number_of(m)) for name, m in part._modules.items())
+    held = [(name, contents.of(v)) for name, v in own.items() if name not in _OF_ANY_MODULE]
+    return number_of(part), contents.class_of(kind, nn.Module), inner, held
 
 
 def _sample(value: Tensor) -> Tensor:
@@ -181,5 +213,6 @@ def _sample(value: Tensor) -> Tensor:
 
 
 def _bytes(flat: Tensor) -> bytes:
-    found: bytes = flat.to("cpu").contiguous().view(torch.uint8).numpy().tobytes()
+    plain = flat.resolve_conj().resolve_neg()
+    found: bytes = plain.to("cpu").contiguous().view(torch.uint8).numpy().tobytes()
     return found

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.module_tracker import ModuleTracker
 
 from mmattrib.errors import EncoderError
 
@@ -25,8 +26,11 @@ _LOOKS = "only_looks"
 
 
 def only_looks(hook: object) -> bool:
-    """Whether a module's hook is one of :func:`watching`'s, which changes nothing."""
-    return getattr(hook, _LOOKS, False) is True
+    """Whether a module's hook changes nothing: :func:`watching`'s, or those of torch's counters."""
+    return (
+        getattr(hook, _LOOKS, False) is True
+        or type(getattr(hook, "__self__", None)) is ModuleTracker
+    )
 
 
 def watched(method: Callable[..., Any], module: nn.Module, who: str) -> Callable[..., Any]:

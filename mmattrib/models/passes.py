@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mmattrib.errors import check_whole
+from mmattrib.errors import check_whole, repr_of
 from mmattrib.io.hashing import content_hash
 from mmattrib.models.capabilities import INPUT_LAYER
 from mmattrib.models.fingerprint import tower_state
@@ -43,6 +43,8 @@ class Pass:
     tokens: dict[int, Tensor] = field(default_factory=dict)
     captured: dict[int, Tensor] = field(default_factory=dict)
     joint: TokenEmbeddings | None = None
+
+    __repr__ = repr_of()
 
     @property
     def nbytes(self) -> int:
@@ -275,7 +277,7 @@ class Passes:
         tokens = self._tokens(row, layer)
         if layer == INPUT_LAYER and encoder.lays_back(tokens, one):
             return self._embedding(row)  # the tower would be given what it was given
-        return encoder.suffix(tokens, layer, one)
+        return encoder.suffix(tokens.clone(), layer, one)  # blocks may work in place
 
     def _joint(self, row: int) -> tuple[Tensor, Tensor]:
         known = self._pass(row)
@@ -302,8 +304,8 @@ class PassKeep:
     """Passes of the inputs that were seen last, for other methods, metrics and pairs.
 
     A pass is found again for an equal input of the same encoder, as long as its tower is as it was
-    (:func:`mmattrib.models.fingerprint.tower_state`); one with hooks or patched parts is always
-    run. A copy in another process starts empty.
+    (:func:`mmattrib.models.fingerprint.tower_state`); one with hooks or patched parts, or whose
+    state cannot be told whole, is always run. A copy in another process starts empty.
     """
 
     def __init__(self, limit: int = KEPT_BYTES, most: int = KEPT_PASSES) -> None:

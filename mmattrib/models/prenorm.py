@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from mmattrib.errors import EncoderError
-from mmattrib.models.gradients import only_looks
+from mmattrib.models.untouched import untouched
 
 Affine: TypeAlias = tuple[Tensor, Tensor | None]
 """Weight ``(E, C)`` and bias ``(E,)`` or None of x W ᵀ + b."""
@@ -85,7 +85,7 @@ def attend_linear(
     value: Callable[[Tensor], Tensor],
     out: Callable[[Tensor], Tensor],
     heads: int,
-) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
     """Multi-head attention of some queries over all tokens, scaled by the root of the head's width.
 
     A single query is taken to the tokens instead of the tokens to keys and values, where ``key``
@@ -94,17 +94,32 @@ def attend_linear(
 
     Returns:
         (queries ``(B, M, C)``, tokens ``(B, N, C)``, readable ``(B, N)`` bool or None) ->
-        ``(B, M, C)``.
+        ``(B, M, C)``, which can be pickled where the parts can; None where ``key`` or ``value`` are
+        of an attention that reads more than the tokens (``add_bias_kv`` or ``add_zero_attn`` of
+        ``torch.nn.MultiheadAttention``).
     """
+    if any(isinstance(part, PackedPart) and part.reads_more for part in (key, value)):
+        return None
+    return _AttendLinear(query, key, value, out, heads)
 
-    def attend(queries: Tensor, tokens: Tensor, readable: Tensor | None) -> Tensor:
-        keys, values = affine(key), affine(value)
+
+@dataclass(frozen=True)
+class _AttendLinear:
+    """What :func:`attend_linear` gives: no closure, so that a copy goes to another process."""
+
+    query: Callable[[Tensor], Tensor]
+    key: Callable[[Tensor], Tensor]
+    value: Callable[[Tensor], Tensor]
+    out: Callable[[Tensor], Tensor]
+    heads: int
+
+    def __call__(self, queries: Tensor, tokens: Tensor, readable: Tensor | None) -> Tensor:
+        keys, values, query = affine(self.key), affine(self.value), self.query(queries)
         if queries.shape[1] == 1 and keys is not None and values is not None:
-            mixed = single_query(query(queries)[:, 0], tokens, readable, keys, values, heads)
-            return out(mixed[:, None])
-        return out(many_queries(query(queries), key(tokens), value(tokens), readable, heads))
-
-    return attend
+            mixed = single_query(query[:, 0], tokens, readable, keys, values, self.heads)
+            return self.out(mixed[:, None])
+        key, value = self.key(tokens), self.value(tokens)
+        return self.out(many_queries(query, key, value, readable, self.heads))
 
 
 def many_queries(
@@ -138,7 +153,8 @@ def single_query(
     Args:
         query: projected, ``(B, E)``.
         tokens: not projected, ``(B, N, C)``.
-        readable: ``(B, N)`` bool, what the query reads; None for everything.
+        readable: ``(B, N)`` bool, what the query reads; None for everything. A query that reads
+            nothing is given zeros.
         key: weight ``(E, C)`` and bias of the keys.
         value: weight ``(F, C)`` and bias of the values.
         heads: E and F are multiples of it.
@@ -152,7 +168,11 @@ def single_query(
     q = query.view(rows, heads, width).transpose(0, 1) * width**-0.5  # (heads, B, E / heads)
     sought = q @ key[0].view(heads, width, -1)  # (heads, B, C)
     scores = sought.transpose(0, 1) @ tokens.transpose(1, 2)  # (B, heads, N)
+    nothing = None
     if readable is not None:
+        if extra is None:
+            nothing = ~readable.any(-1, keepdim=True)
+            readable = readable | nothing
         scores = scores.masked_fill(~readable[:, None, :], -torch.inf)
     beside = None
     if extra is not None:  # against a key of none of the tokens, their bias does not cancel
@@ -164,7 +184,8 @@ def single_query(
     mixed = read.transpose(0, 1) @ value[0].view(heads, -1, tokens.shape[-1]).transpose(1, 2)
     found: Tensor = mixed.transpose(0, 1).flatten(1)
     if extra is None:
-        return found if value[1] is None else found + value[1]
+        found = found if value[1] is None else found + value[1]
+        return found if nothing is None else found.masked_fill(nothing, 0)
     share = weights[..., -1:].expand(-1, -1, mixed.shape[-1]).flatten(1)
     found = found + share * extra[1]
     return found if value[1] is None else found + (1 - share) * value[1]
@@ -181,6 +202,11 @@ class PackedPart:
 
     attention: nn.MultiheadAttention
     number: int
+
+    @property
+    def reads_more(self) -> bool:
+        """Whether the attention has keys and values that are no token's."""
+        return self.attention.bias_k is not None or self.attention.add_zero_attn
 
     def affine(self) -> Affine:
         """Weight ``(E, C)`` and bias."""
@@ -204,20 +230,16 @@ def packed_parts(attention: nn.MultiheadAttention) -> tuple[PackedPart, PackedPa
     return PackedPart(attention, 0), PackedPart(attention, 1), PackedPart(attention, 2)
 
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
 def affine(part: object) -> Affine | None:
     """Weight and bias of a part that is x Wᵀ + b and nothing else; None for any other.
 
     Other are subclasses (adapters, quantised layers), weights of another kind than a plain tensor,
-    and whatever has hooks or a ``forward`` of its own: those must be called.
+    and whatever is patched or hooked (:func:`mmattrib.models.untouched.untouched`): those must be
+    called.
     """
     if isinstance(part, PackedPart):
         return part.affine()
-    if type(part) is not nn.Linear or "forward" in vars(part):
-        return None
-    if not all(only_looks(hook) for name in _HOOKS for hook in getattr(part, name).values()):
+    if type(part) is not nn.Linear or not untouched(part):
         return None
     plain = all(
         type(x) in (Tensor, nn.Parameter) for x in (part.weight, part.bias) if x is not None

@@ -46,8 +46,14 @@ _RESERVED = frozenset({"all"})  # `methods="all"` asks for every name
 _UNEXPECTED_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
-PUBLISHED = {"clap": "mmattrib-clap", "flava": "mmattrib-flava"}
-"""Backbones of plugins in this repository's folder ``plugins/``, and their distributions."""
+PUBLISHED = {
+    "clap": "mmattrib-clap",
+    "colours": "mmattrib-colours",
+    "conse": "mmattrib-conse",
+    "flava": "mmattrib-flava",
+    "template": "template",
+}
+"""Backbones of plugins in this repository's folder ``plugins/``, and the folder of each there."""
 
 
 @dataclass(frozen=True)

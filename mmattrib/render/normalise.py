@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, repr_of
 from mmattrib.lazy import np, npt
 from mmattrib.render.scales import FLOOR, NATURAL, Scale, check_scale
 from mmattrib.types import FloatArray
@@ -38,6 +38,8 @@ class Heatmap:
     informative: bool
     notes: tuple[str, ...]
     scale: Scale = "map"
+
+    __repr__ = repr_of()
 
     @property
     def floor(self) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, repr_of
 from mmattrib.render.figures import FigureKind, file_bytes, fonts
 from mmattrib.render.wording import printable
 
@@ -43,6 +43,8 @@ class Surface:
     rows: Sequence[str]
     values: FloatArray
     best: tuple[int, int]
+
+    __repr__ = repr_of()
 
 
 def surface_bytes(surfaces: Sequence[Surface], kind: FigureKind, dpi: int = 150) -> bytes:

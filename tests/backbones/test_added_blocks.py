@@ -19,15 +19,15 @@ from mmattrib.errors import EncoderError
 def test_an_added_block_is_named(name: str, small_backbone: Callable[[str], Small]) -> None:
     made = small_backbone(name)
     model = made.load()
-    for side in made.pair:
-        encoder: Any = model[side]
+    for modality in dict.fromkeys(made.modalities(model).values()):
+        encoder: Any = model[modality]
         last = encoder.blocks[-1]
         (row,) = [part for part in encoder.module.modules()
                   if isinstance(part, nn.ModuleList | nn.Sequential)
                   and any(each is last for each in part)]  # fmt: skip
         for place in (len(row), len(row) // 2):
             row.insert(place, copy.deepcopy(last))
-            with pytest.raises(EncoderError, match=f"the {side} encoder .* 1 more stand among"):
+            with pytest.raises(EncoderError, match=f"the {modality} encoder .* 1 more stand among"):
                 mm.attribute(model, inputs=made.pair, method="random")
             del row[place]
     mm.attribute(model, inputs=made.pair, method="random")

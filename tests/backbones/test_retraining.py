@@ -23,16 +23,17 @@ def test_a_step_on_a_copy_lowers_its_loss(
     model = made.load()
     before = model.weights_hash()
     pair = prepare(model, made.pair)
-    sides = tuple(pair.inputs)
-    copied = TrainableCopy(model, sides)
-    scale = logit_scale({side: model[side] for side in sides})
+    of = made.modalities(model)
+    modalities = tuple(dict.fromkeys(of.values()))
+    copied = TrainableCopy(model, modalities)
+    scale = logit_scale({modality: model[modality] for modality in modalities})
     assert (scale is not None) == (name in SCALED)
     if scale is not None:
         assert 1.0 < scale <= 110.0
     with copied.active():
         losses = []
         for _ in range(2):
-            first, second = (copied.embed(side, [pair.inputs[side]]) for side in sides)
+            first, second = (copied.embed(of[side], [pair.inputs[side]]) for side in of)
             away = torch.cat([first.detach().roll(1, dims=-1), second.detach()])
             losses.append(contrastive_loss(torch.cat([first, away[:1]]),
                                            torch.cat([second, away[:1]]), 5.0))  # fmt: skip

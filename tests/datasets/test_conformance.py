@@ -41,7 +41,8 @@ def test_every_data_set_keeps_its_contract(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_files_may_go_away_after_opening(name: str, tmp_path: Path) -> None:
     """Whatever is asked then has an answer, or an error that can be caught."""
-    dataset = mm.load_dataset(name, **options_of(name, folder := tmp_path / "data"))
+    (folder := tmp_path / "data").mkdir()
+    dataset = mm.load_dataset(name, **options_of(name, folder))
     made = sorted(path for path in folder.rglob("*") if path.is_file())
     for asked in (dataset.describe, lambda: list(dataset)):
         for path in made:  # the first file alone, then more and more of them

@@ -72,7 +72,17 @@ def test_latex_sets_any_text_and_its_braces_match() -> None:
     for line in text.splitlines():
         if line.endswith(r"\\"):
             assert line.replace(r"\&", "").count("&") in (3, 1)
-    assert escape_tex("a\x07\nb ± ↑") == r"a b $\pm$ $\uparrow$"
+    assert escape_tex("a\x07\nb ± ↑") == r"a\textbackslash{}x07 b $\pm$ $\uparrow$"
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_labels_cannot_break_a_line_or_command_a_terminal(suffix: str) -> None:
+    odd = "a|b\nc\x1b[31m\u202e`"
+    report = Report([f"head {odd}", odd], [Table(odd, [odd, "n"], [[odd, "1"]])], [odd])
+    text = report.text(suffix)
+    assert not {"\x1b", "\u202e"} & set(text)
+    assert "x1b[31m" in text
+    assert not any(line.startswith("c") for line in text.splitlines())
 
 
 def test_csv_keeps_numbers_in_full_beside_their_errors() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from collections.abc import Callable
+from functools import wraps
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from mmattrib.models import activations
-from mmattrib.models.activations import quick_activations, quick_gelu
+from mmattrib.models.activations import original_class, quick_activations, quick_gelu
 
 
 def plain(x: Tensor) -> Tensor:
@@ -21,6 +24,11 @@ def plain(x: Tensor) -> Tensor:
 class QuickGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return plain(x)
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "KNOWN", ((__name__, "QuickGELU"),))
 
 
 class Model(nn.Module):
@@ -57,9 +65,10 @@ def test_it_is_the_function_as_written_with_its_slope(
 
 
 def test_second_derivatives_are_those_of_the_function() -> None:
-    x = drawn(9).requires_grad_()
-    assert gradcheck(quick_gelu, x)
-    assert gradgradcheck(quick_gelu, x)
+    x = drawn(3, 2).requires_grad_()
+    for of in (quick_gelu, lambda x: quick_gelu(x.T)):
+        assert gradcheck(of, x)
+        assert gradgradcheck(of, x)
 
 
 def test_no_numbers_are_no_error() -> None:
@@ -76,7 +85,6 @@ def test_a_graph_may_be_walked_twice() -> None:
 
 def test_a_model_is_what_it_was_after_an_exception_too() -> None:
     model, seen = Model(QuickGELU()), []
-    model.act.register_forward_hook(lambda _m, _a, out: seen.append(quick(out)))
     before = dict(vars(model.act))
     x = drawn(2, 3).requires_grad_()
 
@@ -84,14 +92,64 @@ def test_a_model_is_what_it_was_after_an_exception_too() -> None:
         with quick_activations(model):
             with quick_activations(model):
                 assert quick(model(x))
+            handle = model.act.register_forward_hook(lambda _m, _a, out: seen.append(quick(out)))
             torch.testing.assert_close(model(x), plain(model.first(x)))
+            handle.remove()
+            assert dict(vars(model.act)) == before
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
     assert dict(vars(model.act)) == before
+    assert type(model.act) is QuickGELU
     assert not quick(model(x))
-    assert seen == [True, True, False]
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_far_numbers_are_those_of_the_function(dtype: torch.dtype) -> None:
+    most = torch.finfo(dtype).max * 0.9
+    x = torch.tensor([most, -most, 500.0, -500.0, 1.0], dtype=dtype).requires_grad_()
+    assert torch.equal(quick_gelu(x), plain(x))
+    for graph in (False, True):
+        found, expected = (
+            torch.autograd.grad(of(x).sum(), x, create_graph=graph)[0] for of in (quick_gelu, plain)
+        )
+        torch.testing.assert_close(found, expected)
+
+
+def test_copies_and_pickles_made_meanwhile_are_of_the_models_own_class() -> None:
+    model, x = Model(QuickGELU()), drawn(2, 3).requires_grad_()
+    with quick_activations(model):
+        made = [copy.deepcopy(model)]
+        made += [pickle.loads(pickle.dumps(model, protocol)) for protocol in range(6)]
+        made.append(Model(copy.copy(model.act)))
+        assert original_class(model.act) is QuickGELU is not type(model.act)
+        assert isinstance(model.act, QuickGELU)
+    for each in made:
+        assert type(each.act) is original_class(each.act) is QuickGELU
+        each.first = model.first
+        assert torch.equal(each(x), model(x))
+        assert not quick(each(x))
+
+
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_an_interrupt_while_modules_are_replaced_leaves_none(
+    when: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, calls = nn.Sequential(*(QuickGELU() for _ in range(3))), []
+    answering = activations._answering
+
+    def interrupted(kind: type[nn.Module]) -> type[nn.Module]:
+        calls.append(kind)
+        if len(calls) == when:
+            raise KeyboardInterrupt
+        return answering(kind)
+
+    monkeypatch.setattr(activations, "_answering", interrupted)
+    with pytest.raises(KeyboardInterrupt), quick_activations(model):
+        pass
+    assert [type(part) for part in model] == 3 * [QuickGELU]
 
 
 def test_other_threads_run_the_models_own() -> None:
@@ -115,12 +173,12 @@ def test_torch_func_gets_the_models_own(call: Callable[..., Callable[..., Tensor
         assert torch.equal(call(model)(x), expected)
 
 
-def softer() -> nn.Module:
-    class QuickGELU(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x * torch.sigmoid(1.7 * x)
+def namesake() -> nn.Module:
+    return type("QuickGELU", (nn.Module,), {"forward": QuickGELU.forward})()
 
-    return QuickGELU()
+
+def derived() -> nn.Module:
+    return type("QuickGELU", (QuickGELU,), {})()
 
 
 def learned() -> nn.Module:
@@ -129,26 +187,38 @@ def learned() -> nn.Module:
     return made
 
 
-def failing() -> nn.Module:
-    class QuickGELU(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            if x.dim() == 1:
-                raise ValueError
-            return plain(x)
-
-    return QuickGELU()
-
-
 def patched() -> nn.Module:
     made = QuickGELU()
     vars(made)["forward"] = lambda x: plain(x) + 1
     return made
 
 
-@pytest.mark.parametrize("make", [softer, learned, failing, patched, nn.SiLU])
+def hooked() -> nn.Module:
+    made = QuickGELU()
+    made.register_forward_hook(lambda _m, _a, out: 2 * out)
+    return made
+
+
+@pytest.mark.parametrize("make", [namesake, derived, learned, patched, hooked, nn.SiLU])
 def test_what_is_not_known_to_be_it_is_let_be(make: Callable[[], nn.Module]) -> None:
     model, x = Model(make()), drawn(2, 3).requires_grad_()
     expected, before = model(x), dict(vars(model.act))
     with quick_activations(model):
         assert torch.equal(model(x), expected)
+        assert not quick(model.act(x))
     assert dict(vars(model.act)) == before
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_known_class_that_someone_patched_is_let_be(
+    wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another function, and by its own with another function in its module."""
+    model, x = Model(QuickGELU()), drawn(2, 3).requires_grad_()
+    if wide:
+        monkeypatch.setattr(QuickGELU, "forward", wraps(QuickGELU.forward)(lambda s, x: plain(x)))
+    else:
+        own = plain
+        monkeypatch.setitem(globals(), "plain", lambda x: own(x.clamp(max=50)))
+    with quick_activations(model):
+        assert not quick(model(x))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmattrib.models.gradients import watching
 from mmattrib.models.prenorm import (
@@ -140,9 +142,49 @@ def test_a_projection_that_is_more_than_its_weights_is_called(
     assert not torch.allclose(found, plain, atol=1e-3)
 
 
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks = {0: lambda _m, _a, out: 2 * out}
+    monkeypatch.setattr("torch.nn.modules.module._global_forward_hooks", hooks)
+
+
+def in_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", wraps(own)(lambda self, x: 2 * own(self, x)))
+
+
+@pytest.mark.parametrize("change", [everywhere, in_the_class])
+def test_projections_that_are_changed_everywhere_are_called(
+    change: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, key, value, out = (linear(seed) for seed in range(4))
+    assert affine(key) is not None
+    change(monkeypatch)
+    x = tokens()
+    assert affine(key) is None
+    found = attend_linear(query, key, value, out, HEADS)(x[:, :1], x, None)
+    expected = many_queries(query(x[:, :1]), key(x), value(x), None, HEADS)
+    assert torch.equal(found, out(expected))
+
+
+def test_a_query_that_reads_nothing_is_given_what_the_written_way_gives() -> None:
+    query, key, value, out = (linear(seed) for seed in range(4))
+    readable, x = torch.ones(3, COUNT, dtype=torch.bool), tokens()
+    readable[1] = False
+    found = attend_linear(query, key, value, out, HEADS)(x[:, :1], x, readable)
+    expected = out(many_queries(query(x[:, :1]), key(x), value(x), readable, HEADS))
+    close(found, expected)
+    close(gradient(found, x), gradient(expected, x))
+
+
+@pytest.mark.parametrize("more", ["add_bias_kv", "add_zero_attn"])
+def test_an_attention_that_reads_more_than_tokens_has_no_quick_way(more: str) -> None:
+    own = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True, **{more: True})
+    assert attend_linear(*packed_parts(own), own.out_proj, HEADS) is None
+
+
 def test_hooks_that_only_look_change_no_way() -> None:
     """The first call with gradients is watched by hooks: it must not round otherwise."""
     part = linear(0)
-    with watching(part, "it"):
+    with watching(part, "it"), FlopCounterMode(display=False):
         assert affine(part) is not None
     assert affine(hooked(part)) is None

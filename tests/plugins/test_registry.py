@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from mmattrib.errors import (
 )
 from mmattrib.plugins.registry import (
     KINDS,
+    PUBLISHED,
     Entry,
     PluginProblem,
     Registry,
@@ -317,3 +321,31 @@ def test_ctrl_c_in_a_factory_stays_ctrl_c() -> None:
     registry.register("method", "m", factory, distribution="mm-other")
     with pytest.raises(KeyboardInterrupt):
         registry.create("method", "m")
+
+
+def backbones_of(project: Path) -> list[str]:
+    """The names that the modules of a distribution's entry points register."""
+    found: list[str] = []
+    told = tomllib.loads(project.read_text(encoding="utf-8"))
+    for label in told["project"]["entry-points"]["mmattrib"].values():
+        (path,) = project.parent.glob(f"**/{label}/__init__.py")
+        spec = importlib.util.spec_from_file_location(f"registering_{label}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if hook := getattr(module, "register_backbones", None):
+            hook(lambda name, *_, **__: found.append(name))
+    return found
+
+
+def test_every_backbone_of_the_folder_of_plugins_is_known_by_name() -> None:
+    projects = (Path(__file__).parents[2] / "plugins").glob("*/pyproject.toml")
+    found = {name: each.parent.name for each in projects for name in backbones_of(each)}
+    assert found == PUBLISHED
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_backbone_of_a_plugin_that_is_not_installed_says_which(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=rf"pip install \./plugins/{PUBLISHED[name]}\."):
+        Registry().get("backbone", name)

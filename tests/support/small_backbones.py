@@ -19,6 +19,7 @@ import mmattrib as mm
 from mmattrib.models import Backbone
 from mmattrib.plugins import default_plugins
 from mmattrib.plugins.registry import OWN_DISTRIBUTION
+from mmattrib.preparing import side_encoder
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (70, 80, 3), dtype=np.uint8)
 
@@ -36,6 +37,10 @@ class Small:
 
     def load(self) -> Backbone:
         return mm.load_backbone(self.name, **self.options)
+
+    def modalities(self, model: Backbone) -> dict[str, str]:
+        """Side of the pair -> its modality, of which both may be: ``image`` and ``image_2``."""
+        return {side: side_encoder(model, side).modality for side in self.pair}
 
 
 def small(name: str, folder: Path) -> Small:

@@ -9,6 +9,7 @@ the user does is what it always did.
 
 from __future__ import annotations
 
+import copyreg
 import importlib
 import importlib.util
 import sys
@@ -93,7 +94,29 @@ def _import() -> Library:
             added = [name for name in sys.modules if name.split(".")[0] == PACKAGE]
             for name in added:
                 if name not in before:
-                    del sys.modules[name]
+                    _set_aside(name, sys.modules.pop(name))
+
+
+_aside: dict[str, ModuleType] = {}
+
+
+def _set_aside(name: str, module: ModuleType) -> None:
+    """Keep a module that no import finds again; what is of its classes can still be pickled."""
+    _aside[name] = module
+    for each in vars(module).values():
+        if isinstance(each, type) and each.__module__ == name:
+            copyreg.pickle(each, _reduced)
+
+
+def _reduced(thing: Any) -> tuple[Any, tuple[str, str], dict[str, Any]]:
+    return _blank, (type(thing).__module__, type(thing).__qualname__), vars(thing)
+
+
+def _blank(module: str, name: str) -> Any:
+    """A thing of one of the library's classes, to be filled; perhaps in another process."""
+    library()
+    kind = getattr(_aside.get(module) or importlib.import_module(module), name)
+    return kind.__new__(kind)
 
 
 def _vocabulary(folder: str) -> Path:

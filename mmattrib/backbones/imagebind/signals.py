@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from mmattrib.errors import InputError
+from mmattrib.errors import InputError, repr_of
 from mmattrib.io.audio import resample
 from mmattrib.models.grids import Box
 from mmattrib.types import FloatArray, RawArray, RawAudio
@@ -69,6 +69,8 @@ class Clips:
     mel: Tensor
     starts: Tensor
     samples: int
+
+    __repr__ = repr_of()
 
 
 def audio_clips(raw: RawAudio, count: int | Literal["cover"]) -> Clips:
@@ -244,6 +246,8 @@ class Views:
     frames: Tensor
     offsets: Tensor
     size: tuple[int, int]
+
+    __repr__ = repr_of()
 
     @property
     def upright(self) -> bool:

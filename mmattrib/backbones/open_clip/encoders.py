@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,37 +31,31 @@ def pre_norm(block: Any) -> PreNorm:
     if isinstance(attention, nn.MultiheadAttention):
         query, key, value = packed_parts(attention)
         attend = attend_linear(query, key, value, attention.out_proj, attention.num_heads)
-        values = _through(value, attention.out_proj)
+        values = partial(_through, value, attention.out_proj)  # unlike a closure, can be pickled
         return PreNorm(block.ln_1, attend, values, block.ln_2, block.mlp, block.ls_1, block.ls_2)
     return PreNorm(
-        block.ln_1, None, _custom_values(block), block.ln_2, block.mlp, block.ls_1, block.ls_2
-    )
+        block.ln_1, None, partial(_custom_values, block), block.ln_2, block.mlp, block.ls_1,
+        block.ls_2,
+    )  # fmt: skip
 
 
-def _through(first: Callable[[Tensor], Tensor], second: Any) -> Callable[[Tensor], Tensor]:
-    def both(tokens: Tensor) -> Tensor:
-        out: Tensor = second(first(tokens))
-        return out
-
-    return both
+def _through(first: Callable[[Tensor], Tensor], second: Any, tokens: Tensor) -> Tensor:
+    out: Tensor = second(first(tokens))
+    return out
 
 
-def _custom_values(block: Any) -> Callable[[Tensor], Tensor]:
+def _custom_values(block: Any, tokens: Tensor) -> Tensor:
     """Value path of open_clip's own attention, which may scale heads and norm what it mixes."""
     attention = block.attn
-
-    def values(tokens: Tensor) -> Tensor:
-        width = attention.num_heads * attention.head_dim
-        bias = attention.in_proj_bias
-        weight = attention.in_proj_weight[2 * width :]
-        v = nnf.linear(tokens, weight, None if bias is None else bias[2 * width :])
-        if attention.head_scale is not None:
-            heads = v.view(*v.shape[:-1], attention.num_heads, attention.head_dim)
-            v = (heads * attention.head_scale[:, 0]).flatten(-2)
-        out: Tensor = block.ln_attn(attention.out_proj(attention.ln_inner(v)))
-        return out
-
-    return values
+    width = attention.num_heads * attention.head_dim
+    bias = attention.in_proj_bias
+    weight = attention.in_proj_weight[2 * width :]
+    v = nnf.linear(tokens, weight, None if bias is None else bias[2 * width :])
+    if attention.head_scale is not None:
+        heads = v.view(*v.shape[:-1], attention.num_heads, attention.head_dim)
+        v = (heads * attention.head_scale[:, 0]).flatten(-2)
+    out: Tensor = block.ln_attn(attention.out_proj(attention.ln_inner(v)))
+    return out
 
 
 class OpenClipImageEncoder(ImageTowerEncoder):

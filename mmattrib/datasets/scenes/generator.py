@@ -24,7 +24,7 @@ from mmattrib.datasets.scenes.specs import (
     SceneSpec,
     draw_spec,
 )
-from mmattrib.errors import InputError, OptionError, brief, check_whole, is_one_of
+from mmattrib.errors import InputError, OptionError, brief, check_whole, is_one_of, repr_of
 from mmattrib.models.melspec import MelSpec
 from mmattrib.samples import MaskRegion, Part, Region, SpanRegion
 from mmattrib.types import Axis, Modality, RawAudio, RawImage, RawInput, RawText
@@ -52,6 +52,8 @@ class SceneObject:
     mask: Bool
     file: str
 
+    __repr__ = repr_of()
+
     @property
     def region(self) -> Bool:
         """Where it stands: its mask."""
@@ -71,6 +73,8 @@ class SoundEvent:
     start: float
     end: float
     file: str
+
+    __repr__ = repr_of()
 
     @property
     def region(self) -> Bool:
@@ -103,6 +107,8 @@ class Scene:
     _image: draw.ImageLayout | None = field(default=None, repr=False)
     _audio: draw.AudioLayout | None = field(default=None, repr=False)
     _text: CaptionPlan | None = field(default=None, repr=False)
+
+    __repr__ = repr_of("seed", "index", "split", "image", "audio", "caption", "shared")
 
     def input(self, modality: Modality) -> RawInput:
         """One side of the scene, as encoders take it.

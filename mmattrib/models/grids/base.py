@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmattrib.errors import EncoderError
+from mmattrib.errors import EncoderError, repr_of
 from mmattrib.types import Axis, FloatArray, Placement, Word
 
 
@@ -35,6 +35,8 @@ class TokenGrid(ABC):
 
     valid: Tensor
     content: Tensor
+
+    __repr__ = repr_of("valid", "content")
 
     @abstractmethod
     def placement(self, index: int) -> Placement:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmattrib.errors import EncoderError
+from mmattrib.errors import EncoderError, repr_of
 from mmattrib.models.grids.base import TokenGrid
 from mmattrib.models.grids.plane import Layout
 from mmattrib.placement import PlanePlacement, WeightedCells
@@ -31,6 +31,8 @@ class AxisPlacement:
 
     weights: Tensor
     averages: Tensor
+
+    __repr__ = repr_of()
 
     @classmethod
     def of_views(

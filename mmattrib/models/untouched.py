@@ -1,0 +1,41 @@
+"""Whether a part of a model does what its class is written to do, and nothing else.
+
+A quick way may take the place of such a part. Whoever patched it or hooked it wants it called.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FunctionType
+
+from torch import nn
+from torch.nn.modules import module as _torch
+
+from mmattrib.models.gradients import only_looks
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def untouched(part: nn.Module) -> bool:
+    """Whether calling it runs its class's ``forward`` as it is written, and no hook.
+
+    Looked at are a ``forward`` in the instance, the class's own (:func:`as_written`), and hooks, on
+    the part or on every module; hooks that only look, as counters of operations do, do not matter.
+    """
+    if "forward" in vars(part) or not as_written(type(part)):
+        return False
+    places = [getattr(part, name) for name in _HOOKS]
+    places += [getattr(_torch, f"_global{name}") for name in _HOOKS]
+    return all(only_looks(hook) for hooks in places for hook in hooks.values())
+
+
+def as_written(kind: type[nn.Module]) -> bool:
+    """Whether a class's ``forward`` is the function in the file that the class is defined in.
+
+    A wrapper takes the name of what it wraps; where its code was read from, it cannot take.
+    """
+    forward = vars(kind).get("forward")
+    if not isinstance(forward, FunctionType) or forward.__closure__ is not None:
+        return False
+    code, file = forward.__code__, getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return code.co_filename == file and code.co_qualname == f"{kind.__qualname__}.forward"
