@@ -46,13 +46,8 @@ _RESERVED = frozenset({"all"})  # `methods="all"` asks for every name
 _UNEXPECTED_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
-PUBLISHED = {
-    "clap": "mmattrib-clap",
-    "colours": "mmattrib-colours",
-    "conse": "mmattrib-conse",
-    "flava": "mmattrib-flava",
-    "template": "template",
-}
+_NAMED = {name: f"mmattrib-{name}" for name in ("clap", "colours", "conse", "flava")}
+PUBLISHED = {**_NAMED, "template": "template"}
 """Backbones of plugins in this repository's folder ``plugins/``, and the folder of each there."""
 
 
