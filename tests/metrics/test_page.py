@@ -14,7 +14,7 @@ BETTER = {True: "higher", False: "lower", None: "neither"}
 
 def test_the_table_is_that_of_the_registry() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    table = text[text.index("| name | the question") : text.index("Drops, increases")]
+    table = text[text.index("| name | the question") : text.index("Most are shown in percent")]
     shown = {}
     for line in table.splitlines()[2:]:
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
@@ -29,3 +29,13 @@ def test_the_table_is_that_of_the_registry() -> None:
             needs = ", ".join(sorted(metric.needs)) or "nothing"
             known[name] = (needs, BETTER[metric.higher_is_better])
     assert shown == known
+
+
+def test_what_is_not_in_percent_is_named() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    told = text[text.index("As they are:") : text.index("## Conventions")]
+    registry = default_plugins().registry
+    own = [n for n in registry.names("metric")
+           if registry.get("metric", n).distribution == OWN_DISTRIBUTION]  # fmt: skip
+    plain = {name for name in own if not registry.create("metric", name).percent}
+    assert set(re.findall(r"`(\w+)`", told)) == plain
