@@ -296,7 +296,7 @@ def test_processes_give_the_maps_of_one(
         ({"jobs": 2, "readers": 1}, "readers=1 would have no effect"),
         ({"jobs": 2, "deterministic": False}, "deterministic=False would have no effect"),
         ({"readers": -1}, "readers"),
-        ({"deterministic": "no"}, "deterministic must be True, False or None"),
+        ({"deterministic": "no"}, "deterministic must be True or False, or None"),
         ({"precision": "quarter"}, "precision must be one of auto, full, half"),
     ],
     ids=lambda value: value if isinstance(value, str) else ", ".join(value),
