@@ -20,7 +20,15 @@ import torch
 
 import mmattrib as mm
 from examples.study.kept import RAW
-from examples.study.protocol import DIRECTIONS, FIRST_FINAL, PAIRS, RANKED, label, protocol_scenes
+from examples.study.protocol import (
+    DIRECTIONS,
+    FIRST_FINAL,
+    GROUPS,
+    PAIRS,
+    RANKED,
+    label,
+    protocol_scenes,
+)
 from mmattrib.evaluation import NamedModel, Results, Variant, compare, evaluate
 from mmattrib.evaluation.plans import read_plan
 from mmattrib.evaluation.sheets import row
@@ -40,11 +48,9 @@ PLANS: Final = tuple(
     Path(__file__).parent / "plans" / f"{name}.toml" for name in ("final", "others")
 )
 NAMED: Final = ("confidence_drop", "confidence_increase", "confidence_drop_nib", "joint_drop", "ad")
-_WORDS: Final = tuple(d for d in DIRECTIONS if d.startswith("text|"))
-KINDS: Final[Mapping[str, Sequence[str]]] = {
-    "pictures and sounds": tuple(d for d in DIRECTIONS if d not in _WORDS),
-    "words": _WORDS,
-}
+KINDS: Final[Mapping[str, Sequence[str]]] = dict(
+    zip(("pictures and sounds", "words"), GROUPS.values(), strict=True)
+)
 
 
 def variants() -> list[Variant]:
@@ -127,11 +133,11 @@ def _first(results: Results, count: int = SCENES) -> Results:
 
 def _over(results: Results, method: str, metric: str, directions: Sequence[str]) -> Numbers:
     """``(samples,)`` numbers, averaged over the directions to which the metric applies."""
-    return _averaged(np.stack([results.values(method, d, metric) for d in directions]))
+    return averaged(np.stack([results.values(method, d, metric) for d in directions]))
 
 
-def _averaged(columns: Numbers) -> Numbers:
-    """``(directions, samples)`` numbers to ``(samples,)``, over the directions that have one."""
+def averaged(columns: Numbers) -> Numbers:
+    """The mean over directions, the first axis, of numbers that are there; NaN where none is."""
     known = np.isfinite(columns)
     summed = np.where(known, columns, 0.0).sum(axis=0)
     found: Numbers = np.where(known.any(axis=0), summed / np.maximum(known.sum(axis=0), 1), np.nan)
@@ -197,7 +203,7 @@ def significance(results: Results, variant: str = "ca-m2ib") -> str:
         cells = []
         for directions in KINDS.values():
             for metric in RANKED:
-                gains = _averaged(
+                gains = averaged(
                     np.stack(
                         [
                             results.values(variant, d, metric) - results.values(other, d, metric)

@@ -10,8 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from examples.study.benchmark import KINDS, averaged
 from examples.study.kept import raw
-from examples.study.protocol import DECIDING, GROUPS
+from examples.study.protocol import DECIDING
 from mmattrib.evaluation import Results, compare
 from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers
@@ -26,10 +27,7 @@ def _column(results: Results, method: str, metric: str, directions: Sequence[str
     columns = np.stack(
         [results.table_of(method, d, metric, results.backbones, DATASET) for d in directions]
     )
-    known = np.isfinite(columns)
-    summed = np.where(known, columns, 0.0).sum(axis=0)
-    found: Numbers = np.where(known.any(axis=0), summed / np.maximum(known.sum(axis=0), 1), np.nan)
-    return found
+    return averaged(columns)
 
 
 def table(results: Results | None = None) -> str:
@@ -39,12 +37,11 @@ def table(results: Results | None = None) -> str:
         results: of the plan; the kept ones if None.
     """
     results = raw("rows") if results is None else results
-    kinds = dict(zip(("pictures, sounds", "words"), GROUPS.values(), strict=True))
-    heads = [f"{kind}: {metric}" for kind in kinds for metric in METRICS]
+    heads = [f"{kind}: {metric}" for kind in KINDS for metric in METRICS]
     lines = [f"| rows | {' | '.join(heads)} |", row(["---"] * (len(heads) + 1))]
     for method in results.methods:
         cells = []
-        for directions in kinds.values():
+        for directions in KINDS.values():
             for metric in METRICS:
                 cells.append(_cell(results, method, metric, directions))
         lines.append(row([method, *cells]))
