@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from math import prod
 from numbers import Integral
@@ -135,6 +136,11 @@ def _told(value: object, most: int = 60) -> str:
         text = brief(value, most) if plain and len(value) <= 6 else ""
         return text if text else f"{len(value)} of {type(value[0]).__name__}"
     return brief(value, most)
+
+
+def doubled(names: Iterable[Hashable]) -> list[Any]:
+    """Those that are given more than once, each once, in the order in which they come."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def is_one_of(value: object, accepted: Iterable[str]) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmattrib.cli.arguments import checked_device, parse_options
-from mmattrib.errors import OptionError
+from mmattrib.errors import OptionError, doubled
 from mmattrib.plugins import default_plugins
 from mmattrib.types import SECOND
 
@@ -88,11 +88,11 @@ def parse_several(
             raise OptionError(f"{option}-option gives {twice[0]!r} again; give it once")
         found[0].options.update(given)
     registry = default_plugins().registry
-    labels = [each.shown for each in found]
+    alike = doubled(each.shown for each in found)
     for each in found:
         registry.require(kind, each.name)
         registry.check_options(kind, each.name, each.options, f"{option}-option")
-        if labels.count(each.shown) > 1:
+        if each.shown in alike:
             raise OptionError(
                 f"{option} {each.shown} is given twice; give it once, or tell them apart by "
                 f"labels: {option} "
@@ -152,13 +152,11 @@ def parse_methods(
 
     found = [Variant(each.shown, each.name, each.options, layers) for each in wanted]
     found += [] if config is None else read_plan(config)
-    labels = [each.label for each in found]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise OptionError(
-                f"--method {label} is given twice; give it once, or name variants apart: --method "
-                "LABEL=NAME:KEY=VALUE, or another name in the plan"
-            )
+    for label in doubled(each.label for each in found):
+        raise OptionError(
+            f"--method {label} is given twice; give it once, or name variants apart: --method "
+            "LABEL=NAME:KEY=VALUE, or another name in the plan"
+        )
     return found
 
 
@@ -211,7 +209,6 @@ def refuse_twice(option: str, values: Sequence[Any]) -> None:
     Raises:
         OptionError: one is.
     """
-    for value in values:
-        if values.count(value) > 1:
-            given = ",".join(value) if isinstance(value, tuple) else value
-            raise OptionError(f"{option} {given} is given twice; give it once")
+    for value in doubled(values):
+        given = ",".join(value) if isinstance(value, tuple) else value
+        raise OptionError(f"{option} {given} is given twice; give it once")

@@ -31,7 +31,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from mmattrib.errors import OptionError, brief
+from mmattrib.errors import OptionError, brief, doubled
 from mmattrib.evaluation.candidates import Variant
 from mmattrib.evaluation.tables import REFERENCES
 from mmattrib.files import as_path
@@ -81,8 +81,9 @@ def parse_plan(plan: Mapping[str, Any], where: str = "plan") -> list[Variant]:
     if not variants:
         raise OptionError(f"{where} names no variant; write [variant.NAME] or [grid.NAME]")
     names = [variant.label for variant in variants]
+    twice = set(doubled(names))
     for name in names:
-        if names.count(name) > 1 or name in REFERENCES:
+        if name in twice or name in REFERENCES:
             why = "is reserved" if name in REFERENCES else "stands twice"
             raise OptionError(f"{where}: variant {name!r} {why}; choose another name")
     return variants

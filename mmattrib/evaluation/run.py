@@ -20,6 +20,7 @@ from mmattrib.errors import (
     check_seed,
     check_switch,
     check_whole,
+    doubled,
 )
 from mmattrib.evaluation.candidates import Methods, candidates, listed
 from mmattrib.evaluation.executors import Done, Engine, Executor, executor_for
@@ -313,8 +314,9 @@ def _metrics(given: Metrics) -> tuple[dict[str, Metric], dict[str, int | None]]:
     if not chosen:
         raise OptionError("an evaluation needs at least one metric, got none")
     names = [metric.name for metric in chosen]
+    twice = doubled(names)
     for name in names:
-        if names.count(name) > 1 or name == SECONDS:
+        if name in twice or name == SECONDS:
             why = "is reserved" if name == SECONDS else "is given twice"
             raise OptionError(f"metric {name!r} {why}; every metric needs a name of its own")
     for name, most in limits.items():

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from mmattrib.backbones.tiny.model import TinyConfig, TinyModel
 from mmattrib.backbones.tiny.tokenizer import UNK_ID, tokenise
-from mmattrib.errors import WeightsError
+from mmattrib.errors import WeightsError, doubled
 from mmattrib.files import is_file
 from mmattrib.models.bounds import bounded, check_sizes, held_by
 from mmattrib.models.weights import check_finite, check_state
@@ -99,9 +99,9 @@ def _check_words(path: Path, info: TinyInfo) -> None:
             f"{path} has {unheard[0]!r} in its vocabulary, which no caption can hold: captions "
             "are split into words and lower-cased. Accepted: words as they are then"
         )
-    doubled = sorted({word for word in words if words.count(word) > 1})
-    if len(words) > info.config.vocabulary or len(words) <= UNK_ID or doubled:
-        twice = f", of them twice: {', '.join(doubled[:3])}" if doubled else ""
+    again = sorted(doubled(words))
+    if len(words) > info.config.vocabulary or len(words) <= UNK_ID or again:
+        twice = f", of them twice: {', '.join(again[:3])}" if again else ""
         raise WeightsError(
             f"{path} has a vocabulary of {len(words)} words{twice}; accepted: different "
             f"words, {UNK_ID + 1} to {info.config.vocabulary} of them, "
