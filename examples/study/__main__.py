@@ -29,6 +29,7 @@ from examples.study.protocol import (
     label,
 )
 from examples.study.sweep import FILE, REFERENCES, Scope, checkpoints, sweep
+from examples.study.variance import measure_variance
 from mmattrib.datasets.scenes import Bank
 from mmattrib.errors import MmattribError, OptionError
 from mmattrib.evaluation import Candidate, Outcome, Results, View, against, load_results, markdown
@@ -67,6 +68,8 @@ def _measuring(function: _F) -> _F:
         *_SCENES,
         click.option("--pair", "pairs", multiple=True, metavar="A,B",
                      help="e.g. image,text; repeated. Default: all three."),
+        click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True,
+                     help="Of the methods' noise; repeated."),
         click.option("--bank", type=click.Path(path_type=Path), metavar="DIR",
                      help="Drawings and sounds of your own. Default: the shipped ones."),
         click.option("--backbone", default="tiny", show_default=True,
@@ -209,7 +212,9 @@ def _measure(
     pairs = tuple(_pair(text) for text in given["pairs"]) or PAIRS
     count = given["n"] or (FINAL_SCENES if given["phase"] == "final" else SEARCH_SCENES)
     bank = Bank.load(given["bank"]) if given["bank"] else None
-    scope = Scope(count, given["start"], given["phase"], given["sharing"], pairs, probes, bank)
+    scope = Scope(
+        count, given["start"], given["phase"], given["sharing"], pairs, probes, bank, given["seeds"]
+    )
     files = [None if file == "shipped" else file for file in given["files"] or ("shipped",)]
     models = checkpoints(files, given["backbone"])
     outcome = sweep(candidates, models, scope, given["folder"], jobs=given["jobs"], fresh=fresh)
@@ -276,6 +281,16 @@ def cost_command(file: Path, n: int) -> None:
     """Measure CPU seconds of both maps of a pair, of every method, on one thread."""
     for method, seconds in measure_costs(file, n).items():
         click.echo(f"{method}: {sorted(seconds)[len(seconds) // 2]:.2f}")
+
+
+@main.command("variance")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--n", type=click.IntRange(1, SEARCH_SCENES), default=4, show_default=True,
+              help="On so many search scenes.")  # fmt: skip
+def variance_command(file: Path, n: int) -> None:
+    """Measure whether the rows of ca-m2ib could be spent better, on scenes; JSON goes to FILE."""
+    for name, numbers in measure_variance(file, n).items():
+        click.echo(f"{name}: {numbers}")
 
 
 @main.command("album")

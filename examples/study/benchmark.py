@@ -131,9 +131,11 @@ def _first(results: Results, count: int = SCENES) -> Results:
     )
 
 
-def _over(results: Results, method: str, metric: str, directions: Sequence[str]) -> Numbers:
+def _over(
+    results: Results, method: str, metric: str, directions: Sequence[str], seed: int | None = None
+) -> Numbers:
     """``(samples,)`` numbers, averaged over the directions to which the metric applies."""
-    return averaged(np.stack([results.values(method, d, metric) for d in directions]))
+    return averaged(np.stack([results.values(method, d, metric, seed=seed) for d in directions]))
 
 
 def averaged(columns: Numbers) -> Numbers:
@@ -176,6 +178,32 @@ def means(results: Results, metrics: Sequence[str], kind: str) -> str:
             mean, low, high = bootstrap_interval(values)
             cells.append(f"{100 * mean:.1f} ± {50 * (high - low):.1f}")
         lines.append(row([method, *cells, str(count)]))
+    return "\n".join(lines)
+
+
+def by_seed(results: Results) -> str:
+    """Methods that draw noise: the mean over scenes and directions ± its standard error over seeds.
+
+    On the scenes that were measured under every seed.
+    """
+    results = _first(results)
+    heads = [f"{kind}: {metric}" for kind in KINDS for metric in RANKED]
+    lines = [f"| | {' | '.join(heads)} | seeds | scenes |", row(["---"] * (len(heads) + 3))]
+    for method in _methods(results):
+        seeds = sorted(
+            {c.seed for c in results.columns if c.method == method and c.seed is not None}
+        )
+        if len(seeds) < 2:
+            continue
+        cells, scenes = [], 0
+        for directions in KINDS.values():
+            for metric in RANKED:
+                columns = np.stack([_over(results, method, metric, directions, s) for s in seeds])
+                there = np.isfinite(columns).all(axis=0)
+                scenes = max(scenes, int(there.sum()))
+                mean, error = mean_and_error(columns[:, there].mean(axis=1))
+                cells.append(f"{100 * mean:.1f} ± {100 * error:.1f}")
+        lines.append(row([method, *cells, str(len(seeds)), str(scenes)]))
     return "\n".join(lines)
 
 
@@ -271,7 +299,7 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
     """
 
     def known() -> Results:
-        return raw("final", "others")
+        return raw("final", "others", "seeds")
 
     def asked() -> Results:
         return raw("asked")
@@ -291,7 +319,12 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
     def alike(kind: str) -> str:
         return agreement(known(), asked(), kind)
 
-    found: dict[str, Callable[[], str]] = {"benchmark, leads": leads, "benchmark, costs": costs}
+    def seeds() -> str:
+        return by_seed(known())
+
+    found: dict[str, Callable[[], str]] = {
+        "benchmark, leads": leads, "benchmark, costs": costs, "benchmark, seeds": seeds,
+    }  # fmt: skip
     found |= {f"benchmark, {metric}": partial(each, metric) for metric in RANKED}
     for kind in KINDS:
         found |= {

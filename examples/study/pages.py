@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from examples.study import benchmark, causes, rows
+from examples.study import benchmark, causes, rows, variance
 from examples.study.kept import raw, unpacked
 from examples.study.photographs import DIRECTIONS as PHOTOGRAPHS
 from examples.study.photographs import Texts, label
@@ -409,6 +409,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     **SPEED,
     **benchmark.tables(raw),
     "rows": rows.table,
+    "variance": variance.table,
 }
 """Every table that a page may mark, by name."""
 

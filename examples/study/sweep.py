@@ -52,6 +52,7 @@ class Scope:
         pairs: of modalities.
         probes: on so many scenes, from the first on, measure prompt sensitivity and stability too.
         bank: of drawings and sounds; the shipped one if None.
+        seeds: of the methods' noise.
     """
 
     n: int = SEARCH_SCENES
@@ -61,6 +62,7 @@ class Scope:
     pairs: Sequence[tuple[str, str]] = PAIRS
     probes: int = 0
     bank: Bank | None = None
+    seeds: Sequence[int] = (0,)
 
 
 def checkpoints(
@@ -121,6 +123,7 @@ def sweep(
         methods=candidates,
         metrics=metrics,
         pairs=scope.pairs,
+        seed=scope.seeds,
     )
     return run(
         plan, Store(Path(folder) / FILE, HEAD), executor_for(jobs), source=source_digest(),
