@@ -278,10 +278,13 @@ class TextTowerEncoder(TowerEncoder):
     Attributes:
         multiple: captions are padded to a multiple of it, so that more of them can be batched; 1
             where padding would reach the embedding.
+        bucket: likewise, of captions that go through the tower together with others; those that
+            go alone are then as short as they are.
     """
 
     modality = "text"
     multiple = 1
+    bucket = 1
 
     def __init__(
         self,
@@ -306,6 +309,15 @@ class TextTowerEncoder(TowerEncoder):
         ids, real = self.tokenizer.padded(captions, self.multiple)
         tensors = {"ids": ids.to(self.device), "real": real.to(self.device)}
         return EncoderInputs(tensors, tuple(raws))
+
+    def padded(self, inputs: EncoderInputs) -> EncoderInputs:
+        count = inputs["ids"].shape[1]
+        more = min(self.tokenizer.longest, -(-count // self.bucket) * self.bucket) - count
+        if more <= 0:
+            return inputs
+        ids = nnf.pad(inputs["ids"], (0, more), value=self.tokenizer.pad)
+        real = nnf.pad(inputs["real"], (0, more), value=False)
+        return inputs.with_tensor("ids", ids).with_tensor("real", real)
 
     def valid(self, inputs: EncoderInputs) -> Tensor:
         """``(B, N)`` bool, tokens that reach the embedding."""
