@@ -86,8 +86,9 @@ def row(encoder: Any, inputs: EncoderInputs, count: int) -> str:
 
         expected, usual = eager(), seconds(eager)
     encoder.module.eval().requires_grad_(False)
+    torch.compiler.reset()  # else it makes code for any number of rows, when it sees another
     suffix = compiled(encoder, rows)
-    before, one = spent(), 0.0
+    before = spent()
     found = gradient(suffix, tokens, goal)
     one = spent() - before
     quick = seconds(lambda: gradient(suffix, tokens, goal))
