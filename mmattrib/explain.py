@@ -134,8 +134,7 @@ def explain(
 
     Args:
         backbone: embeds both sides.
-        pairs: at least one, all with the same sides and :attr:`Prepared.shapes` once
-            :meth:`Prepared.paced`.
+        pairs: at least one; their :attr:`Prepared.shapes` are equal once :meth:`Prepared.paced`.
         method: explains each side.
         layer: as for :func:`attribute`.
         sides: which sides to explain; both if None.
@@ -172,8 +171,7 @@ def explain(
         for side in wanted:
             _check_tokens(given[side])
             own = replace(given[side], other=given[_other(both, side)])
-            alone = [pair.inputs[side] for pair in pairs]
-            columns[side] = _attributions(own, method(own), alone)
+            columns[side] = _attributions(own, method(own), [pair.inputs[side] for pair in pairs])
     embeddings = {side: guides[side].embedding for side in both}
     seconds = round((time.perf_counter() - start) / len(pairs), 4)  # without the first hash
     provenance = {

@@ -85,9 +85,8 @@ def attribute_many(
         pairs: mappings of two inputs each, e.g. ``{"image": path, "text": caption}`` or
             ``{"image": path, "image_2": path}``, with an ``"id"`` or without, or
             :class:`mmattrib.Sample` of two inputs, e.g. a data set. Read as they are needed.
-        batch_size: pairs among which those of equal shapes go together (captions of near lengths,
-            padded, where the tower masks padding, else of as many tokens), or that are read ahead
-            at a time.
+        batch_size: pairs among which those of equal shapes go together (captions of as many tokens,
+            or of near lengths where the tower masks padding), or that are read ahead at a time.
         jobs: processes to share the pairs, one at a time, each with a copy of the model and one
             thread. A script that starts some needs its calls under ``if __name__ == "__main__":``.
         readers: threads that decode and preprocess the next batch meanwhile; None for 2 where pairs
