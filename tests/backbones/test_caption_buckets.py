@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -102,6 +103,23 @@ def test_alone_a_caption_is_as_short_as_it_is(clip: mm.Backbone) -> None:
     own = lengths(clip["text"])
     assert seen_lengths(clip).keys() == {(1, count) for count in own}
     assert seen_lengths(clip, deterministic=False).keys() == {(3, 8), (1, own[3])}
+
+
+def test_numbers_of_an_evaluation_do_not_depend_on_what_goes_together(clip: mm.Backbone) -> None:
+    samples = [mm.Sample(f"pair {number}", pair) for number, pair in enumerate(pairs())]
+    metrics = ("confidence_drop_nib", "prompt_sensitivity", "stability")
+    found = []
+    for deterministic in (None, False):
+        results = mm.evaluate(
+            clip, samples, methods=["nib"], metrics=metrics, pairs=[("text", "image")],
+            deterministic=deterministic, progress=False,
+        )  # fmt: skip
+        assert not results.problems
+        columns = json.loads(results.to_json())["columns"]
+        own = {each["metric"]: each["values"] for each in columns}
+        found.append(np.array([own[name] for name in metrics], dtype=float))
+    assert np.isfinite(found[0]).sum() >= 8
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-4)
 
 
 @families
