@@ -105,6 +105,7 @@ def test_alone_a_caption_is_as_short_as_it_is(clip: mm.Backbone) -> None:
     assert seen_lengths(clip, deterministic=False).keys() == {(3, 8), (1, own[3])}
 
 
+@pytest.mark.slow  # that maps are the same, the first test shows
 def test_numbers_of_an_evaluation_do_not_depend_on_what_goes_together(clip: mm.Backbone) -> None:
     samples = [mm.Sample(f"pair {number}", pair) for number, pair in enumerate(pairs())]
     metrics = ("confidence_drop_nib", "prompt_sensitivity", "stability")
