@@ -130,11 +130,11 @@ def explain(
     keep: PassKeep | None = None,
     pace: Pace | None = None,
 ) -> list[Explained]:
-    """Explain pairs whose inputs have the same shapes, in one go.
+    """Explain pairs whose inputs have the same shapes, as they go through the towers, in one go.
 
     Args:
         backbone: embeds both sides.
-        pairs: at least one, all with the same sides and :attr:`Prepared.shapes`.
+        pairs: at least one; their :attr:`Prepared.shapes` are equal once :meth:`Prepared.paced`.
         method: explains each side.
         layer: as for :func:`attribute`.
         sides: which sides to explain; both if None.
@@ -145,6 +145,7 @@ def explain(
         OptionError: a layer or a side that is not there.
     """
     start, both, pace = time.perf_counter(), tuple(pairs[0].raw), pace or Pace()
+    pairs = [pair.paced(backbone, pace) for pair in pairs]
     wanted = _wanted(sides, both)
     encoders = {side: side_encoder(backbone, side) for side in both}
     layers = _layers(encoders, method, layer)
@@ -170,7 +171,7 @@ def explain(
         for side in wanted:
             _check_tokens(given[side])
             own = replace(given[side], other=given[_other(both, side)])
-            columns[side] = _attributions(own, method(own))
+            columns[side] = _attributions(own, method(own), [pair.inputs[side] for pair in pairs])
     embeddings = {side: guides[side].embedding for side in both}
     seconds = round((time.perf_counter() - start) / len(pairs), 4)  # without the first hash
     provenance = {
@@ -276,7 +277,7 @@ def _passes(
     """What is known of each side's inputs, one beside the other."""
     found = {}
     for side, encoder in encoders.items():
-        inputs = EncoderInputs.cat([pair.inputs[side] for pair in pairs])
+        inputs = EncoderInputs.cat([pair.given[side] for pair in pairs])
         together = pace.together(encoder.device, len(pairs))
         found[side] = Passes(encoder, inputs, layers[side], keep, together=together)
     return found
@@ -356,20 +357,28 @@ def _layers(encoders: Mapping[str, Encoder], method: Method, layer: Layers) -> d
     }
 
 
-def _attributions(side: Side, scores: SideScores) -> list[Attribution]:
-    """Token scores with where the tokens lie on the inputs."""
+def _attributions(
+    side: Side, scores: SideScores, alone: Sequence[EncoderInputs]
+) -> list[Attribution]:
+    """Token scores with where the tokens lie on the inputs.
+
+    Args:
+        side: the batch as it went through the tower.
+        scores: of it.
+        alone: each input as it is by itself; a map has nothing of what was padded behind it.
+    """
     encoder, inputs = side.encoder, side.inputs
-    grid = encoder.grid(inputs, side.layer)
     raw = scores.scores.detach().to("cpu", torch.float32)
-    raw = raw.masked_fill(~grid.valid, float("nan"))
     found = []
-    for row, own in enumerate(raw):
+    for row, one in enumerate(alone):
+        grid = encoder.grid(one, side.layer)
+        own = raw[row, : grid.valid.shape[1]].masked_fill(~grid.valid[0], float("nan"))
         attribution = Attribution(
             modality=encoder.modality,
             unit=scores.unit,
             token_scores=own.numpy().copy(),
-            content=grid.content[row].numpy().copy(),
-            placement=grid.placement(row),
+            content=grid.content[0].numpy().copy(),
+            placement=grid.placement(0),
             layer=side.layer,
             diagnostics=_with_notes(scores.diagnostics[row], encoder.notes(inputs.raw[row])),
         )

@@ -85,8 +85,8 @@ def attribute_many(
         pairs: mappings of two inputs each, e.g. ``{"image": path, "text": caption}`` or
             ``{"image": path, "image_2": path}``, with an ``"id"`` or without, or
             :class:`mmattrib.Sample` of two inputs, e.g. a data set. Read as they are needed.
-        batch_size: pairs among which those of equal shapes (captions of as many tokens) go
-            together, or that are read ahead at a time.
+        batch_size: pairs among which those of equal shapes go together (captions of as many tokens,
+            or of near lengths where the tower masks padding), or that are read ahead at a time.
         jobs: processes to share the pairs, one at a time, each with a copy of the model and one
             thread. A script that starts some needs its calls under ``if __name__ == "__main__":``.
         readers: threads that decode and preprocess the next batch meanwhile; None for 2 where pairs
@@ -270,14 +270,16 @@ def _explain_prepared(
             yield from [each] if isinstance(each, Failure) else _each_or_failure([each], call)
         return
     found: dict[int, Explained | Failure] = {}
+    paced: dict[int, Prepared] = {}
     alike: dict[object, list[int]] = {}
     for place, each in enumerate(prepared):
         if isinstance(each, Failure):
             found[place] = each
         else:
-            alike.setdefault(each.shapes, []).append(place)
+            paced[place] = each.paced(backbone, pace)
+            alike.setdefault(paced[place].shapes, []).append(place)
     for places in alike.values():
-        group = [each for place in places if isinstance(each := prepared[place], Prepared)]
+        group = [paced[place] for place in places]
         found.update(zip(places, _each_or_failure(group, call), strict=True))
     yield from (found[place] for place in range(len(prepared)))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmattrib.errors import InputError, repr_of
 from mmattrib.io import content_hash
 from mmattrib.io import load as load_raw
+from mmattrib.methods.pace import Pace
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.guard import guarded
@@ -31,19 +32,39 @@ class Prepared:
         inputs: side -> what the tower takes.
         sample: id of the sample, or None.
         index: the pair's place among those asked for, or None.
+        padded: side -> ``inputs`` as they go through the towers; None before :meth:`paced`.
     """
 
     raw: Mapping[str, RawInput]
     inputs: Mapping[str, EncoderInputs]
     sample: str | None = None
     index: int | None = None
+    padded: Mapping[str, EncoderInputs] | None = None
 
     __repr__ = repr_of()
 
     @property
+    def given(self) -> Mapping[str, EncoderInputs]:
+        """Side -> what goes through the tower: ``padded`` where that is known, else ``inputs``."""
+        return self.inputs if self.padded is None else self.padded
+
+    @property
     def shapes(self) -> tuple[object, ...]:
         """Equal for pairs that can be batched."""
-        return tuple((side, inputs.shapes) for side, inputs in self.inputs.items())
+        return tuple((side, inputs.shapes) for side, inputs in self.given.items())
+
+    def paced(self, backbone: Backbone, pace: Pace) -> Prepared:
+        """The pair with its sides padded where pairs go through a tower together.
+
+        How far follows from each input alone (:meth:`Encoder.padded`), whatever stands beside it.
+        """
+        if self.padded is not None:
+            return self
+        found = {}
+        for side, own in self.inputs.items():
+            encoder = side_encoder(backbone, side)
+            found[side] = encoder.padded(own) if pace.takes_together(encoder.device) else own
+        return replace(self, padded=found)
 
 
 def as_pair(pair: Any) -> Any:

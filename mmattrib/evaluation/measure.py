@@ -228,12 +228,13 @@ class _Model:
         if guide is None:
             return self._seen.found.embeddings[self._guide]
         raws = self._seen.found.explanation.inputs
+        context = self._seen.context
         pair = prepare(self.backbone, {**raws, self._guide: guide})
         encoder = side_encoder(self.backbone, self._guide)
         layers: Any = self._seen.found.explanation.provenance["layers"]
         with encoder.frozen():
-            keep, own = self._seen.context.keep, pair.inputs[self._guide]
-            return Passes(encoder, own, layers[self._guide], keep).embeddings()[0]
+            own = pair.paced(self.backbone, context.pace).given[self._guide]
+            return Passes(encoder, own, layers[self._guide], context.keep).embeddings()[0]
 
     def reexplain(
         self, *, seed: int | None, guide: Any | None, backbone: Backbone | None

@@ -31,8 +31,9 @@ class Pace:
     Attributes:
         deterministic: True: every pair goes through the model by itself, so that its map is the
             same bit for bit alone and in any batch. False: pairs of equal shapes go together, as
-            many as fit into memory; a map then differs by the rounding of its sums. None: together
-            on a graphics card, one by one on a processor.
+            many as fit into memory, with captions padded to a multiple of some tokens where their
+            tower masks padding; a map then differs by the rounding of its sums. None: together on a
+            graphics card, one by one on a processor.
         precision: of what lies behind the explained layer: ``"full"``, the model's own; ``"half"``,
             bfloat16 under ``torch.autocast``, where slopes, masks and capacities stay float32;
             ``"auto"``, half on cards with units for bfloat16 and full elsewhere.

@@ -72,7 +72,7 @@ def randomised_copy(encoder: Encoder, inputs: EncoderInputs) -> Encoder:
     """
     import torch
 
-    from mmattrib.models.encoder import agrees
+    from mmattrib.models.rounding import agrees
 
     who = f"the {encoder.modality} encoder ({type(encoder).__name__})"
     try:

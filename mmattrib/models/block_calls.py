@@ -45,6 +45,39 @@ def by_row(one: BlockCall, two: BlockCall) -> ByRow:
     return found
 
 
+def shortened(call: BlockCall, count: int, fewer: int) -> BlockCall | None:
+    """The call for the first tokens alone: masks ``(..., N, N)`` cut on both axes.
+
+    Args:
+        call: for ``count`` tokens.
+        count: N.
+        fewer: how many of them are left.
+
+    Returns:
+        None where an argument goes along the tokens in another way.
+    """
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[..., :fewer, :fewer] if _is_square(value, count) else value
+        if isinstance(value, tuple | list):
+            parts = [cut(each) for each in value]
+            return value._make(parts) if hasattr(value, "_make") else type(value)(parts)
+        return (
+            {name: cut(each) for name, each in value.items()} if isinstance(value, dict) else value
+        )
+
+    tensors = [value for _, value in tensors_of(call)]
+    if any(count in value.shape and not _is_square(value, count) for value in tensors):
+        return None
+    made: BlockCall = cut(call)
+    return made
+
+
+def _is_square(value: Tensor, count: int) -> bool:
+    return value.shape[-2:] == (count, count)
+
+
 def laid_out(call: BlockCall, known: ByRow, which: Tensor) -> BlockCall | None:
     """The call for a batch that is made of rows of a smaller one.
 

@@ -14,9 +14,10 @@ from torch.nn import functional as nnf
 from mmattrib.errors import EncoderError
 from mmattrib.models.attention import AttentionPass, pass_of, recording
 from mmattrib.models.capabilities import ATTENTION, INPUT_LAYER, require
-from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings, agrees
+from mmattrib.models.encoder import Encoder, EncoderInputs, TokenEmbeddings
 from mmattrib.models.gradients import watching
 from mmattrib.models.passes import Pass, captured_at, held
+from mmattrib.models.rounding import agrees
 from mmattrib.models.turns import in_this_thread, turn, uncompiled
 
 

@@ -29,6 +29,7 @@ from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER,
 from mmattrib.models.gradients import watched
 from mmattrib.models.grids import TokenGrid
 from mmattrib.models.passes import Pass
+from mmattrib.models.rounding import agrees
 from mmattrib.models.turns import normal_mode, set_evaluating, turn
 from mmattrib.types import Modality, RawArray, RawAudio, RawImage, RawInput, RawText
 
@@ -166,16 +167,6 @@ def expect(raw: RawInput, kind: type[_Raw]) -> _Raw:
     return raw
 
 
-def agrees(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Whether embeddings ``(B, D)`` of length 1 are equal up to the rounding of ``dtype``.
-
-    The limit is a distance: 1e-3 in float32, where rounding gives some 1e-6, and 0.06 in half
-    precision, where it gives some 1e-2.
-    """
-    limit = 0.06 if dtype in (torch.bfloat16, torch.float16) else 1e-3
-    return bool(((found.float() - expected.to(found.device).float()).norm(dim=-1) <= limit).all())
-
-
 class Encoder(ABC):
     """The interface of one modality's tower. Most adapters subclass :class:`BlockEncoder` instead.
 
@@ -229,6 +220,15 @@ class Encoder(ABC):
         unless an adapter has some.
         """
         return ()
+
+    def padded(self, inputs: EncoderInputs) -> EncoderInputs:
+        """The inputs as they go together with others: padded, so that more have equal shapes.
+
+        Asked of one input at a time, where pairs go together. What it adds stands behind the
+        input's own tokens, is not ``valid`` in :meth:`grid`, and is read neither by the embedding
+        nor by a valid token; how much follows from the input alone. Here nothing is added.
+        """
+        return inputs
 
     @abstractmethod
     def embed(self, inputs: EncoderInputs) -> Tensor:

@@ -142,6 +142,10 @@ def _preprocessed(found: object, raws: Any) -> str | None:
     return None if found.tensors else "no tensor"
 
 
+def _padded(found: object, inputs: EncoderInputs) -> str | None:
+    return _preprocessed(found, inputs.raw)
+
+
 def _embedded(found: object, inputs: EncoderInputs) -> str | None:
     return _embedding(found, len(inputs.raw))
 
@@ -236,6 +240,7 @@ _MADE_OF_OTHERS = (Encoder.one_pass, BlockEncoder.one_pass)
 _CHECKS: dict[str, Check] = {
     "notes": _sentences,
     "preprocess": _preprocessed,
+    "padded": _padded,
     "embed": _embedded,
     "one_pass": _passed,
     "prefix": _tokens,

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from mmattrib.errors import EncoderError
 from mmattrib.models.backbone import Backbone
-from mmattrib.models.encoder import Encoder, EncoderInputs, agrees
+from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.guard import guarded
+from mmattrib.models.rounding import agrees
 from mmattrib.models.turns import normal_mode, set_evaluating, turn
 from mmattrib.types import Modality
 

@@ -29,7 +29,14 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from mmattrib.errors import EncoderError
-from mmattrib.models.block_calls import BlockCall, ByRow, by_row, laid_out, tensors_of
+from mmattrib.models.block_calls import (
+    BlockCall,
+    ByRow,
+    by_row,
+    laid_out,
+    shortened,
+    tensors_of,
+)
 from mmattrib.models.blocks import BlockEncoder, first_of
 from mmattrib.models.capabilities import ATTENTION, INPUT_GRADIENT, INPUT_LAYER
 from mmattrib.models.captions import CaptionTokenizer
@@ -127,6 +134,13 @@ class TowerEncoder(BlockEncoder):
         """
         return None
 
+    def reach(self, inputs: EncoderInputs) -> int | None:
+        """How many tokens, from the first on, reach the embedding of any row; None for all of them.
+
+        A suffix leaves the others out, as a causal tower can behind the end of the text.
+        """
+        return None
+
     def pool(self, tokens: Tensor, inputs: EncoderInputs) -> Tensor:
         """``(B, N, C)`` final tokens to ``(B, D)``, not normalised."""
         index = self.pooled_index(inputs)
@@ -196,10 +210,14 @@ class TowerEncoder(BlockEncoder):
         shortcut = bool(rest) and index is not None and self.last is not None
         shortcut = shortcut and self.last is not None and self.last.attend is not None
         whole = rest[:-1] if shortcut else rest
-        if whole:
-            args, kwargs = self.block_call(inputs)
-            for block in whole:
-                tokens = self.tokens_from(first_of(block(tokens, *args, **kwargs)))
+        call: BlockCall = self.block_call(inputs) if whole else ((), {})
+        fewer = self.reach(inputs) if shortcut else None
+        short = None if fewer is None else shortened(call, tokens.shape[1], fewer)
+        if short is not None:
+            tokens, call = tokens[:, :fewer], short
+        args, kwargs = call
+        for block in whole:
+            tokens = self.tokens_from(first_of(block(tokens, *args, **kwargs)))
         if shortcut and self.last is not None and index is not None:
             index = index.to(tokens.device)
             readable = self.readable(inputs, index, tokens.shape[1])
@@ -278,10 +296,13 @@ class TextTowerEncoder(TowerEncoder):
     Attributes:
         multiple: captions are padded to a multiple of it, so that more of them can be batched; 1
             where padding would reach the embedding.
+        bucket: likewise, of captions that go through the tower together with others; those that
+            go alone are then as short as they are.
     """
 
     modality = "text"
     multiple = 1
+    bucket = 1
 
     def __init__(
         self,
@@ -306,6 +327,15 @@ class TextTowerEncoder(TowerEncoder):
         ids, real = self.tokenizer.padded(captions, self.multiple)
         tensors = {"ids": ids.to(self.device), "real": real.to(self.device)}
         return EncoderInputs(tensors, tuple(raws))
+
+    def padded(self, inputs: EncoderInputs) -> EncoderInputs:
+        count = inputs["ids"].shape[1]
+        more = min(self.tokenizer.longest, -(-count // self.bucket) * self.bucket) - count
+        if more <= 0:
+            return inputs
+        ids = nnf.pad(inputs["ids"], (0, more), value=self.tokenizer.pad)
+        real = nnf.pad(inputs["real"], (0, more), value=False)
+        return inputs.with_tensor("ids", ids).with_tensor("real", real)
 
     def valid(self, inputs: EncoderInputs) -> Tensor:
         """``(B, N)`` bool, tokens that reach the embedding."""

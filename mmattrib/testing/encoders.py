@@ -20,6 +20,7 @@ from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.grids import TokenGrid
 from mmattrib.models.turns import in_this_thread
 from mmattrib.testing.capabilities import check_attention, check_input_gradient, check_names
+from mmattrib.testing.padding import check_padded
 from mmattrib.testing.passes import check_one_pass
 from mmattrib.types import RawInput, RawText
 
@@ -47,6 +48,7 @@ def check_encoder(
       probabilities, padding gets none, the embedding of the pass is ``embed``'s and hangs on them.
       Gradients at the input: layer -2 is held to all of the above, and the gradient there equals a
       finite difference.
+    - ``padded`` adds nothing that the embedding or a valid token reads, behind the input's own.
     - ``one_pass`` gives bit for bit what ``embed``, ``prefix`` and ``token_embeddings`` give.
     - ``token_embeddings`` and ``grid`` agree with the layer's N; the grid's maps fit its axes.
     - The module is left as it was after every call, also after an exception inside the tower:
@@ -202,6 +204,7 @@ class _EncoderCheck:
                 self.check_layer(inputs, embedding, layer)
             self.check_default_layer(inputs)
             self.check_token_embeddings(inputs, embedding.shape[1])
+            check_padded(self, self.raws)
             if ATTENTION in encoder.capabilities:
                 check_attention(self, inputs, embedding)
             if INPUT_LAYER in chosen:

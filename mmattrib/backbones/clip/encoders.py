@@ -135,6 +135,8 @@ class _TextEncoder(TextTowerEncoder):
 class ClipTextEncoder(_TextEncoder):
     """CLIP and MetaCLIP 2: causal, read from the first end-of-text token."""
 
+    bucket = 8
+
     def __init__(self, model: Any, tokenizer: CaptionTokenizer) -> None:
         tower = model.text_model
         module = Parts(tower=tower, head=model.text_projection)
@@ -182,7 +184,12 @@ class SiglipTextEncoder(_TextEncoder):
 
 
 class BertTextEncoder(_TextEncoder):
-    """AltCLIP and Chinese-CLIP: post-norm blocks as in BERT, read from CLS, token 0."""
+    """AltCLIP and Chinese-CLIP: post-norm blocks as in BERT, read from CLS, token 0.
+
+    Padding is masked.
+    """
+
+    bucket = 8
 
     def __init__(self, model: Any, tokenizer: CaptionTokenizer) -> None:
         tower = model.text_model

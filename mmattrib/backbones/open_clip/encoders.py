@@ -116,7 +116,8 @@ class OpenClipImageEncoder(ImageTowerEncoder):
 class OpenClipTextEncoder(TowerEncoder):
     """open_clip's text transformer, inside the model or a tower of its own.
 
-    Captions are padded to the full length. Where the pooled token reads no padding (causal towers
+    Captions are padded to the full length, and a suffix takes no more of it than reaches the
+    embedding. Where the pooled token reads no padding (causal towers
     read at the end of the text), padding is not valid; everywhere else it carries information and
     is valid, but stands for no word.
     """
@@ -155,7 +156,13 @@ class OpenClipTextEncoder(TowerEncoder):
     def preprocess(self, raws: Sequence[RawInput]) -> EncoderInputs:
         captions = [self.tokenizer(expect(raw, RawText)) for raw in raws]
         ids = torch.tensor([caption.ids for caption in captions], device="cpu")
-        return EncoderInputs({"ids": ids.to(self.device)}, tuple(raws))
+        tensors = {"ids": ids.to(self.device)}
+        if self.stops_at_end:  # kept where asking for them waits for no card
+            tensors["ends"] = self.pooled_index(EncoderInputs({"ids": ids}, tuple(raws)))
+        return EncoderInputs(tensors, tuple(raws))
+
+    def reach(self, inputs: EncoderInputs) -> int | None:
+        return int(inputs["ends"].max()) + 1 if self.stops_at_end else None
 
     @property
     def logit_scale(self) -> float | None:
