@@ -299,7 +299,7 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
     """
 
     def known() -> Results:
-        return raw("final", "others", "seeds")
+        return raw("final", "others")
 
     def asked() -> Results:
         return raw("asked")
@@ -320,7 +320,7 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
         return agreement(known(), asked(), kind)
 
     def seeds() -> str:
-        return by_seed(known())
+        return by_seed(raw("final", "others", "seeds"))
 
     found: dict[str, Callable[[], str]] = {
         "benchmark, leads": leads, "benchmark, costs": costs, "benchmark, seeds": seeds,
