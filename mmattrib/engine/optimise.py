@@ -66,6 +66,7 @@ def fit_bottleneck(
     explained_tokens: Tensor | None = None,
     statistics: TokenStatistics | None = None,
     relevance: Tensor | None = None,
+    clean: Tensor | None = None,
     deeper: Sequence[tuple[Tensor, Suffix]] = (),
     together: Together = ALONE,
 ) -> BottleneckResult:
@@ -80,12 +81,11 @@ def fit_bottleneck(
         valid: ``(B, N)`` bool, tokens that are not padding.
         content: ``(B, N)`` bool, tokens that stand for a part of the input.
         keys: one name per pair; the noise follows from it and ``options.seed``.
-        options: see :class:`BottleneckOptions`.
-        guidance: see :mod:`mmattrib.engine.guidance`.
-        explained_tokens: the explained inputs' own tokens in the joint space, ``(B, N, D)``;
-            some guidances need them.
+        options, guidance: see :class:`BottleneckOptions`, :mod:`mmattrib.engine.guidance`.
+        explained_tokens: ``(B, N, D)``, tokens in the joint space, which some guidances need.
         statistics: for ``options.standardise``; by default :meth:`TokenStatistics.of_inputs`.
         relevance: ``(B, N)``, any unit; see :attr:`Context.relevance`.
+        clean: ``(B, D)``, what the suffix gives for the tokens as they are, if it is known.
         deeper: tokens ``(B, N, C_l)`` and suffixes of further layers that share the mask, which
             must be one λ per token (CoIBA, Hong et al., CVPR 2025). The fit is then the mean over
             layers of that with the bottleneck at this layer alone; the compression and the
@@ -98,20 +98,20 @@ def fit_bottleneck(
         torch.OutOfMemoryError: not even one row fits.
     """
     _check(tokens, guide, valid, content, keys)
-    _check_extras(tokens, guide, content, options, relevance, deeper)
+    _check_extras(tokens, guide, content, options, relevance, clean, deeper)
     # Tensors made under inference_mode cannot be saved for a gradient: copies are made outside.
     with torch.inference_mode(False):
         places = [(tokens, suffix, statistics), *((*place, None) for place in deeper)]
-        valid, content = valid.to(tokens.device), content.to(tokens.device)
         whole = _Group(
             rows=torch.arange(len(tokens), device="cpu"),
             layers=tuple(_layer(*place, valid, options) for place in places),
             guide=guide,
-            valid=valid,
-            content=content,
+            valid=valid.to(tokens.device),
+            content=content.to(tokens.device),
             keys=tuple(keys),
             explained=_moved(explained_tokens, tokens),
             relevance=_moved(relevance, tokens),
+            known=_moved(clean, tokens),
             limit=options.max_rows,
         )
         return _joined(_in_groups(whole, options, guidance, together))
@@ -172,7 +172,8 @@ class _Layer:
 class _Group:
     """b pairs that are optimised together; fields as in :func:`fit_bottleneck`.
 
-    The first layer is the explained one. ``limit`` is of rows of each pair in one call.
+    The first layer is the explained one. ``known`` is the clean embedding, ``(b, D)``, if it was
+    given; ``limit`` is of rows of each pair in one call.
     """
 
     rows: Tensor
@@ -183,6 +184,7 @@ class _Group:
     keys: tuple[str, ...]
     explained: Tensor | None
     relevance: Tensor | None
+    known: Tensor | None
     limit: int
 
     def select(self, rows: Tensor, limit: int) -> _Group:
@@ -200,8 +202,14 @@ class _Group:
             keys=tuple(self.keys[row] for row in rows.tolist()),
             explained=None if self.explained is None else self.explained[rows],
             relevance=None if self.relevance is None else self.relevance[rows],
+            known=None if self.known is None else self.known[rows],
             limit=limit,
         )
+
+    def clean(self) -> Tensor:
+        """``(b, 1, D)``: the embeddings without a bottleneck."""
+        first = self.layers[0].tokens
+        return self.embed(first[:, None]) if self.known is None else _wide(self.known)[:, None]
 
     def embed(self, z: Tensor, layer: int = 0) -> Tensor:
         """``(b, s, N, C)`` tokens, in the encoder's scale -> ``(b, s, D)``, float32 or wider."""
@@ -231,7 +239,7 @@ def _layer(
 
 def _moved(x: Tensor | None, tokens: Tensor) -> Tensor | None:
     """``x`` without gradients, where the tokens are."""
-    return None if x is None else x.detach().to(tokens.device)
+    return None if x is None else x.detach().clone().to(tokens.device)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -243,7 +251,7 @@ def _fit_group(group: _Group, options: BottleneckOptions, guidance: Guidance) ->
     """Optimise the pairs of one group from the start."""
     tokens = group.layers[0].scaled
     with torch.no_grad():
-        clean = group.embed(group.layers[0].tokens[:, None])
+        clean = group.clean()
         steering = guidance.prepare(_context(group, clean[:, 0], options))
         clean_cosine = fit(clean, group.guide.embedding[:, None])[:, 0]
     if steering.parameters and len(group.layers) > 1:
@@ -435,8 +443,11 @@ def _check_extras(
     content: Tensor,
     options: BottleneckOptions,
     relevance: Tensor | None,
+    clean: Tensor | None,
     deeper: Sequence[tuple[Tensor, Suffix]],
 ) -> None:
+    if clean is not None and clean.shape != guide.embedding.shape:
+        raise OptionError(f"clean must be {tuple(guide.embedding.shape)}, got {tuple(clean.shape)}")
     if options.contrast > 0 and (guide.neutral is None or len(guide.neutral) != len(tokens)):
         raise OptionError(
             f"contrast {options.contrast:g} needs the embedding of a neutral guide for each of the "

@@ -50,7 +50,7 @@ def channel_slopes(
     shared_noise: bool = True,
     noise_too: bool = False,
     central: bool = False,
-    max_rows: int = 64,
+    max_rows: int = 20,
     together: Together = ALONE,
 ) -> Tensor:
     """The slope of the fit in each token's λ, averaged over the rates of the channel.
@@ -130,14 +130,18 @@ def _slopes_of_pairs(
     signal = tokens.detach().float()
     goals, prior = target.to(signal.device), prior.per_draw()
     total = signal.new_zeros(signal.shape[:2])
-    for part in torch.split(torch.arange(len(rates), device="cpu"), max_rows):
+
+    def add(part: Tensor) -> None:  # what it makes is free before the next rows
         rate = rates[part].to(signal)[:, None, None]
         noise = prior.restore(drawn[:, part].to(signal))
         channel = (rate * signal[:, None] + (1 - rate) * noise).to(tokens.dtype)
         rows, goal = (x.repeat_interleave(len(part), 0) for x in (pairs, goals))
         gradient = cosine_gradient(channel.flatten(0, 1), suffix, rows, goal)
         direction = signal[:, None] - (noise if noise_too else prior.mean)
-        total += (gradient.view(channel.shape) * direction).sum(-1).sum(1)
+        total.add_((gradient.view(channel.shape) * direction).sum(-1).sum(1))
+
+    for part in torch.split(torch.arange(len(rates), device="cpu"), max_rows):
+        add(part)
     return total / len(rates)
 
 

@@ -81,7 +81,7 @@ class CAM2IBOptions(SeededOptions):
     pooling: float = option(10.0, above=0, most=1000, only={"pooled": ("half", "whole")})
     depth: int = option(1, **COUNTS)
     draws_behind: int = option(8, **COUNTS)
-    max_rows: int = option(64, least=1, most=65_536, resource=True)
+    max_rows: int = option(20, least=1, most=65_536, resource=True)
 
 
 class CAM2IB(Method):

@@ -99,6 +99,7 @@ class BottleneckMethod(Method):
             side.keys,
             self.engine_options(),
             self.guidance(),
+            clean=side.behind(),  # the check of the model has run it
             together=side.together,
             **more,
         )

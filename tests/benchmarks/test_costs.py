@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.nn import functional as nnf
 
 import mmattrib as mm
+from mmattrib.benchmark import memory
 from mmattrib.benchmark.entrants import Entrant, ours, published
 from mmattrib.benchmark.floors import floor
 from mmattrib.benchmark.subjects import pair, random_clip
@@ -125,3 +127,11 @@ def test_a_floor_is_one_pass_and_the_rows_behind_the_layer(clip: mm.Backbone) ->
 
 def _inputs(clip: mm.Backbone) -> Mapping[str, EncoderInputs]:
     return prepare(clip, pair(clip)).inputs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak where Linux shows it")
+def test_a_pair_on_a_whole_clip_takes_150_megabytes_at_most() -> None:
+    pytest.importorskip("transformers")
+    (found,) = memory.measure({"name": None, "options": {}}, ["ca-m2ib"])
+    assert found["pair_mb"] <= 150

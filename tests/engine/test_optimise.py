@@ -86,6 +86,27 @@ def test_a_pair_alone_equals_the_pair_in_a_batch_in_any_order(name: str, mask: s
         assert alone.diagnostics[0] == batch.diagnostics[pair]
 
 
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_clean_embedding_that_is_known_is_not_made_again(together: int) -> None:
+    problem, sizes = make_problem(pairs=3, lengths=(7, 4, 6)), list[int]()
+
+    def suffix(tokens: Tensor, rows: Tensor) -> Tensor:
+        sizes.append(len(rows))
+        return problem.suffix(tokens, rows)
+
+    plain = run(problem, GUIDANCES["none"](), suffix=suffix, together=together)
+    before, rows = sum(sizes), torch.arange(3)
+    sizes.clear()
+    clean = torch.cat([problem.suffix(problem.tokens()[rows == r], rows[rows == r]) for r in rows])
+    found = run(problem, GUIDANCES["none"](), suffix=suffix, together=together, clean=clean)
+    assert sum(sizes) == before - 3
+    assert torch.equal(found.capacity, plain.capacity)
+    for known, made in zip(found.diagnostics, plain.diagnostics, strict=True):
+        assert known["clean_cosine"] == pytest.approx(made["clean_cosine"], abs=1e-6)
+    with pytest.raises(OptionError, match="clean must be"):
+        run(problem, GUIDANCES["none"](), clean=clean[:2])
+
+
 @pytest.mark.parametrize("name", sorted(GUIDANCES))
 def test_pairs_optimised_at_once_stay_independent(name: str) -> None:
     problem = make_problem(pairs=5, dtype=torch.float64, lengths=(7, 4, 7, 6, 2))

@@ -173,6 +173,28 @@ def test_slopes_follow_target_seed_and_key_alone() -> None:
     assert not together[~valid].any()
 
 
+@pytest.mark.parametrize("most", [7, 20])
+def test_rows_a_call_change_slopes_by_rounding_alone(most: int) -> None:
+    problem, sizes = make_problem(lengths=(7, 4, 6)), list[int]()
+
+    def suffix(tokens: Tensor, rows: Tensor) -> Tensor:
+        sizes.append(len(rows))
+        return problem.suffix(tokens, rows)
+
+    def slopes(**bound: int) -> Tensor:
+        return channel_slopes(
+            problem.tokens(), suffix, problem.guide.embedding, problem.valid, problem.keys,
+            points=80, **bound,
+        )  # fmt: skip
+
+    whole = slopes(max_rows=80)
+    assert sizes == [80] * 3
+    sizes.clear()
+    parts = slopes(max_rows=most)
+    assert max(sizes) == most
+    assert float((parts - whole).abs().max()) <= 1e-6 * float(whole.abs().max())
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_padding_changes_no_slope(shared: bool) -> None:
     problem = make_problem(pairs=2, layer=-1)

@@ -151,6 +151,7 @@ def run(
     suffix: Suffix | None = None,
     statistics: TokenStatistics | None = None,
     relevance: Tensor | None = None,
+    clean: Tensor | None = None,
     deeper: Sequence[tuple[Tensor, Suffix]] = (),
     together: int = 1,
     **options: object,
@@ -167,6 +168,7 @@ def run(
         explained_tokens=problem.own_tokens(),
         statistics=statistics,
         relevance=relevance,
+        clean=clean,
         deeper=deeper,
         together=Together(together),
     )
