@@ -45,6 +45,7 @@ from mmattrib.models.grids import TextGrid, TokenGrid
 from mmattrib.models.pixels import PixelRecipe, patch_grid, stacked
 from mmattrib.models.prenorm import PreNorm, pick
 from mmattrib.models.turns import in_this_thread, turn, uncompiled
+from mmattrib.models.untouched import has_hooks
 from mmattrib.types import RawImage, RawInput, RawText
 
 PUBLISHED_LAYER = 9
@@ -137,7 +138,8 @@ class TowerEncoder(BlockEncoder):
     def reach(self, inputs: EncoderInputs) -> int | None:
         """How many tokens, from the first on, reach the embedding of any row; None for all of them.
 
-        A suffix leaves the others out, as a causal tower can behind the end of the text.
+        A suffix leaves the others out, as a causal tower can behind the end of the text, unless
+        hooks on its blocks may read them.
         """
         return None
 
@@ -171,12 +173,24 @@ class TowerEncoder(BlockEncoder):
             self._call = call
         if not tensors or len(few) == len(inputs):
             return call
-        known = self._by_row or {}
-        if any(place not in known for place in tensors):
-            one = few.select([0])
-            twice = self._first_call(one.select([0, 0]))
-            self._by_row = known = {**known, **by_row(self._first_call(one), twice)}
+        known = self._learned(few, tensors)
         return laid_out(call, known, which) or self._first_call(inputs)
+
+    def _learned(self, few: EncoderInputs, places: Sequence[tuple[Any, ...]]) -> ByRow:
+        """How the tensors at these places go on, as the first row tells that is given them.
+
+        A tower may give a caption that fills its call no mask.
+        """
+        known = self._by_row or {}
+        for row in range(len(few)):
+            if all(place in known for place in places):
+                break
+            one = few.select([row])
+            call = self._first_call(one)
+            if any(place not in known for place, _ in tensors_of(call)):
+                known = {**known, **by_row(call, self._first_call(one.select([0, 0])))}
+        self._by_row = {**dict.fromkeys(places), **known}
+        return self._by_row
 
     def _first_call(self, inputs: EncoderInputs) -> BlockCall:
         caught: list[BlockCall] = []
@@ -212,7 +226,8 @@ class TowerEncoder(BlockEncoder):
         whole = rest[:-1] if shortcut else rest
         call: BlockCall = self.block_call(inputs) if whole else ((), {})
         fewer = self.reach(inputs) if shortcut else None
-        short = None if fewer is None else shortened(call, tokens.shape[1], fewer)
+        hooked = fewer is not None and any(has_hooks(block) for block in whole)
+        short = None if fewer is None or hooked else shortened(call, tokens.shape[1], fewer)
         if short is not None:
             tokens, call = tokens[:, :fewer], short
         args, kwargs = call

@@ -6,7 +6,9 @@ A quick way may take the place of such a part. Whoever patched it or hooked it w
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import FunctionType
+from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as _torch
@@ -24,9 +26,26 @@ def untouched(part: nn.Module) -> bool:
     """
     if "forward" in vars(part) or not as_written(type(part)):
         return False
-    places = [getattr(part, name) for name in _HOOKS]
-    places += [getattr(_torch, f"_global{name}") for name in _HOOKS]
-    return all(only_looks(hook) for hooks in places for hook in hooks.values())
+    return all(only_looks(hook) for each in (part, _torch) for hook in _hooks_on(each))
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a hook, or a ``forward`` in an instance, acts on a model or on a part of it.
+
+    Such a one may read any token, padding too. Parts of other classes, as adapters put in, do not
+    count.
+    """
+    parts = list(module.modules())
+    return any("forward" in vars(part) for part in parts) or not all(
+        only_looks(hook) for part in (*parts, _torch) for hook in _hooks_on(part)
+    )
+
+
+def _hooks_on(part: Any) -> Iterator[object]:
+    """Of a module, or of torch's: those on every module."""
+    prefix = "_global" if part is _torch else ""
+    for name in _HOOKS:
+        yield from getattr(part, prefix + name).values()
 
 
 def as_written(kind: type[nn.Module]) -> bool:

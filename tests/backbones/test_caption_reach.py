@@ -45,11 +45,14 @@ def test_a_suffix_leaves_out_what_stands_behind_the_end(
     inputs = encoder.preprocess(checkpoints.CAPTIONS)
     valid = encoder.grid(inputs, 0).valid
     seen: list[int] = []
+
+    def look(_module: Any, args: Any, _output: Any) -> None:
+        seen.append(args[0].shape[1])
+
+    vars(look)["only_looks"] = True  # one that might change something is given every token
     with encoder.frozen():
         tokens = encoder.prefix(inputs, 0).detach()
-        handle = encoder.blocks[1].register_forward_hook(
-            lambda _module, args, _output: seen.append(args[0].shape[1])
-        )
+        handle = encoder.blocks[1].register_forward_hook(look)
         quick, slope = slopes(encoder, inputs, tokens)
         one = inputs.select([2])
         encoder.suffix(tokens[2:], 0, one)
@@ -103,3 +106,20 @@ def test_masks_are_cut_on_both_axes_and_nothing_else() -> None:
     assert named["deep"]["heads"].shape == (2, 3, 2, 2)
     assert shortened(((torch.zeros(1, 5, dtype=torch.bool),), {}), 5, 2) is None
     assert shortened(((), {}), 5, 2) == ((), {})
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_hook_that_reads_every_place_is_given_them(attention: bool, tmp_path: Path) -> None:
+    backbone = backbone_of("plain", tmp_path)
+    encoder: Any = backbone["text"]
+    inputs = encoder.preprocess(checkpoints.CAPTIONS)
+    places = torch.linspace(-1, 1, inputs["ids"].shape[1], device="cpu")[:, None]
+
+    def shift(_module: Any, _args: Any, output: Any) -> Any:
+        return (output[0] + places, *output[1:]) if attention else output + places
+
+    part = encoder.blocks[1].attn if attention else encoder.blocks[1]
+    part.register_forward_hook(shift)
+    with encoder.frozen(), torch.no_grad():
+        found = encoder.suffix(encoder.prefix(inputs, 0), 0, inputs)
+        torch.testing.assert_close(found, encoder.embed(inputs), rtol=0, atol=1e-6)
