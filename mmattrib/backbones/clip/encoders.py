@@ -142,6 +142,18 @@ class ClipTextEncoder(_TextEncoder):
         module = Parts(tower=tower, head=model.text_projection)
         super().__init__(model, module, tower.encoder.layers, tokenizer)
         self.last = pre_norm(self.blocks[-1])
+        self.pad_id = tokenizer.pad = self._harmless(tokenizer)
+
+    def _harmless(self, tokenizer: CaptionTokenizer) -> int:
+        """What to pad with: the end once more where the model does not know the tokenizer's id.
+
+        Or where it would read from there, its highest id.
+        """
+        end = getattr(tokenizer.tokenizer, "eos_token_id", None)
+        known = self.tower.embeddings.token_embedding.num_embeddings
+        ids = torch.tensor([[0, end or 0, tokenizer.pad]], device="cpu")
+        read = int(self.pooled_index(EncoderInputs({"ids": ids}, ()))) == 2
+        return end if isinstance(end, int) and (read or tokenizer.pad >= known) else tokenizer.pad
 
     def pooled_index(self, inputs: EncoderInputs) -> Tensor:
         """Where the text ends, as the model finds it: the highest id if its configuration has 2."""
