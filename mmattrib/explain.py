@@ -28,7 +28,9 @@ from mmattrib.methods.pace import Pace
 from mmattrib.models.backbone import Backbone, check_backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.passes import Passes, PassKeep
+from mmattrib.models.rounding import agrees
 from mmattrib.placement import with_unseen_warning
+from mmattrib.plugins.strangers import is_own
 from mmattrib.preparing import Prepared, pair_key, prepare, side_encoder, side_key
 from mmattrib.provenance import provenance_of
 from mmattrib.types import (
@@ -155,6 +157,7 @@ def explain(
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
         passes = _passes(encoders, pairs, layers, keep, pace)
+        _check_padded(passes, pairs)
         guides = _guides(passes)
         given = _sides(passes, pairs, guides, keys, pace)
         changed = {side: _changed(passes[side]) for side in both}
@@ -281,6 +284,24 @@ def _passes(
         together = pace.together(encoder.device, len(pairs))
         found[side] = Passes(encoder, inputs, layers[side], keep, together=together)
     return found
+
+
+def _check_padded(passes: Mapping[str, Passes], pairs: Sequence[Prepared]) -> None:
+    """Hold encoders of others to what padding is: nothing of it reaches an embedding."""
+    for side, known in passes.items():
+        encoder = known.encoder
+        for row, pair in enumerate(pairs):
+            if pair.given[side] is pair.inputs[side] or is_own(encoder):
+                continue
+            found = known.embeddings()[row : row + 1]
+            with torch.no_grad():
+                alone = encoder.embed(pair.inputs[side])
+            if not agrees(found, alone, known.tokens(known.layer).dtype):
+                raise EncoderError(
+                    f"the {encoder.modality} encoder ({type(encoder).__name__}): padded changes "
+                    "the embedding of an input; accepted: further tokens that the embedding does "
+                    "not read. Run mmattrib.testing.check_encoder on this encoder"
+                )
 
 
 def _sides(

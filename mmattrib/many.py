@@ -275,8 +275,12 @@ def _explain_prepared(
     for place, each in enumerate(prepared):
         if isinstance(each, Failure):
             found[place] = each
-        else:
+            continue
+        try:
             paced[place] = each.paced(backbone, pace)
+        except MmattribError as error:
+            found[place] = Failure(int(each.index or 0), each.sample, error)
+        else:
             alike.setdefault(paced[place].shapes, []).append(place)
     for places in alike.values():
         group = [paced[place] for place in places]

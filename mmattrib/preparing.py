@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.guard import guarded
 from mmattrib.models.turns import ordinary_tensors, reading_turn, turn
+from mmattrib.models.untouched import has_hooks
 from mmattrib.plugins.strangers import is_own
 from mmattrib.samples import Sample
 from mmattrib.types import SECOND, RawInput
@@ -57,13 +59,14 @@ class Prepared:
         """The pair with its sides padded where pairs go through a tower together.
 
         How far follows from each input alone (:meth:`Encoder.padded`), whatever stands beside it.
+        A model with hooks is given no padding, which they might read.
         """
         if self.padded is not None:
             return self
         found = {}
         for side, own in self.inputs.items():
             encoder = side_encoder(backbone, side)
-            found[side] = encoder.padded(own) if pace.takes_together(encoder.device) else own
+            found[side] = _padded(encoder, own) if pace.takes_together(encoder.device) else own
         return replace(self, padded=found)
 
 
@@ -117,11 +120,27 @@ def prepare(
 
 
 def _preprocess(encoder: Encoder, raw: RawInput) -> EncoderInputs:
+    with _making_inputs(encoder):
+        return encoder.preprocess([raw])
+
+
+def _padded(encoder: Encoder, inputs: EncoderInputs) -> EncoderInputs:
+    with _making_inputs(encoder):
+        found = encoder.padded(inputs)
+    if found is not inputs:
+        with turn():  # other threads' explanations have hooks of their own on it
+            if has_hooks(encoder.module):
+                return inputs
+    return found
+
+
+@contextmanager
+def _making_inputs(encoder: Encoder) -> Iterator[None]:
     # Tokenizers and feature extractors have a state of their own, and make tensors. Those of others
     # may use their model, which ours do not: they wait for it.
     waits = reading_turn if is_own(encoder) else turn
     with waits(), ordinary_tensors(encoder.module):
-        return encoder.preprocess([raw])
+        yield
 
 
 def side_encoder(backbone: Backbone, side: str) -> Encoder:

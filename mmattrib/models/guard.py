@@ -62,6 +62,8 @@ def guarded(encoder: Encoder) -> Encoder:
             method = _in_turn(method)
         if name == "suffix":
             method = watched(method, encoder.module, who)
+        if name == "padded":
+            method = _held_to_grid(method, encoder, who)
         vars(made)[name] = _guard(method, f"{who}: {name}", check)
     vars(made)["guard"] = encoder
     return made
@@ -143,7 +145,45 @@ def _preprocessed(found: object, raws: Any) -> str | None:
 
 
 def _padded(found: object, inputs: EncoderInputs) -> str | None:
-    return _preprocessed(found, inputs.raw)
+    wrong = _preprocessed(found, inputs.raw)
+    if wrong is not None or not isinstance(found, EncoderInputs):
+        return wrong
+    same = all(now is before for now, before in zip(found.raw, inputs.raw, strict=True))
+    return None if same else "other raw inputs; accepted: the very ones that it was given"
+
+
+def _held_to_grid(
+    padded: Callable[[EncoderInputs], Any], encoder: Encoder, who: str
+) -> Callable[[EncoderInputs], Any]:
+    """``padded`` of an encoder, refused where its grid does not call what is added padding."""
+    grid = _guard(encoder.grid, f"{who}: grid, of what padded gave,", _grid)
+
+    @wraps(padded)
+    def call(inputs: EncoderInputs) -> Any:
+        found = padded(inputs)
+        if found is inputs or _padded(found, inputs) is not None:
+            return found
+        wrong = added_wrongly(*(grid(each, encoder.num_layers - 1) for each in (inputs, found)))
+        if wrong is not None:
+            raise EncoderError(
+                f"{who}: padded {wrong}; run mmattrib.testing.check_encoder on this encoder"
+            )
+        return found
+
+    return call
+
+
+def added_wrongly(before: TokenGrid, now: TokenGrid) -> str | None:
+    """What is wrong with the grid of padded inputs beside their own; None if nothing is."""
+    count = before.valid.shape[1]
+    for name in ("valid", "content"):
+        own, padded = getattr(before, name), getattr(now, name)
+        if not torch.equal(padded[:, :count], own) or bool(padded[:, count:].any()):
+            return (
+                f"changes which tokens its grid calls {name}; accepted: further tokens behind the "
+                "input's own, neither valid nor content"
+            )
+    return None
 
 
 def _embedded(found: object, inputs: EncoderInputs) -> str | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
+from mmattrib.models.guard import added_wrongly
 from mmattrib.types import RawInput
 
 if TYPE_CHECKING:
@@ -24,13 +23,8 @@ def check_padded(check: _EncoderCheck, raws: Sequence[RawInput]) -> None:
             continue
         own, grid = encoder.grid(one, last), encoder.grid(more, last)
         count = own.valid.shape[1]
-        for name in ("valid", "content"):
-            before, now = getattr(own, name), getattr(grid, name)
-            if not torch.equal(now[:, :count], before) or bool(now[:, count:].any()):
-                check.fail(
-                    f"padded changes which tokens its grid calls {name}; accepted: further tokens "
-                    "behind the input's own, neither valid nor content"
-                )
+        if (wrong := added_wrongly(own, grid)) is not None:
+            check.fail(f"padded {wrong}")
         check.close(encoder.embed(more), encoder.embed(one), "padded changes the embedding")
         valid = own.valid[0].to(encoder.device)
         tokens, expected = encoder.prefix(more, last)[0, :count], encoder.prefix(one, last)[0]

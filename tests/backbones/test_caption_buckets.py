@@ -89,9 +89,12 @@ def seen_lengths(backbone: mm.Backbone, **given: Any) -> Counter[tuple[int, int]
     """Rows and tokens of every call of the text tower."""
     found: Counter[tuple[int, int]] = Counter()
     tower: Any = backbone["text"]
-    handle = tower.blocks[0].register_forward_hook(
-        lambda _module, args, _output: found.update([(len(args[0]), args[0].shape[1])])
-    )
+
+    def look(_module: Any, args: Any, _output: Any) -> None:
+        found.update([(len(args[0]), args[0].shape[1])])
+
+    vars(look)["only_looks"] = True  # one that might change something is given no padding
+    handle = tower.blocks[0].register_forward_hook(look)
     try:
         many(backbone, "random", **given)
     finally:
@@ -188,3 +191,97 @@ def test_an_encoder_that_pads_to_another_number_of_rows_is_told(clip: mm.Backbon
     )
     with pytest.raises(EncoderError, match=r"padded gave a int64 tensor of shape .* as 'ids'"):
         many(clip, "random", deterministic=False)
+
+
+def test_a_wrong_way_to_pad_is_told_of_each_pair(clip: mm.Backbone) -> None:
+    def fail(_inputs: EncoderInputs) -> EncoderInputs:
+        raise ValueError("no room")
+
+    encoder: Any = clip["text"]
+    wrong = {
+        "padded failed with ValueError: no room": fail,
+        "padded gave a str": lambda _inputs: "ids",
+        "padded gave other raw inputs": lambda inputs: EncoderInputs(
+            inputs.tensors, (RawText("dog"),)
+        ),
+        "padded changes which tokens its grid calls valid": lambda inputs: longer(
+            inputs, encoder.pad_id, real=True
+        ),
+    }
+    for message, padded in wrong.items():
+        encoder.padded = padded
+        found = many(clip, "random", deterministic=False, on_error="return")
+        assert [type(each) for each in found] == [mm.Failure] * len(CAPTIONS)
+        assert all(message in str(each) for each in found)
+
+
+def longer(inputs: EncoderInputs, number: int, *, real: bool = False) -> EncoderInputs:
+    """Captions with one more token behind them."""
+    ids = nnf.pad(inputs["ids"], (0, 1), value=number)
+    return EncoderInputs(
+        {"ids": ids, "real": nnf.pad(inputs["real"], (0, 1), value=real)}, inputs.raw
+    )
+
+
+def test_padding_of_others_that_their_tower_reads_is_told(written: Written) -> None:
+    backbone = load(str(written("chinese_clip")[0]))
+    encoder: Any = backbone["text"]
+
+    class Theirs(type(encoder)):  # type: ignore[misc]
+        def valid(self, inputs: EncoderInputs) -> torch.Tensor:
+            return inputs["real"] & (inputs["ids"] != self.pad_id)
+
+        def padded(self, inputs: EncoderInputs) -> EncoderInputs:
+            return longer(inputs, self.pad_id, real=True)
+
+    encoder.__class__ = Theirs
+    with pytest.raises(EncoderError, match=r"Theirs\): padded changes the embedding of an input"):
+        many(backbone, "random", deterministic=False)
+
+
+def test_a_model_whose_hooks_read_every_token_is_given_no_padding(clip: mm.Backbone) -> None:
+    encoder: Any = clip["text"]
+    encoder.blocks[0].register_forward_hook(lambda _m, _a, out: out + out.mean(1, keepdim=True))
+    found, alone = (many(clip, "random", deterministic=each) for each in (False, None))
+    for one, expected in zip(found, alone, strict=True):
+        assert one.similarity == pytest.approx(expected.similarity, abs=1e-6)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_caption_that_fills_its_call_costs_the_others_no_pass(
+    order: int, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder: Any = load(str(written("chinese_clip")[0]))["text"]
+    captions = ["cat " * 6, "cat", "red cat"][::order]
+    ones = [encoder.padded(encoder.preprocess([RawText(text)])) for text in captions]
+    assert sorted(int(one["real"].sum()) for one in ones) == [3, 4, 8]
+    inputs, rows = EncoderInputs.cat(ones), [0, 0, 1, 1, 2, 2]
+    seen: list[int] = []
+    known = encoder._first_call
+    monkeypatch.setattr(
+        encoder, "_first_call", lambda given: (seen.append(len(given)), known(given))[1]
+    )
+    with encoder.frozen(), torch.no_grad():
+        tokens = encoder.prefix(inputs, 0)[rows]
+        for count in (3, 1):
+            found = encoder.suffix(tokens, 0, inputs.select(rows))
+            torch.testing.assert_close(found, encoder.embed(inputs)[rows], rtol=0, atol=1e-6)
+            assert max(seen) == 3
+            assert len(seen) <= count + 1
+            seen.clear()
+    assert len(seen) == 0
+
+
+@pytest.mark.parametrize("pad", [1, 10_000])
+def test_captions_are_padded_with_what_the_model_knows_and_does_not_read(
+    pad: int, clip: mm.Backbone
+) -> None:
+    encoder: Any = clip["text"]
+    tokenizer = encoder.tokenizer
+    tokenizer.pad = pad
+    own = type(encoder)(encoder.model, tokenizer)
+    end = tokenizer.tokenizer.eos_token_id
+    assert own.pad_id == tokenizer.pad == (pad if pad < end else end)
+    one = own.preprocess([RawText("cat")])
+    with own.frozen(), torch.no_grad():
+        torch.testing.assert_close(own.embed(own.padded(one)), own.embed(one), rtol=0, atol=1e-6)
