@@ -45,11 +45,12 @@ def by_row(one: BlockCall, two: BlockCall) -> ByRow:
     return found
 
 
-def shortened(call: BlockCall, count: int, fewer: int) -> BlockCall | None:
+def shortened(call: BlockCall, rows: int, count: int, fewer: int) -> BlockCall | None:
     """The call for the first tokens alone: masks ``(..., N, N)`` cut on both axes.
 
     Args:
-        call: for ``count`` tokens.
+        call: for ``rows`` rows of ``count`` tokens.
+        rows: B; where it is N, ``(B, N)`` and ``(N, N)`` cannot be told apart.
         count: N.
         fewer: how many of them are left.
 
@@ -59,7 +60,7 @@ def shortened(call: BlockCall, count: int, fewer: int) -> BlockCall | None:
 
     def cut(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value[..., :fewer, :fewer] if _is_square(value, count) else value
+            return value[..., :fewer, :fewer] if count in value.shape else value
         if isinstance(value, tuple | list):
             parts = [cut(each) for each in value]
             return value._make(parts) if hasattr(value, "_make") else type(value)(parts)
@@ -68,14 +69,11 @@ def shortened(call: BlockCall, count: int, fewer: int) -> BlockCall | None:
         )
 
     tensors = [value for _, value in tensors_of(call)]
-    if any(count in value.shape and not _is_square(value, count) for value in tensors):
+    along = [value for value in tensors if count in value.shape]
+    if any(x.shape[-2:] != (count, count) or (x.dim() == 2 and rows == count) for x in along):
         return None
     made: BlockCall = cut(call)
     return made
-
-
-def _is_square(value: Tensor, count: int) -> bool:
-    return value.shape[-2:] == (count, count)
 
 
 def laid_out(call: BlockCall, known: ByRow, which: Tensor) -> BlockCall | None:

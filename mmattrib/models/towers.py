@@ -227,7 +227,7 @@ class TowerEncoder(BlockEncoder):
         call: BlockCall = self.block_call(inputs) if whole else ((), {})
         fewer = self.reach(inputs) if shortcut else None
         hooked = fewer is not None and any(has_hooks(block) for block in whole)
-        short = None if fewer is None or hooked else shortened(call, tokens.shape[1], fewer)
+        short = None if fewer is None or hooked else shortened(call, *tokens.shape[:2], fewer)
         if short is not None:
             tokens, call = tokens[:, :fewer], short
         args, kwargs = call

@@ -95,7 +95,7 @@ def test_masks_are_cut_on_both_axes_and_nothing_else() -> None:
     heads = mask.expand(2, 3, 5, 5)
     flags = Flags(mask, True)
     other = torch.zeros(4, 7)
-    found = shortened((([mask, None], other), {"flags": flags, "deep": {"heads": heads}}), 5, 2)
+    found = shortened((([mask, None], other), {"flags": flags, "deep": {"heads": heads}}), 3, 5, 2)
     assert found is not None
     (listed, kept), named = found
     assert torch.equal(listed[0], torch.tensor([[0.0, 1.0], [5.0, 6.0]]))
@@ -104,8 +104,9 @@ def test_masks_are_cut_on_both_axes_and_nothing_else() -> None:
     assert isinstance(named["flags"], Flags)
     assert named["flags"].mask.shape == (2, 2)
     assert named["deep"]["heads"].shape == (2, 3, 2, 2)
-    assert shortened(((torch.zeros(1, 5, dtype=torch.bool),), {}), 5, 2) is None
-    assert shortened(((), {}), 5, 2) == ((), {})
+    assert shortened(((torch.zeros(1, 5, dtype=torch.bool),), {}), 1, 5, 2) is None
+    assert shortened(((mask,), {}), 5, 5, 2) is None  # a mask of five rows, or of five tokens
+    assert shortened(((), {}), 1, 5, 2) == ((), {})
 
 
 @pytest.mark.parametrize("attention", [False, True])

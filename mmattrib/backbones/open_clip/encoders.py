@@ -162,7 +162,8 @@ class OpenClipTextEncoder(TowerEncoder):
         return EncoderInputs(tensors, tuple(raws))
 
     def reach(self, inputs: EncoderInputs) -> int | None:
-        return int(inputs["ends"].max()) + 1 if self.stops_at_end else None
+        ends = inputs.tensors.get("ends")
+        return None if ends is None else int(ends.max()) + 1
 
     @property
     def logit_scale(self) -> float | None:
