@@ -29,6 +29,7 @@ from mmattrib.models.backbone import Backbone, check_backbone
 from mmattrib.models.encoder import Encoder, EncoderInputs
 from mmattrib.models.passes import Passes, PassKeep
 from mmattrib.models.rounding import agrees
+from mmattrib.models.untouched import has_parts_of_others
 from mmattrib.placement import with_unseen_warning
 from mmattrib.plugins.strangers import is_own
 from mmattrib.preparing import Prepared, pair_key, prepare, side_encoder, side_key
@@ -148,24 +149,24 @@ def explain(
     """
     start, both, pace = time.perf_counter(), tuple(pairs[0].raw), pace or Pace()
     pairs = [pair.paced(backbone, pace) for pair in pairs]
-    wanted = _wanted(sides, both)
+    wanted, columns = _wanted(sides, both), dict[str, list[Attribution]]()
     encoders = {side: side_encoder(backbone, side) for side in both}
     layers = _layers(encoders, method, layer)
     keys = [pair_key(pair.raw) for pair in pairs]
-    columns: dict[str, list[Attribution]] = {}
     with ExitStack() as stack:
         for encoder in encoders.values():
             stack.enter_context(encoder.frozen())
         passes = _passes(encoders, pairs, layers, keep, pace)
-        _check_padded(passes, pairs)
+        again = partial(
+            explain, backbone, method=method, layer=layer, sides=sides, keep=keep, pace=pace
+        )
+        if _reads_padding(passes, pairs):
+            return _unpadded(again, pairs)
         guides = _guides(passes)
         given = _sides(passes, pairs, guides, keys, pace)
         changed = {side: _changed(passes[side]) for side in both}
         kinds = [tuple(bool(changed[side][row]) for side in both) for row in range(len(pairs))]
         if len(set(kinds)) > 1:  # each row as it is explained alone
-            again = partial(
-                explain, backbone, method=method, layer=layer, sides=sides, keep=keep, pace=pace
-            )
             return _by_kind(kinds, again, pairs)
         if any(kinds[0]):
             _replay(encoders, passes, changed)
@@ -248,6 +249,14 @@ def _by_kind(
     return [found[row] for row in range(len(pairs))]
 
 
+def _unpadded(
+    call: Callable[[Sequence[Prepared]], list[Explained]], pairs: Sequence[Prepared]
+) -> list[Explained]:
+    """Call with the pairs as they are by themselves, those of equal shapes at once."""
+    bare = [replace(pair, padded=pair.inputs) for pair in pairs]
+    return _by_kind([pair.shapes for pair in bare], call, bare)
+
+
 def _check_tokens(side: Side) -> None:
     tokens, valid = side.tokens(), side.grid().valid
     if tokens.shape[:2] != valid.shape:
@@ -286,22 +295,33 @@ def _passes(
     return found
 
 
-def _check_padded(passes: Mapping[str, Passes], pairs: Sequence[Prepared]) -> None:
-    """Hold encoders of others to what padding is: nothing of it reaches an embedding."""
+def _reads_padding(passes: Mapping[str, Passes], pairs: Sequence[Prepared]) -> bool:
+    """Whether padding reaches the embedding, as by a part that others put into a model of ours.
+
+    That is tried on one input where there is such a part, and on each of an encoder of others.
+
+    Raises:
+        EncoderError: it does in an encoder of others, which says that it does not.
+    """
     for side, known in passes.items():
-        encoder = known.encoder
-        for row, pair in enumerate(pairs):
-            if pair.given[side] is pair.inputs[side] or is_own(encoder):
-                continue
+        encoder, own = known.encoder, is_own(known.encoder)
+        rows = [n for n, pair in enumerate(pairs) if pair.given[side] is not pair.inputs[side]]
+        if own:
+            rows = rows[:1] if rows and has_parts_of_others(encoder.module) else []
+        for row in rows:
             found = known.embeddings()[row : row + 1]
             with torch.no_grad():
-                alone = encoder.embed(pair.inputs[side])
-            if not agrees(found, alone, known.tokens(known.layer).dtype):
-                raise EncoderError(
-                    f"the {encoder.modality} encoder ({type(encoder).__name__}): padded changes "
-                    "the embedding of an input; accepted: further tokens that the embedding does "
-                    "not read. Run mmattrib.testing.check_encoder on this encoder"
-                )
+                alone = encoder.embed(pairs[row].inputs[side])
+            if agrees(found, alone, known.tokens(known.layer).dtype):
+                continue
+            if own:
+                return True
+            raise EncoderError(
+                f"the {encoder.modality} encoder ({type(encoder).__name__}): padded changes the "
+                "embedding of an input; accepted: further tokens that the embedding does not read. "
+                "Run mmattrib.testing.check_encoder on this encoder"
+            )
+    return False
 
 
 def _sides(

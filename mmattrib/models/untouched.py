@@ -18,6 +18,9 @@ from mmattrib.models.gradients import only_looks
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
+LIBRARIES = ("torch", "transformers", "open_clip", "mmattrib")
+
+
 def untouched(part: nn.Module) -> bool:
     """Whether calling it runs its class's ``forward`` as it is written, and no hook.
 
@@ -38,6 +41,13 @@ def has_hooks(module: nn.Module) -> bool:
     parts = list(module.modules())
     return any("forward" in vars(part) for part in parts) or not all(
         only_looks(hook) for part in (*parts, _torch) for hook in _hooks_on(part)
+    )
+
+
+def has_parts_of_others(module: nn.Module) -> bool:
+    """Whether a part is of a class of none of the libraries whose models we have adapters for."""
+    return any(
+        type(part).__module__.partition(".")[0] not in LIBRARIES for part in module.modules()
     )
 
 

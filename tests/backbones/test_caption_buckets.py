@@ -247,6 +247,26 @@ def test_a_model_whose_hooks_read_every_token_is_given_no_padding(clip: mm.Backb
         assert one.similarity == pytest.approx(expected.similarity, abs=1e-6)
 
 
+class Adapter(torch.nn.Module):
+    """Adds the mean over all tokens to what a part gives."""
+
+    def __init__(self, part: torch.nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.part(tokens)
+        return found + found.mean(1, keepdim=True)
+
+
+def test_a_model_with_a_part_that_reads_padding_is_given_none(clip: mm.Backbone) -> None:
+    encoder: Any = clip["text"]
+    encoder.blocks[0].mlp.fc1 = Adapter(encoder.blocks[0].mlp.fc1)
+    found, alone = (many(clip, "random", deterministic=each) for each in (False, None))
+    for one, expected in zip(found, alone, strict=True):
+        assert one.similarity == pytest.approx(expected.similarity, abs=1e-6)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_caption_that_fills_its_call_costs_the_others_no_pass(
     order: int, written: Written, monkeypatch: pytest.MonkeyPatch
