@@ -227,7 +227,9 @@ class TowerEncoder(BlockEncoder):
         call: BlockCall = self.block_call(inputs) if whole else ((), {})
         fewer = self.reach(inputs) if shortcut else None
         hooked = fewer is not None and any(has_hooks(block) for block in whole)
-        short = None if fewer is None or hooked else shortened(call, *tokens.shape[:2], fewer)
+        (rows, count), short = tokens.shape[:2], None
+        if fewer is not None and not hooked:
+            short = shortened(call, rows, count, fewer)
         if short is not None:
             tokens, call = tokens[:, :fewer], short
         args, kwargs = call
