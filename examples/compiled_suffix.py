@@ -2,7 +2,7 @@
 
 ``python -m examples.compiled_suffix`` takes CLIP ViT-B/32 with random weights at its default layer,
 on one thread: the embedding of some rows of tokens and the gradient of a cosine by them, as an
-explanation runs them and compiled, with rows as ``m2ib`` (10) and ``ca-m2ib`` (64) put into a call.
+explanation runs them and compiled, with 10 rows, as ``m2ib`` puts into a call, and with 64.
 It prints CPU seconds of a call (median of some), those of compiling it, compilers of C++ included
 and nothing kept from before, and the largest difference of the gradient, as a share of its largest
 number. Needs a compiler of C++; takes minutes.

@@ -11,13 +11,14 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from mmattrib.errors import InputError, OptionError, brief, repr_of
+from mmattrib.errors import InputError, MmattribError, OptionError, brief, repr_of
 from mmattrib.files import as_path, write_atomic
 from mmattrib.lazy import np
+from mmattrib.plugins import default_plugins
 
 if TYPE_CHECKING:
     from mmattrib.types import Explanation
@@ -51,10 +52,25 @@ def kind_of(modalities: Sequence[str]) -> str:
 
 
 def setting_of(method: str, options: Mapping[str, Any], layer: int) -> str:
-    """SHA-256 of what a side's scores depend on: method, options and layer; not the seed."""
-    told = {name: value for name, value in options.items() if name != "seed"}
+    """SHA-256 of what a side's scores depend on: method, options and layer.
+
+    Not on the seed, nor on options of a registered method that only bound memory.
+    """
+    silent = {"seed", *_bounds(method)}
+    told = {name: value for name, value in options.items() if name not in silent}
     text = json.dumps([method, told, layer], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _bounds(method: str) -> list[str]:
+    """Options of a registered method that change no map but by rounding, such as `max_rows`."""
+    try:
+        made = default_plugins().registry.create("method", method)
+    except MmattribError:  # not registered, or it cannot be made of its name alone
+        return []
+    options = getattr(made, "options", None)
+    known = fields(options) if is_dataclass(options) else ()
+    return [each.name for each in known if getattr(each.metadata.get("limits"), "resource", False)]
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,14 @@ def test_a_distribution_is_of_finite_numbers() -> None:
             Distribution.of(wrong)
 
 
+def test_what_only_bounds_memory_is_no_other_setting() -> None:
+    for method, name in (("ca-m2ib", "max_rows"), ("rise", "batch")):
+        options = {"kept": 1.0, name: 20}
+        assert setting_of(method, options, 2) == setting_of(method, {**options, name: 64}, 2)
+        assert setting_of(method, options, 2) != setting_of(method, {**options, "kept": 2.0}, 2)
+    assert setting_of("unheard of", {"batch": 1}, 2) != setting_of("unheard of", {"batch": 2}, 2)
+
+
 def test_the_seed_is_no_part_of_a_setting_and_all_else_is() -> None:
     one = setting_of("m", {"beta": 1.0, "seed": 0}, 2)
     assert one == setting_of("m", {"seed": 5, "beta": 1.0}, 2)

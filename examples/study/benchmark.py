@@ -29,8 +29,9 @@ from examples.study.protocol import (
     label,
     protocol_scenes,
 )
-from mmattrib.evaluation import NamedModel, Results, Variant, compare, evaluate
+from mmattrib.evaluation import NamedModel, Results, Variant, View, compare, evaluate
 from mmattrib.evaluation.plans import read_plan
+from mmattrib.evaluation.presets import beside_published
 from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers, bootstrap_interval, mean_and_error
 from mmattrib.evaluation.tables import arrow, higher_is_better
@@ -322,8 +323,13 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
     def seeds() -> str:
         return by_seed(raw("final", "others", "seeds"))
 
+    def reproduced() -> str:
+        report = beside_published(raw("reproduced"), [], View(errors="seeds"))
+        return report.text(".md").rstrip("\n")
+
     found: dict[str, Callable[[], str]] = {
         "benchmark, leads": leads, "benchmark, costs": costs, "benchmark, seeds": seeds,
+        "reproduced": reproduced,
     }  # fmt: skip
     found |= {f"benchmark, {metric}": partial(each, metric) for metric in RANKED}
     for kind in KINDS:

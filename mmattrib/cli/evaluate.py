@@ -22,6 +22,7 @@ from mmattrib.cli.arguments import (
 )
 from mmattrib.cli.naming import (
     load_models,
+    make_strict,
     open_datasets,
     parse_methods,
     parse_metrics,
@@ -65,6 +66,11 @@ _with_what = together(
         help="One of `mmattrib datasets`, with options of its own; repeated.",
     ),
     with_data_options,
+    click.option(
+        "--strict", is_flag=True,
+        help="Stop at the first broken entry of the data, named with its line, in place of "
+        "leaving it out: strict=true of every data set.",
+    ),
     click.option(
         "--limit", type=click.IntRange(min=1),
         help="How many samples of each, from the first on. Default: all, and 50 scenes.",
@@ -175,6 +181,7 @@ def evaluate(
     refuse_twice("--pair", [tuple(sorted(pair)) for pair in pairs])
     models = parse_several(given["backbone"], "backbone", "--backbone", given["backbone_option"])
     data = parse_several(given["data"], "dataset", "--data", given["data_option"])
+    make_strict(data, given["strict"])
     layers = parse_layers(given["layer"], sides_of(pairs, models))
     metrics = parse_metrics(given["metric"])
     methods = parse_methods(given["method"], layers, given["config"])

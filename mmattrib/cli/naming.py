@@ -101,6 +101,24 @@ def parse_several(
     return found
 
 
+def make_strict(data: Sequence[Named], strict: bool) -> None:
+    """Have data sets refuse their first broken entry, by their own option ``strict``.
+
+    Args:
+        data: gets the option.
+        strict: the flag; without it everything stays as it is.
+
+    Raises:
+        OptionError: one has no such option, or it is given already.
+    """
+    registry = default_plugins().registry
+    for each in data if strict else ():
+        if "strict" in each.options:
+            raise OptionError(f"--strict gives 'strict' of {each.shown} again; give it once")
+        each.options["strict"] = True
+        registry.check_options("dataset", each.name, each.options, "--data-option")
+
+
 def load_models(named: Sequence[Named], device: str | None = None) -> dict[str, Backbone]:
     """Label -> model.
 

@@ -63,6 +63,18 @@ def test_a_folder_of_pairs(run: Run, random_tiny: tuple[str, str], tmp_path: Pat
     assert "pairs: 2 samples" in result.out
 
 
+def test_strict_stops_at_the_first_broken_row(run: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20), (0, 9, 0)).save(tmp_path / "a.png")
+    (tmp_path / "pairs.csv").write_text("image,text\na.png,a dog\nb.png,a cat\nc.png,a bird\n")
+    result = run("evaluate", "--strict", "--data", f"pairs:folder={tmp_path}", "--method", "random")
+    assert (result.code, result.out) == (2, "")
+    assert "line 3: image 'b.png' is missing" in result.err
+    again = run("evaluate", "--strict", "--data", f"pairs:folder={tmp_path},strict=true")
+    assert "give it once" in again.err
+    none = run("evaluate", "--strict")
+    assert "dataset 'scenes' takes no option 'strict'" in none.err
+
+
 def test_resuming_measures_nothing_again(
     run: Run, random_tiny: tuple[str, str], tmp_path: Path
 ) -> None:
