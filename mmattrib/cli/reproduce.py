@@ -67,7 +67,11 @@ class _Job:
     "--limit", type=click.IntRange(min=1), help="Pairs of each data set. Default: the paper's."
 )
 @click.option("--seeds", type=click.IntRange(1, 100), help="How many. Default: the paper's ten.")
-@click.option("--quick", is_flag=True, help="Four samples and two seeds, to see that it runs.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Four samples and two seeds, one sample in a figure, to see that it runs.",
+)
 @with_config
 @with_jobs
 @click.option(
@@ -232,7 +236,7 @@ def _tuning(jobs: Sequence[_Job], out: Path, given: Mapping[str, Any]) -> str:
                 seed=job.part.seeds[0], resume=out / f"{name}.jsonl", jobs=given["jobs"],
             )  # fmt: skip
             what = {"backbone": job.backbone.name, "data": job.part.key}
-            plan = write_plan([found.chosen()], told(found, what))
+            plan = write_plan([found.chosen()], told(found, what, "reproduce tuning"))
             write_atomic(out / f"{name}.toml", plan.encode("utf-8"))
             for kind in ("png", "pdf"):
                 picture = surface_bytes(found.surfaces(), kind)

@@ -154,10 +154,10 @@ def tune(out: Path, surface: tuple[Path, ...], resume: Path | None, **given: Any
     say("\n".join(f"Wrote {path}" for path in (out, *surface)))
 
 
-def told(found: Tuned, given: Mapping[str, Any]) -> list[str]:
+def told(found: Tuned, given: Mapping[str, Any], command: str = "tune") -> list[str]:
     """What a plan says of where it comes from."""
     return [
-        f"Chosen by `mmattrib tune`: {given['backbone']} on {found.samples} samples of "
+        f"Chosen by `mmattrib {command}`: {given['backbone']} on {found.samples} samples of "
         f"{given['data']}, by {' and '.join(found.metrics)}, of {len(found.grid)} variants.",
         "Layer and options of each kind of input are those that explained it best.",
     ]
