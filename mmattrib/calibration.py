@@ -56,10 +56,20 @@ def setting_of(method: str, options: Mapping[str, Any], layer: int) -> str:
 
     Not on the seed, nor on options of a registered method that only bound memory.
     """
+    return settings_of(method, options, {"": layer})[""]
+
+
+def settings_of(
+    method: str, options: Mapping[str, Any], layers: Mapping[str, int]
+) -> dict[str, str]:
+    """:func:`setting_of` each side, side -> setting, at its layer."""
     silent = {"seed", *_bounds(method)}
     told = {name: value for name, value in options.items() if name not in silent}
-    text = json.dumps([method, told, layer], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    texts = {
+        side: json.dumps([method, told, layer], sort_keys=True, default=str)
+        for side, layer in layers.items()
+    }
+    return {side: hashlib.sha256(text.encode()).hexdigest() for side, text in texts.items()}
 
 
 def _bounds(method: str) -> list[str]:
@@ -437,7 +447,8 @@ def _entry(explanation: Explanation, calibration: Calibration | None) -> Mapping
     modalities = {side: raw.modality for side, raw in explanation.inputs.items()}
     options = provenance.get("options") or {}
     method = str(provenance.get("method"))
-    settings = {side: setting_of(method, options, each.layer) for side, each in explanation.items()}
+    layers = {side: each.layer for side, each in explanation.items()}
+    settings = settings_of(method, options, layers)
     return calibration.entry(modalities, method, settings)
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import torch
 
-from mmattrib.calibration import Calibration, setting_of
+from mmattrib.calibration import Calibration, settings_of
 from mmattrib.methods import Method
 from mmattrib.models.backbone import Backbone
 from mmattrib.models.encoder import Encoder
@@ -58,8 +58,7 @@ def _calibration(
     """What is known of unrelated pairs of this kind; None where nothing."""
     if known is None:
         return None
-    options = method.describe()
-    settings = {side: setting_of(method.name, options, layers[side]) for side in layers}
+    settings = settings_of(method.name, method.describe(), layers)
     return known.entry(modalities, method.name, settings)
 
 
