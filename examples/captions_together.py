@@ -1,20 +1,23 @@
 """What captions of unequal lengths cost where pairs go together: calls of the model, and GFLOP.
 
-``python -m examples.captions_together [METHOD]`` explains 16 pairs, by ``nib`` unless another
-method is named, with CLIP ViT-B/32 of random weights on the processor: pictures with captions whose
+``python -m examples.captions_together [METHOD] [--device cuda]`` explains 16 pairs, by ``nib``
+unless another method is named, with CLIP ViT-B/32 of random weights: pictures with captions whose
 numbers of tokens are drawn around 13 with a standard deviation of 3. One by one; together where
 captions have as many tokens; with captions padded to a multiple of 4, 8 or 16, of which 8 is what
-CLIP's encoder does; and padded to the full length.
+CLIP's encoder does; and padded to the full length. On a card it prints seconds too, the median of
+some runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
-import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,11 +25,12 @@ import torch
 
 import mmattrib as mm
 from mmattrib.benchmark.subjects import caption, pair, random_clip
-from mmattrib.benchmark.watch import FlopCount
+from mmattrib.benchmark.watch import FlopCount, synchronise
 from mmattrib.types import RawText
 
 PAIRS, MEAN, SPREAD, LEAST = 16, 13, 3, 5
 LONGEST = 77
+RUNS = 5
 WAYS = (
     ("one by one", None),
     ("together, as many tokens", 1),
@@ -66,29 +70,50 @@ def _counting(method: Callable[..., Any], calls: Counter[str], name: str) -> Cal
     return call
 
 
-def main(names: Sequence[str]) -> None:
+def explain(model: mm.Backbone, given: Sequence[Any], method: str, alone: bool) -> None:
+    """Both maps of every pair."""
+    for _ in mm.attribute_many(model, given, method=method, deterministic=alone, progress=False):
+        pass
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """By the clock, of a call that has run before."""
+    found = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        call()
+        synchronise(device)
+        found.append(time.perf_counter() - start)
+    return median(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("method", nargs="?", default="nib")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    asked = parser.parse_args()
+    card = asked.device.type != "cpu"
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    backbone = random_clip()
+    backbone = random_clip(device=str(asked.device))
     given = pairs(backbone)
     made = [backbone["text"].preprocess([RawText(each["text"])]) for each in given]
     told = ", ".join(str(count) for count in sorted(one["ids"].shape[1] for one in made))
     print(f"Tokens of the captions: {told}.\n")
-    print("| captions | passes through a tower | calls of a suffix | GFLOP |")
-    print("| --- | ---: | ---: | ---: |")
+    print(f"| captions | passes through a tower | calls of a suffix | GFLOP |{' s |' * card}")
+    print(f"| --- | ---: | ---: | ---: |{' ---: |' * card}")
     for label, bucket in WAYS:
         calls: Counter[str] = Counter()
         model = counted(backbone, bucket or 1, calls)
-        alone = bucket is None
         with FlopCount() as count:
-            for _ in mm.attribute_many(
-                model, given, method=names[0] if names else "nib", deterministic=alone,
-                progress=False,
-            ):  # fmt: skip
-                pass
-        told = f"{calls['one_pass']} | {calls['suffix']} | {count.total / 1e9:,.0f}"
-        print(f"| {label} | {told} |", flush=True)
+            explain(model, given, asked.method, bucket is None)
+        told = f"{calls['one_pass']} | {calls['suffix']} | {count.total / 1e9:,.0f} |"
+        if card:
+            again = partial(explain, model, given, asked.method, bucket is None)
+            spent = seconds(again, asked.device)
+            told += f" {spent:.3f} |"
+        print(f"| {label} | {told}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,14 +1,15 @@
 """How far maps move where pairs go through `tiny` together, and where its suffix is bfloat16.
 
-``python -m examples.pairs_together [METHOD ...]`` explains pictures of four scenes with captions on
-the processor, one by one, together, and with the suffix in bfloat16, and prints for each method the
+``python -m examples.pairs_together [METHOD ...] [--device cuda]`` explains pictures of four scenes
+with captions, one by one, together, and with the suffix in bfloat16, and prints for each method the
 largest difference of a token's score, as a share of its map's largest, and the least rank
-correlation over maps. Every method of the listing by default; a small budget for each.
+correlation over maps. Every method of the listing by default; a small budget for each. On a card it
+prints first how far its maps are from those of the processor, in float32.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields
@@ -48,19 +49,30 @@ def moved(found: Sequence[Any], expected: Sequence[Any]) -> tuple[float, float]:
     return max(gaps), min(ranks)
 
 
-def main(names: Sequence[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("methods", nargs="*")
+    parser.add_argument("--device", default="cpu")
+    asked = parser.parse_args()
+    card = asked.device != "cpu"
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    backbone = mm.load_backbone("tiny")
+    backbone, usual = mm.load_backbone("tiny", device=asked.device), mm.load_backbone("tiny")
     listed = [each.name for each in default_plugins().registry.usable("method")]
-    print("| method | together: largest difference | bfloat16: largest difference | rank |")
-    print("| --- | ---: | ---: | ---: |")
-    for name in names or listed:
-        alone = maps(backbone, name)
-        together, _ = moved(maps(backbone, name, deterministic=False), alone)
-        half, rank = moved(maps(backbone, name, precision="half"), alone)
-        print(f"| `{name}` | {together:.0e} | {half:.0e} | {rank:.3f} |", flush=True)
+    first = ("on the card: largest difference", "rank") if card else ()
+    heads = (*first, "together: largest difference", "bfloat16: largest difference", "rank")
+    print(f"| method | {' | '.join(heads)} |\n| --- |{' ---: |' * len(heads)}")
+    for name in asked.methods or listed:
+        cells = []
+        alone = maps(backbone, name, precision="full", deterministic=True)
+        if card:
+            gap, rank = moved(alone, maps(usual, name))
+            cells += [f"{gap:.0e}", f"{rank:.3f}"]
+        together, _ = moved(maps(backbone, name, precision="full", deterministic=False), alone)
+        half, rank = moved(maps(backbone, name, precision="half", deterministic=True), alone)
+        cells += [f"{together:.0e}", f"{half:.0e}", f"{rank:.3f}"]
+        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -39,13 +39,18 @@ def provenance_of(
         "method": method.name,
         "options": method.describe(),
         "layers": dict(layers),
-        "versions": {
-            "mmattrib": _version("mmattrib"),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         "calibration": _calibration(known, method, modalities, layers),
+    }
+
+
+def versions() -> dict[str, JSONValue]:
+    """Of this package, and of what a number depends on."""
+    return {
+        "mmattrib": _version("mmattrib"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
     }
 
 

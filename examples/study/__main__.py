@@ -266,9 +266,10 @@ def _view(results: Results, given: dict[str, Any], **more: Any) -> View:
               help="On the first so many of the scenes of docs/benchmark.md.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True,
               help="Processes, one thread each.")  # fmt: skip
-def ask_command(file: Path, n: int, jobs: int) -> None:
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, e.g. cuda.")
+def ask_command(file: Path, n: int, jobs: int, device: str) -> None:
     """Ask `tiny` about the maps of every method; FILE holds the answers, call again to go on."""
-    results = ask(file, n, jobs)
+    results = ask(file, n, jobs, device)
     for kind in KINDS:
         click.echo(f"{kind}\n\n{means(results, asked_metrics(results), kind)}\n")
 

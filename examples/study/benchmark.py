@@ -75,16 +75,17 @@ def asking() -> list[Metric]:
     ]  # fmt: skip
 
 
-def ask(file: Path, scenes: int, jobs: int) -> Results:
+def ask(file: Path, scenes: int, jobs: int, device: str = "cpu") -> Results:
     """Ask `tiny` about every method's maps, and keep the answers in a file that goes on.
 
     Args:
         file: of answers.
         scenes: how many, from the first of the comparison on.
         jobs: processes, one thread each.
+        device: where they compute.
     """
     return evaluate(
-        {"shipped": NamedModel.of("tiny")},
+        {"shipped": NamedModel.of("tiny", device=device)},
         {LABEL: protocol_scenes("final", "one", scenes, FIRST_FINAL)},
         methods=variants(),
         metrics=asking(),

@@ -18,6 +18,7 @@ import torch
 
 from mmattrib.errors import MmattribError, OptionError, TrustWarning, brief, check_whole, is_one_of
 from mmattrib.evaluation.measure import Context, SampleRow, telling
+from mmattrib.evaluation.models import ModelSource
 from mmattrib.evaluation.tasks import Task
 from mmattrib.workers import MOST_JOBS, Tell, Workers
 
@@ -33,6 +34,10 @@ class Executor(ABC):
 
     def told(self, task: Task, count: int) -> None:  # noqa: B027
         """Take note that so many more samples of a task are done; a run puts its own in place."""
+
+    def place(self, source: ModelSource) -> str:
+        """The device that a model computes on here; entries of a run's file tell it."""
+        return source.device
 
     @abstractmethod
     def run(self, context: Context, tasks: Iterable[Task]) -> Iterator[Done]:

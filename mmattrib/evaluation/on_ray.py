@@ -28,6 +28,7 @@ from mmattrib.errors import (
 )
 from mmattrib.evaluation.executors import Done, Executor, work_on
 from mmattrib.evaluation.measure import Context, SampleRow
+from mmattrib.evaluation.models import ModelSource
 from mmattrib.evaluation.tasks import Task
 from mmattrib.plugins.contained import is_hushing, set_hushing
 from mmattrib.workers import MOST_JOBS, RETRIES, died
@@ -69,6 +70,9 @@ class OnRay(Executor):
             )
         self.device = device
         self._ray = _library()
+
+    def place(self, source: ModelSource) -> str:
+        return self.device or super().place(source)
 
     def run(self, context: Context, tasks: Iterable[Task]) -> Iterator[Done]:
         waiting = iter(tasks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from mmattrib.evaluation.measure import Context, SampleRow
 from mmattrib.evaluation.results import Collector, Results
 from mmattrib.evaluation.store import Store, plain_row
 from mmattrib.evaluation.tasks import Task, describe, task_id
+from mmattrib.provenance import versions
 
 if TYPE_CHECKING:
     from mmattrib.types import JSONValue
@@ -41,12 +42,17 @@ class Outcome:
 
 @dataclass
 class Progress:
-    """A run on its way: what it measures, and what it has so far."""
+    """A run on its way: what it measures, and what it has so far.
+
+    Attributes:
+        places: label of a backbone -> the device that it computes on.
+    """
 
     context: Context
     store: Store | None
     source: str | None
     bar: Any
+    places: Mapping[str, str]
     outcome: Outcome = field(default_factory=lambda: Outcome(Results({}, {})))
     collector: Collector = field(default_factory=Collector)
     given_up: set[tuple[str, str]] = field(default_factory=set)
@@ -102,7 +108,7 @@ class Progress:
 
     def keep(self, task: Task, rows: Sequence[SampleRow]) -> None:
         """Take what a task measured."""
-        self.collector.add(_kept(self.store, task, self.context, rows, self.source))
+        self.collector.add(self._kept(self.store, task, rows))
         self.outcome.done += 1
         self.lost_in_a_row = 0
 
@@ -121,40 +127,34 @@ class Progress:
                 "__name__ == '__main__':`"
             ) from error
         rows = [SampleRow(sample.id, {}, str(error)) for sample in task.samples]
-        self.collector.add(_kept(None, task, self.context, rows, self.source))
+        self.collector.add(self._kept(None, task, rows))
         self.outcome.failures[task.name] = f"{type(error).__name__}: {error}"
+
+    def _kept(self, store: Store | None, task: Task, rows: Sequence[SampleRow]) -> dict[str, Any]:
+        told, stamp = describe(task, self.context), self._stamp(task)
+        if store is not None:
+            return store.put(task_id(told), told, stamp, rows)
+        return {"task": told, "stamp": stamp, "rows": [plain_row(row) for row in rows]}
+
+    def _stamp(self, task: Task) -> dict[str, JSONValue]:
+        """How a task is measured: what does not change its identity."""
+        candidate = self.context.candidates[task.candidate]
+        return {
+            "method": task.candidate,
+            "backbone": task.backbone,
+            "dataset": task.dataset,
+            "metrics": dict(task.metrics),
+            "options": candidate.describe(task.seed).get("options", {}),
+            "source": self.source,
+            "device": self.places[task.backbone],
+            "versions": versions(),
+        }
 
     def give_up(self, task: Task, error: Exception) -> None:
         """Note a failure; the candidate's other tasks on this model are passed over."""
         self.given_up.add((task.candidate, task.backbone))
         self.outcome.failures[task.name] = f"{type(error).__name__}: {error}"
         self.left_out.setdefault(f"{task.candidate} on {task.backbone}", str(error))
-
-
-def _stamp(task: Task, context: Context, source: str | None) -> dict[str, JSONValue]:
-    """How a task is measured: what does not change its identity."""
-    candidate = context.candidates[task.candidate]
-    return {
-        "method": task.candidate,
-        "backbone": task.backbone,
-        "dataset": task.dataset,
-        "metrics": dict(task.metrics),
-        "options": candidate.describe(task.seed).get("options", {}),
-        "source": source,
-    }
-
-
-def _kept(
-    store: Store | None,
-    task: Task,
-    context: Context,
-    rows: Sequence[SampleRow],
-    source: str | None,
-) -> dict[str, Any]:
-    told, stamp = describe(task, context), _stamp(task, context, source)
-    if store is not None:
-        return store.put(task_id(told), told, stamp, rows)
-    return {"task": told, "stamp": stamp, "rows": [plain_row(row) for row in rows]}
 
 
 def _answering(

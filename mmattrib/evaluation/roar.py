@@ -53,6 +53,7 @@ from mmattrib.models.encoder import EncoderInputs
 from mmattrib.models.parameters import TrainableCopy
 from mmattrib.models.turns import ordinary_tensors, turn
 from mmattrib.preparing import Prepared, prepare, side_encoder
+from mmattrib.provenance import versions
 from mmattrib.types import Attribution, BoolArray, JSONValue, RawInput
 
 if TYPE_CHECKING:
@@ -240,6 +241,8 @@ class _PairRun:
             "dataset": next(iter(self.asked.plan.context.datasets)),
             "scale": scale,
             "threads": torch.get_num_threads(),
+            "device": self.asked.device,
+            "versions": versions(),
         }
         row = SampleRow("held-out", {direction: numbers}, degraded.problem or self._data.problem)
         return self.store.put(name, task, stamp, [row])

@@ -66,6 +66,11 @@ class Question:
         """Of the data set."""
         return next(iter(self.plan.context.fingerprints.values()))
 
+    @property
+    def device(self) -> str:
+        """Where the model and its copies compute."""
+        return next(iter(self.plan.context.backbones.values())).device
+
     def size(self) -> int:
         """How many trainings there are."""
         rows = len(self.variants) + len(self.controls)
@@ -95,6 +100,7 @@ class Question:
             "seeds": list(self.seeds),
             "scale": {"-".join(pair): self.scale(pair) for pair in self.directions},
             "threads": torch.get_num_threads(),
+            "device": self.device,
             "torch": torch.__version__,
         }
 

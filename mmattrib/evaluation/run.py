@@ -358,9 +358,11 @@ def run(
     ) as bar:  # fmt: skip
         if store is not None:
             store.name(labels)
-        state = Progress(plan.context, store, source, bar)
+        crew = executor or executor_for(1)
+        places = {label: crew.place(each) for label, each in context.backbones.items()}
+        state = Progress(plan.context, store, source, bar, places)
         tasks = state.unfinished(plan.tasks(), fresh)
-        for task, found in _telling(executor or executor_for(1), context, tasks, state):
+        for task, found in _telling(crew, context, tasks, state):
             state.ended(task)
             if not isinstance(found, Exception):
                 state.keep(task, found)

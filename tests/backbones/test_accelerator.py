@@ -32,9 +32,15 @@ BOUND = 2e-3
 """Of a map's largest score: sums of a card round in another order, and float32 stays float32."""
 
 
+def explained(
+    backbone: Backbone, pair: Mapping[str, Any], method: str, precision: str = "full"
+) -> mm.Explanation:
+    """With a small budget, the same wherever maps are compared."""
+    return mm.attribute(backbone, inputs=pair, method=method, precision=precision, **quick(method))
+
+
 def maps(backbone: Backbone, pair: Mapping[str, Any], method: str) -> list[np.ndarray]:
-    found = mm.attribute(backbone, inputs=pair, method=method, precision="full", **quick(method))
-    return [side.scores for side in found.values()]
+    return [side.scores for side in explained(backbone, pair, method).values()]
 
 
 def near(found: list[np.ndarray], expected: list[np.ndarray], what: str) -> None:
@@ -141,7 +147,7 @@ def test_the_same_map_again_alone_and_in_a_batch(
 def test_a_card_computes_the_suffix_in_bfloat16_where_it_has_units_for_it(tiny: Backbone) -> None:
     if torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("no units for bfloat16")
-    found = mm.attribute(tiny, inputs=scene_pair(), method="nib")
+    found = explained(tiny, scene_pair(), "nib", "auto")
     assert found.provenance["precision"] == "bfloat16"
     for side, own in zip(found.values(), maps(tiny, scene_pair(), "nib"), strict=True):
         assert np.corrcoef(side.scores.ravel(), own.ravel())[0, 1] > 0.98

@@ -210,6 +210,22 @@ def test_methods_and_seeds_may_be_added_to_a_file_in_any_order(
         assert_same(grown, evaluate(untrained, three, methods=both, seed=seed, **given))
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_file_tells_where_and_with_what_each_task_was_measured(
+    jobs: int, untrained: mm.Backbone, three: mm.Dataset, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.jsonl"
+    pair = {side: next(iter(three)).inputs[side] for side in ("image", "text")}
+    explained = mm.attribute(untrained, inputs=pair, method="random")
+    evaluate(untrained, three, methods=["random"], resume=file, jobs=jobs)
+    stamps = [
+        entry["stamp"] for entry in map(json.loads, file.read_text().splitlines()) if "id" in entry
+    ]
+    assert stamps
+    for stamp in stamps:
+        assert (stamp["device"], stamp["versions"]) == ("cpu", explained.provenance["versions"])
+
+
 @pytest.mark.parametrize(
     "methods",
     [

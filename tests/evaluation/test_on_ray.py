@@ -49,6 +49,13 @@ def test_what_ray_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         executor_for(2, "processes", "cuda")
 
 
+def test_a_file_tells_the_device_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmattrib.evaluation.on_ray._library", lambda: None)
+    source = mm.evaluation.NamedModel.of("tiny")
+    assert executor_for(2, "ray", "cuda").place(source) == "cuda"
+    assert executor_for(2, "ray").place(source) == "cpu"
+
+
 @pytest.mark.parametrize(
     ("gpus", "jobs", "share"), [(4, 4, 1), (4, 2, 1), (2, 3, 0.5), (1, 3, 1 / 3), (0, 3, 1)]
 )

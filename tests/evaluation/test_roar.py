@@ -206,8 +206,10 @@ def test_an_entry_of_another_shape_is_passed_over_and_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = measure(tmp_path)
+    assert first.provenance["device"] == "cpu"
     path = tmp_path / "roar.jsonl"
     *others, last = path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(last)["stamp"]["device"] == "cpu"
     changes: list[Callable[[dict[str, Any]], object]] = [
         lambda entry: entry.update(rows=[]),
         lambda entry: entry["rows"][0].update(values={}),
