@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 import mmattrib as mm
+from examples.study.agreement import Agreement
 from examples.study.kept import RAW
 from examples.study.protocol import (
     DIRECTIONS,
@@ -34,11 +34,10 @@ from mmattrib.evaluation.plans import read_plan
 from mmattrib.evaluation.presets import beside_published
 from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers, bootstrap_interval, mean_and_error
-from mmattrib.evaluation.tables import arrow, higher_is_better
+from mmattrib.evaluation.tables import arrow
 from mmattrib.files import write_atomic
 from mmattrib.metrics import Metric
 from mmattrib.metrics.curves import Deletion, Insertion
-from mmattrib.metrics.sensitivity import rank_correlation
 from mmattrib.metrics.subsets import FaithfulnessCorrelation, Infidelity
 from mmattrib.plugins import default_plugins
 
@@ -251,41 +250,12 @@ def significance(results: Results, variant: str = "ca-m2ib") -> str:
     return "\n".join(lines)
 
 
-def agreement(known: Results, asked: Results, kind: str) -> str:
-    """Rank correlation between metrics over methods, of the methods' means, averaged over
-    directions. Metrics of which less is better are turned round; random maps are a method.
-    """
+def of_compared(known: Results, asked: Results) -> tuple[dict[str, Results], list[str]]:
+    """Metric -> where its numbers are, and the methods; of the scenes that were asked about."""
     asked = _first(asked)
-    count = len(asked.samples[LABEL])
-    known = _first(known, count)
+    known = _first(known, len(asked.samples[LABEL]))
     sources = {**dict.fromkeys(RANKED, known), **dict.fromkeys(asked_metrics(asked), asked)}
-    methods = [name for name in _methods(known) if name in asked.methods]
-
-    def column(metric: str, direction: str) -> Numbers:
-        values = [sources[metric].values(m, direction, metric) for m in methods]
-        sign = -1.0 if higher_is_better(metric) is False else 1.0
-        found: Numbers = sign * np.array([mean_and_error(each)[0] for each in values])
-        return found
-
-    def correlation(one: str, two: str) -> float:
-        found = []
-        for direction in KINDS[kind]:
-            columns = [column(name, direction) for name in (one, two)]
-            there = np.isfinite(columns).all(axis=0)
-            if there.sum() > 2:
-                found.append(rank_correlation(columns[0][there], columns[1][there]))
-        return float(np.mean(found)) if found else float("nan")
-
-    names = list(sources)
-    table = {pair: correlation(*pair) for pair in combinations(names, 2)}
-    lines = [f"| | {' | '.join(names)} |", row(["---"] * (len(names) + 1))]
-    for place, one in enumerate(names):
-        cells = [
-            "" if column <= place or np.isnan(table[one, two]) else f"{table[one, two]:.2f}"
-            for column, two in enumerate(names)
-        ]
-        lines.append(row([one, *cells]))
-    return "\n".join(lines)
+    return sources, [name for name in _methods(known) if name in asked.methods]
 
 
 def asked_metrics(asked: Results) -> list[str]:
@@ -319,7 +289,10 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
         return means(asked(), asked_metrics(asked()), kind)
 
     def alike(kind: str) -> str:
-        return agreement(known(), asked(), kind)
+        return Agreement(*of_compared(known(), asked()), KINDS[kind]).table()
+
+    def with_truth(kind: str) -> str:
+        return Agreement(*of_compared(known(), asked()), KINDS[kind]).with_truth()
 
     def seeds() -> str:
         return by_seed(raw("final", "others", "seeds"))
@@ -338,5 +311,6 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
             f"benchmark, {kind}": partial(truth, kind),
             f"benchmark, asked, {kind}": partial(answers, kind),
             f"benchmark, agreement, {kind}": partial(alike, kind),
+            f"benchmark, agreement with the truth, {kind}": partial(with_truth, kind),
         }
     return found

@@ -390,6 +390,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "nothing shared": nothing_shared,
     "retraining": retraining,
     "retraining, others": partial(retraining, "roar-others"),
+    "retraining, sound": partial(retraining, "roar-sound"),
     "ablation": ablation,
     "kept, means": kept_means,
     "kept, all": partial(kept_against_price, (), RANKED),

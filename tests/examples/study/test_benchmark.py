@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from examples.study import benchmark
+from examples.study.agreement import DRAWS, Agreement
 from examples.study.protocol import DIRECTIONS, FIRST_FINAL
 from mmattrib.evaluation import Column, Results
+from mmattrib.metrics.sensitivity import rank_correlation
 
 METHODS = ("ca-m2ib", "nib", "m2ib", "random")
 SIZE = 40
@@ -68,9 +70,38 @@ def test_metrics_agree_where_they_order_methods_alike(kind: str) -> None:
     known = made({key: [0.9, 0.8, 0.7, 0.5] for key in benchmark.RANKED})
     # Of the first two less is better: one agrees with the truth, the other is its opposite.
     asked = made({"confidence_drop": [1, 2, 3, 4], "deletion": [4, 3, 2, 1]})
-    table = benchmark.agreement(known, asked, kind)
+    sources = {**dict.fromkeys(benchmark.RANKED, known), **dict.fromkeys(asked.metrics, asked)}
+    alike = Agreement(sources, known.methods, benchmark.KINDS[kind])
+    table = alike.table()
     head = [cell.strip() for cell in table.splitlines()[0].strip("|").split("|")][1:]
     found = dict(zip(head, cells(table, "auc"), strict=True))
     assert found["confidence_drop"] == "1.00"
     assert found["deletion"] == "-1.00"
     assert found["energy"] == "1.00"
+    sure = cells(alike.with_truth(), "deletion")
+    assert all(cell.startswith("-1.00 (-1.00 to ") for cell in sure)
+
+
+def test_a_resampled_correlation_is_that_of_the_resample() -> None:
+    """Ties, and numbers that are not there, as `rank_correlation` of the means has them."""
+    draw = np.random.default_rng(3)
+    methods, numbers = ["a", "b", "c", "d", "e"], {}
+    for metric in ("auc", "ad"):
+        for method in methods:
+            values = draw.integers(0, 3, 12).astype(float)
+            values[draw.random(12) < 0.2] = np.nan
+            numbers[Column("d", "m", method, None, "text|image", metric)] = values
+    results = Results(numbers, {"d": {n: f"scene-{n}" for n in range(12)}})
+    found = Agreement({"auc": results, "ad": results}, methods, ["text|image"]).correlations(
+        "auc", "ad"
+    )
+    counts = np.random.default_rng(0).multinomial(12, np.full(12, 1 / 12), DRAWS)
+    for number, picked in ((0, np.arange(12)), (7, np.repeat(np.arange(12), counts[6]))):
+        means = [
+            [np.nanmean(results.values(m, "text|image", metric)[picked]) for m in methods]
+            for metric in ("auc", "ad")
+        ]
+        expected = -rank_correlation(
+            *(np.array(each).round(12) for each in means)
+        )  # less is better
+        assert found[number] == pytest.approx(expected)
