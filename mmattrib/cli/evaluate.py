@@ -76,13 +76,13 @@ _with_what = together(
         help="How many samples of each, from the first on. Default: all, and 50 scenes.",
     ),
     click.option(
-        "--method", multiple=True, metavar="[LABEL=]NAME[:KEY=VALUE,...]",
+        "--method", "--methods", multiple=True, metavar="[LABEL=]NAME[:KEY=VALUE,...]",
         help="One of `mmattrib methods`, with options of its own, or 'all'; repeated. "
         "Default: all.",
     ),
     with_config,
     click.option(
-        "--metric", multiple=True, metavar="NAME[:N]",
+        "--metric", "--metrics", multiple=True, metavar="NAME[:N]",
         help="One of `mmattrib metrics`, on the first N samples alone if given; or 'all'. "
         "Repeated. Default: those that need nothing but a known truth.",
     ),

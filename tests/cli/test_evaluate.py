@@ -37,8 +37,8 @@ def test_methods_take_options_metrics_a_number_of_samples_and_seeds_are_averaged
     out = tmp_path / "t.json"
     result = run(
         "evaluate", *random_tiny, *QUICK, "--method", "m2ib:steps=2,samples=2",
-        "--method", "random",
-        "--metric", "auc", "--metric", "iou:1", "--baseline", "random", "--seed", 0, "--seed", 1,
+        "--methods", "random",
+        "--metrics", "auc", "--metric", "iou:1", "--baseline", "random", "--seed", 0, "--seed", 1,
         "--out", out,
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -165,7 +165,7 @@ def test_a_file_that_cannot_serve_is_refused_and_kept(
         (("--pair", "image,text", "--pair", "text,image"), "--pair"),
         (("--backbone", "tiny", "--backbone", "tiny"), "--backbone tiny is given twice"),
         (("--data", "scenes", "--data", "a=scenes", "--data-option", "seed=1"), "scenes:seed=1"),
-        (("--methods", "all"), "--method"),
+        (("--methds", "all"), "--method"),
         (("--method", "all", "--method", "random"), "--method all"),
         (("--baseline", "nib", "--layout", "paper"), "--layout paper"),
         (("--limit", 2, "--limit", 3), "--limit is given 2 times"),
