@@ -34,7 +34,7 @@ from mmattrib.evaluation.plans import read_plan
 from mmattrib.evaluation.presets import beside_published
 from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers, bootstrap_interval, mean_and_error
-from mmattrib.evaluation.tables import arrow
+from mmattrib.evaluation.tables import arrow, everything
 from mmattrib.files import write_atomic
 from mmattrib.metrics import Metric
 from mmattrib.metrics.curves import Deletion, Insertion
@@ -223,7 +223,6 @@ def by_direction(results: Results, metric: str) -> str:
 
 def significance(results: Results, variant: str = "ca-m2ib") -> str:
     """How far a method leads each other one, with intervals corrected for all that are shown."""
-    results = _first(results)
     others = [name for name in _methods(results) if name not in (variant, "random")]
     tests = len(others) * len(RANKED) * len(KINDS)
     heads = [f"{kind}: {metric}" for kind in KINDS for metric in RANKED]
@@ -277,7 +276,7 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
         return raw("asked")
 
     def leads() -> str:
-        return significance(known())
+        return significance(_first(known()))
 
     def each(metric: str) -> str:
         return by_direction(known(), metric)
@@ -301,8 +300,15 @@ def tables(raw: Callable[..., Results]) -> dict[str, Callable[[], str]]:
         report = beside_published(raw("reproduced"), [], View(errors="seeds"))
         return report.text(".md").rstrip("\n")
 
+    def defaults() -> str:
+        return everything(raw("defaults"), View(), "paper").text(".md").rstrip("\n")
+
+    def leads_of_defaults() -> str:
+        return significance(raw("defaults"))
+
     found: dict[str, Callable[[], str]] = {
         "benchmark, leads": leads, "benchmark, costs": costs, "benchmark, seeds": seeds,
+        "benchmark, defaults": defaults, "benchmark, leads of defaults": leads_of_defaults,
         "reproduced": reproduced,
     }  # fmt: skip
     found |= {f"benchmark, {metric}": partial(each, metric) for metric in RANKED}
