@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -123,6 +124,22 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert goal.exists(), target
         if anchor and goal.suffix == ".md":
             assert anchor in _anchors(goal), target + anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_rows_of_a_table_have_as_many_cells_as_its_columns(page: Path) -> None:
+    """Else GitHub shows no table: `image|text` within a cell needs a backslash."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if not number or not re.fullmatch(r"\|( *:?-+:? *\|)+", line):
+            continue
+        rows = itertools.takewhile(lambda row: row.startswith("|"), lines[number - 1 :])
+        for row in rows:
+            assert _cells(row) == _cells(line), f"near line {number}: {row[:80]}"
+
+
+def _cells(row: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", row)) - 1
 
 
 def _anchors(page: Path) -> set[str]:

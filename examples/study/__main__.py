@@ -341,7 +341,7 @@ def against_command(folder: Path, variant: str, rivals: tuple[str, ...], **given
 @main.command("pages")
 @click.option("--check", is_flag=True, help="Change nothing; fail where a table would change.")
 def pages_command(check: bool) -> None:
-    """Redraw the tables of docs/method.md and of results.md from the kept numbers."""
+    """Redraw every marked table of the docs and of results.md from the kept numbers."""
     changed = redraw(check=check)
     for page in changed:
         click.echo(f"{page} {'has other tables than its numbers give' if check else 'is redrawn'}")

@@ -211,7 +211,8 @@ def by_seed(results: Results) -> str:
 def by_direction(results: Results, metric: str) -> str:
     """Methods by the six directions, one metric: mean ± its standard error."""
     results = _first(results)
-    lines = [f"| {metric} | {' | '.join(DIRECTIONS)} |", row(["---"] * (len(DIRECTIONS) + 1))]
+    heads = [direction.replace("|", "\\|") for direction in DIRECTIONS]
+    lines = [f"| {metric} | {' | '.join(heads)} |", row(["---"] * (len(heads) + 1))]
     for method in _methods(results):
         cells = []
         for direction in DIRECTIONS:
