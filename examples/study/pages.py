@@ -391,6 +391,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "retraining": retraining,
     "retraining, others": partial(retraining, "roar-others"),
     "retraining, sound": partial(retraining, "roar-sound"),
+    "retraining, sound, on a processor": partial(retraining, "roar-sound-processor"),
     "ablation": ablation,
     "kept, means": kept_means,
     "kept, all": partial(kept_against_price, (), RANKED),
