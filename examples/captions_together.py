@@ -12,25 +12,23 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
 import mmattrib as mm
+from examples.compiled_suffix import seconds
 from mmattrib.benchmark.subjects import caption, pair, random_clip
-from mmattrib.benchmark.watch import FlopCount, synchronise
+from mmattrib.benchmark.watch import FlopCount
 from mmattrib.types import RawText
 
 PAIRS, MEAN, SPREAD, LEAST = 16, 13, 3, 5
 LONGEST = 77
-RUNS = 5
 WAYS = (
     ("one by one", None),
     ("together, as many tokens", 1),
@@ -74,17 +72,6 @@ def explain(model: mm.Backbone, given: Sequence[Any], method: str, alone: bool) 
     """Both maps of every pair."""
     for _ in mm.attribute_many(model, given, method=method, deterministic=alone, progress=False):
         pass
-
-
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """By the clock, of a call that has run before."""
-    found = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        call()
-        synchronise(device)
-        found.append(time.perf_counter() - start)
-    return median(found)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from mmattrib.preparing import prepare
 
 ROWS, CALLS = (10, 64), 7
 ON_A_CARD = (*ROWS, 640)
-WAYS = {"compiled": "default", "with CUDA graphs": "reduce-overhead"}
+WAYS = {"plainly": "default", "with CUDA graphs": "reduce-overhead"}
 
 
 def spent() -> float:
@@ -112,7 +112,7 @@ def main(device: str) -> None:
     backbone = random_clip(device=device)
     inputs = prepare(backbone, pair(backbone)).inputs
     card = device != "cpu"
-    print("| side | rows | how | as it runs | so | compiling | difference |")
+    print("| side | rows | how | as it runs | compiled | compiling | difference |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
     for side, encoder in backbone.items():
         for count in ON_A_CARD if card else ROWS:

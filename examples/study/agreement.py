@@ -15,6 +15,7 @@ from mmattrib.evaluation import Results
 from mmattrib.evaluation.sheets import row
 from mmattrib.evaluation.statistics import Numbers
 from mmattrib.evaluation.tables import higher_is_better
+from mmattrib.metrics.sensitivity import rank_correlation
 
 DRAWS: Final = 400
 """Resamples of the scenes."""
@@ -40,7 +41,7 @@ class Agreement:
     def table(self) -> str:
         """Every metric beside every other."""
         names = list(self.sources)
-        found = {pair: self.correlations(*pair)[0] for pair in combinations(names, 2)}
+        found = {pair: self.correlations(*pair, resamples=0)[0] for pair in combinations(names, 2)}
         lines = [f"| | {' | '.join(names)} |", row(["---"] * (len(names) + 1))]
         for place, one in enumerate(names):
             cells = [
@@ -63,16 +64,17 @@ class Agreement:
             lines.append(row([name, *cells]))
         return "\n".join(lines)
 
-    def correlations(self, one: str, two: str) -> Numbers:
-        """``(1 + DRAWS,)``: on all scenes, and on each resample of them."""
+    def correlations(self, one: str, two: str, resamples: int = DRAWS) -> Numbers:
+        """``(1 + resamples,)``: on all scenes, and on each resample of them."""
         found = []
         for direction in self.directions:
             pair = [self._means[name, direction] for name in (one, two)]
             there = np.isfinite(pair[0][0]) & np.isfinite(pair[1][0])
             if there.sum() > 2:
-                found.append(_correlations(*(_ranks(each[:, there]) for each in pair)))
+                rows = zip(*(each[: 1 + resamples, there] for each in pair), strict=True)
+                found.append([rank_correlation(*means) for means in rows])
         if not found:
-            return np.full(1 + DRAWS, np.nan)
+            return np.full(1 + resamples, np.nan)
         together: Numbers = np.mean(found, axis=0)
         return together
 
@@ -98,20 +100,3 @@ def _weights(scenes: int) -> Numbers:
     """``(1 + DRAWS, scenes)`` how often each scene counts; the same resamples for all metrics."""
     drawn = np.random.default_rng(0).multinomial(scenes, np.full(scenes, 1 / scenes), DRAWS)
     return np.concatenate([np.ones((1, scenes)), drawn])
-
-
-def _ranks(values: Numbers) -> Numbers:
-    """Of each row, ties at their average rank, around zero."""
-    less = (values[:, :, None] > values[:, None, :]).sum(axis=2)
-    alike = (values[:, :, None] == values[:, None, :]).sum(axis=2)
-    found = less + 0.5 * alike
-    centred: Numbers = found - found.mean(axis=1, keepdims=True)
-    return centred
-
-
-def _correlations(one: Numbers, two: Numbers) -> Numbers:
-    """Of each row with its fellow; NaN where one is constant."""
-    scale = np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
-    with np.errstate(invalid="ignore"):
-        found: Numbers = (one * two).sum(axis=1) / scale
-    return found
